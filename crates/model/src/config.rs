@@ -1,0 +1,206 @@
+//! The configuration as meant: checked, complete, with every default filled in.
+//!
+//! [`crate::file`] makes it from `pressroom.toml`; this is also the stored intent of the operator, so fields are only
+//! ever added, with defaults.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{NodeName, SiteName};
+use crate::secret::Secret;
+use crate::snapshot::LogFormat;
+use crate::unit::{ByteSize, Span};
+
+/// Everything an operator wants of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// This machine.
+    pub node: Node,
+    /// The HTTP edge.
+    pub edge: Edge,
+    /// The console and operator API.
+    pub console: Console,
+    /// The database.
+    pub database: Database,
+    /// The object cache and the sessions.
+    pub cache: Cache,
+    /// The sites, in the order of the file.
+    pub sites: Vec<Site>,
+}
+
+/// This machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// Its failure domain.
+    pub zone: String,
+}
+
+/// The HTTP edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edge {
+    /// Plain HTTP listeners.
+    pub http: Vec<SocketAddr>,
+    /// HTTPS listeners.
+    pub https: Vec<SocketAddr>,
+    /// Addresses whose forwarding headers are believed, as CIDR blocks.
+    pub trusted_proxies: Vec<String>,
+    /// Whether trusted proxies speak the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Memory for stored pages.
+    pub cache_size: ByteSize,
+    /// Access log format; `None`: off.
+    pub access_log: Option<LogFormat>,
+    /// Whether plain HTTP is redirected to HTTPS.
+    pub redirect_to_https: bool,
+}
+
+/// The console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Console {
+    /// Where it listens; loopback unless the operator says otherwise.
+    pub listen: SocketAddr,
+}
+
+/// The database engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Database {
+    /// A private MariaDB that we run.
+    Managed {
+        /// Memory for it; by default an eighth of the machine's, at least 128 MiB and at most 4 GiB.
+        memory: Option<ByteSize>,
+    },
+}
+
+/// The two Redis servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cache {
+    /// Private servers that we run.
+    Managed {
+        /// Memory of the object cache; by default a sixteenth of the machine's, at least 64 MiB and at most 1 GiB.
+        memory: Option<ByteSize>,
+    },
+}
+
+/// One site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// Its name.
+    pub name: SiteName,
+    /// Host names; never empty; the first is the canonical one.
+    pub domains: Vec<String>,
+    /// The title given at installation.
+    pub title: String,
+    /// Where the code comes from.
+    pub wordpress: Source,
+    /// The administrator made at installation.
+    pub admin: Admin,
+    /// PHP settings.
+    pub php: Php,
+    /// Largest upload: one setting for all layers.
+    pub upload_limit: ByteSize,
+    /// The operator's own certificate.
+    pub certificate: Option<CertificateFiles>,
+    /// The page cache.
+    pub page_cache: PageCache,
+}
+
+/// Where a site's code comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The distribution's `wordpress` package.
+    Debian,
+    /// A folder with a whole WordPress tree.
+    Path(PathBuf),
+    /// A `.tar.gz` or `.zip` file with a whole WordPress tree.
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// Its digest, 64 hexadecimal digits.
+        sha256: String,
+    },
+}
+
+/// The administrator made at installation; later changes happen in WordPress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admin {
+    /// Login name.
+    pub user: String,
+    /// E-mail address.
+    pub email: String,
+}
+
+/// PHP settings of a site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Php {
+    /// Version, as in the package's name: `8.2`.
+    pub version: String,
+    /// PHP processes per instance.
+    pub workers: u16,
+    /// Fewest and most instances.
+    pub instances: Instances,
+    /// Memory limit of a worker.
+    pub memory: ByteSize,
+    /// Longest run of one request.
+    pub time: Span,
+    /// Requests slower than this are written to the slow log with a backtrace.
+    pub slow: Span,
+    /// Further `php.ini` values, as `name = value`.
+    pub ini: std::collections::BTreeMap<String, String>,
+}
+
+/// Bounds of the number of instances. `min` is never above `max`, and never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instances {
+    /// Fewest.
+    pub min: u16,
+    /// Most.
+    pub max: u16,
+}
+
+/// A certificate and key of the operator's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateFiles {
+    /// PEM: the certificate, then its issuers.
+    pub chain: PathBuf,
+    /// PEM: the private key.
+    pub key: PathBuf,
+}
+
+/// Rules of a site's page cache as an operator writes them; see [`crate::snapshot::CacheRules`] for the meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageCache {
+    /// Whether pages are stored.
+    pub enabled: bool,
+    /// Upper bound of a page's TTL.
+    pub ttl_max: Span,
+    /// Served stale so long while one request refreshes.
+    pub stale_while_revalidate: Span,
+    /// Served stale so long when PHP fails.
+    pub stale_if_error: Span,
+    /// Parameters that are no part of the key.
+    pub ignored_parameters: Vec<String>,
+    /// Cookies that bypass.
+    pub bypass_cookies: Vec<String>,
+    /// Cookies that are declared variants.
+    pub vary_cookies: Vec<String>,
+}
+
+/// Secrets of one site, made once; stored in `secrets/site-NAME.json` (0600), never in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteSecrets {
+    /// Password of the site's database user.
+    pub database: Secret,
+    /// Password of the site's Redis user (the same on both servers).
+    pub redis: Secret,
+    /// WordPress's eight keys and salts, by constant name (`AUTH_KEY` …).
+    pub salts: std::collections::BTreeMap<String, Secret>,
+    /// Lets our scheduler run this site's cron (`PRESSROOM_CRON_KEY`).
+    pub cron: Secret,
+}

@@ -1,0 +1,24 @@
+//! The words of Pressroom: ids, configuration, intent, observation, snapshots and the stored formats.
+//!
+//! Everything here is a value. Nothing reads a clock, a file or a socket; validation is the only logic.
+//!
+//! - [`id`] names of things, as newtypes that cannot hold a bad name
+//! - [`unit`] byte sizes and durations as people write them
+//! - [`secret`] strings that never show themselves
+//! - [`config`] the configuration as meant; [`file`] as written, with every fault of a file at once
+//! - [`process`] what the keeper is asked to run and what it says of it
+//! - [`verdict`] healthy or not, and why
+//! - [`snapshot`] the immutable view that the edge serves from
+//! - [`affirmation`] what PHP says to its local edge
+//! - [`status`] the report of `pressroom status --json`
+
+pub mod affirmation;
+pub mod config;
+pub mod file;
+pub mod id;
+pub mod process;
+pub mod secret;
+pub mod snapshot;
+pub mod status;
+pub mod unit;
+pub mod verdict;

@@ -1,0 +1,140 @@
+//! The immutable view that the edge serves from.
+//!
+//! The agent writes it to `snapshot/edge.json` by rename; the edge watches that file, and serves from the last good
+//! one when the agent is away. Fields are only ever added, with defaults.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{InstanceId, ReleaseId, SiteName};
+use crate::unit::{ByteSize, Span};
+
+/// The edge's whole view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Raised by every change; the edge says which one it serves.
+    pub generation: u64,
+    /// This machine's name, for `Cache-Status` and logs.
+    pub node: String,
+    /// All sites.
+    pub sites: Vec<Site>,
+    /// Addresses whose `X-Forwarded-*`, `Forwarded` and PROXY headers are believed: CIDR blocks (`10.0.0.0/8`, `::1/128`).
+    #[serde(default)]
+    pub trusted_proxies: Vec<String>,
+    /// Whether connections start with a PROXY protocol header (only from trusted proxies).
+    #[serde(default)]
+    pub proxy_protocol: bool,
+    /// The port that visitors use for HTTPS, for redirects; `None`: HTTPS is not served.
+    pub https_port: Option<u16>,
+    /// Access log; `None`: off.
+    #[serde(default)]
+    pub access_log: Option<AccessLog>,
+    /// Bytes of memory for stored pages, over all sites.
+    pub cache_size: ByteSize,
+}
+
+/// The access log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessLog {
+    /// The file, appended to; rotated by the edge at 64 MiB.
+    pub path: PathBuf,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How a line of the access log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// One JSON object.
+    Json,
+    /// The combined format of Apache httpd.
+    Combined,
+}
+
+/// A site as the edge needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// Its name.
+    pub name: SiteName,
+    /// Host names, lower case, without port. `*.example.com` stands for one label. The first is the canonical one.
+    pub domains: Vec<String>,
+    /// The running release.
+    pub release: ReleaseId,
+    /// The folder of WordPress's `index.php`: static files come from here, and `SCRIPT_FILENAME` is below it.
+    pub root: PathBuf,
+    /// The media folder, served for `/wp-content/uploads/`; PHP in it never runs.
+    pub uploads: PathBuf,
+    /// The instances that requests may be sent to.
+    pub pool: Vec<Backend>,
+    /// Name of the inherited listening socket on which this site's PHP speaks (`affirm-SITE`).
+    pub affirm_listener: String,
+    /// The only user id that may speak there.
+    pub affirm_uid: u32,
+    /// The certificate chain and key in PEM, readable by the edge.
+    pub certificate: Option<Certificate>,
+    /// Whether plain HTTP is answered with a redirect to HTTPS (not for `/.pressroom/` and `/.well-known/acme-challenge/`).
+    pub redirect_to_https: bool,
+    /// Limits.
+    pub limits: Limits,
+    /// The page cache.
+    pub cache: CacheRules,
+}
+
+/// One running php-fpm as the edge sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Which instance.
+    pub id: InstanceId,
+    /// Its FastCGI socket.
+    pub socket: PathBuf,
+    /// PHP processes in it: exactly so many requests are sent to it at a time.
+    pub workers: u16,
+    /// Being emptied: no new requests.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// A certificate on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// PEM: the certificate, then its issuers.
+    pub chain: PathBuf,
+    /// PEM: the private key.
+    pub key: PathBuf,
+}
+
+/// Limits of one site at the edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Largest request body.
+    pub upload: ByteSize,
+    /// Longest run of one request in PHP, from the first byte sent to it to the end of its answer.
+    pub time: Span,
+    /// Longest wait for a free worker, after which stale pages or 503 are answered.
+    pub queue_time: Span,
+    /// Most requests that wait for a worker.
+    pub queue: u32,
+    /// Largest answer that PHP may give before it is cut off.
+    pub answer: ByteSize,
+}
+
+/// Rules of one site's page cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheRules {
+    /// Off: every request is passed to PHP, and nothing is stored.
+    pub enabled: bool,
+    /// Upper bound of the TTL that PHP affirms.
+    pub ttl_max: Span,
+    /// How long after its TTL a page may be served stale while one request refreshes it.
+    pub stale_while_revalidate: Span,
+    /// How long after its TTL a page may be served when PHP fails or is overloaded.
+    pub stale_if_error: Span,
+    /// Query parameters that are no part of the key and are not given to PHP in a canonical render: exact names or `prefix*`.
+    pub ignored_parameters: Vec<String>,
+    /// Cookies (exact or `prefix*`) that make a request bypass the cache, besides every name that the site ever set.
+    pub bypass_cookies: Vec<String>,
+    /// Cookies that are declared variants: part of the key and given to PHP in a canonical render.
+    pub vary_cookies: Vec<String>,
+}

@@ -1,0 +1,120 @@
+//! The report of `pressroom status --json`: a stable format, to which fields are only added.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{InstanceId, ReleaseId, SiteName};
+use crate::verdict::Health;
+
+/// The whole report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of this format: 1.
+    pub version: u32,
+    /// The keeper.
+    pub keeper: Pid,
+    /// The agent.
+    pub agent: Pid,
+    /// The edge.
+    pub edge: Process,
+    /// The engines, in start order.
+    pub engines: Vec<Process>,
+    /// The sites, in the order of the configuration.
+    pub sites: Vec<Site>,
+    /// Sentences about what is wrong or was decided lately, newest first.
+    #[serde(default)]
+    pub notices: Vec<String>,
+    /// What the edge counts, if it answers.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
+}
+
+/// A process of which nothing but its id is reported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pid {
+    /// Process id; `None`: it does not run.
+    pub pid: Option<i32>,
+}
+
+/// A process and what is thought of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its name.
+    pub name: String,
+    /// Process id; `None`: it does not run.
+    pub pid: Option<i32>,
+    /// Healthy or not.
+    pub verdict: Health,
+    /// Why.
+    #[serde(default)]
+    pub because: String,
+    /// How often it was started.
+    #[serde(default)]
+    pub starts: u64,
+}
+
+/// One site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// Its name.
+    pub name: SiteName,
+    /// The home URL, with its port where it is not the scheme's.
+    pub url: String,
+    /// All host names.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    /// Healthy or not.
+    pub verdict: Health,
+    /// Why.
+    #[serde(default)]
+    pub because: String,
+    /// The running release.
+    pub release: Option<ReleaseId>,
+    /// Its instances.
+    pub instances: Vec<Instance>,
+}
+
+/// One php-fpm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Which one.
+    pub id: InstanceId,
+    /// Process id of its master.
+    pub pid: Option<i32>,
+    /// Healthy or not.
+    pub verdict: Health,
+    /// Why.
+    #[serde(default)]
+    pub because: String,
+    /// Workers with a request.
+    pub busy: u32,
+    /// All workers.
+    pub workers: u32,
+}
+
+/// What the edge counts since it started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// The snapshot that it serves.
+    pub generation: u64,
+    /// Requests answered.
+    pub requests: u64,
+    /// Page answers by cache result.
+    pub hits: u64,
+    /// Served stale.
+    pub stale: u64,
+    /// Rendered, and perhaps stored.
+    pub misses: u64,
+    /// Not for the cache.
+    pub bypasses: u64,
+    /// Answers of 500 and above.
+    pub errors: u64,
+    /// Requests that wait for a worker now.
+    pub queued: u32,
+    /// Bytes of stored pages.
+    pub cache_bytes: u64,
+    /// Stored pages.
+    pub cache_pages: u64,
+    /// Busy slots by instance, as the edge counts them.
+    #[serde(default)]
+    pub busy: std::collections::BTreeMap<String, u32>,
+}
