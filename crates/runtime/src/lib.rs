@@ -1,1 +1,17 @@
-//! runtime
+//! Process life: what every long-running process of Pressroom needs and none should invent.
+//!
+//! - [`clock`] the one home of wall and monotonic time
+//! - [`shutdown`] a token that says "stop", and the signals that set it
+//! - [`tasks`] groups of tasks that are waited for, with a deadline, by name
+//! - [`backoff`] growing, jittered pauses between attempts
+//! - [`logs`] JSON lines on stderr, or plain lines on a terminal
+//! - [`metrics`] counters and histograms in Prometheus' text form
+//!
+//! Nothing here knows what Pressroom is about; it imports no other room.
+
+pub mod backoff;
+pub mod clock;
+pub mod logs;
+pub mod metrics;
+pub mod shutdown;
+pub mod tasks;
