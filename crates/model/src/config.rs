@@ -37,6 +37,9 @@ pub struct Node {
     pub name: NodeName,
     /// Its failure domain.
     pub zone: String,
+    /// Where Pressroom's data is.
+    #[serde(default)]
+    pub data: PathBuf,
 }
 
 /// The HTTP edge.

@@ -1,0 +1,181 @@
+//! What may be asked of a running Pressroom, as a trait that the binary implements.
+//!
+//! The server owns everything that is HTTP, and the life of long operations: they go on when the asker has gone, one
+//! changing operation runs at a time, and anybody may follow one from its first step. An implementer only does the
+//! work and tells its steps to [`Progress`].
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use pressroom_model::affirmation::{Purge, Receipt};
+use pressroom_model::config::Config;
+use pressroom_model::id::{InstanceId, SiteName};
+use pressroom_model::secret::Secret;
+use pressroom_model::status::Status;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::progress::Progress;
+
+/// A future answer; `Box::pin(async move { … })` makes one.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
+
+/// A running Pressroom, as operators see it. Every method may be called at any time and many times at once, except
+/// that of `apply`, `remove_site` and `down` the server runs one at a time.
+pub trait Operator: Send + Sync + 'static {
+    /// What is; answers from memory, at once.
+    fn status(&self) -> Answer<'_, Status>;
+
+    /// What [`Operator::apply`] would do, and why; changes nothing.
+    fn plan(&self, wish: Wish) -> Answer<'_, Vec<Planned>>;
+
+    /// Makes it so: stores the intent, does the actions, and waits until every engine and every site's readiness is
+    /// healthy. Wishing for what is already there is quick and changes nothing.
+    fn apply(&self, wish: Wish, progress: Progress) -> Answer<'_, ()>;
+
+    /// Applies `wish` (a configuration without the site), writes a dump of its database and uploads below the data
+    /// directory, then deletes its database, files and secrets. Answers where the dump is kept.
+    fn remove_site(&self, name: SiteName, wish: Wish, progress: Progress) -> Answer<'_, PathBuf>;
+
+    /// Drains the edge, then stops everything but the agent and the keeper, in reverse order. The intent stays.
+    /// The caller asks the keeper to shut down next.
+    fn down(&self, progress: Progress) -> Answer<'_, ()>;
+
+    /// Asks the home page of a site once, over its own HTTPS listener, as a visitor would.
+    fn visit(&self, name: SiteName) -> Answer<'_, Visit>;
+
+    /// The administrator and password made at the installation of a site, if the password was generated and never
+    /// shown: it is given once, then forgotten.
+    fn take_initial_admin(&self, name: SiteName) -> Answer<'_, Option<InitialAdmin>>;
+
+    /// Looks for what is wrong or will be.
+    fn doctor(&self) -> Answer<'_, Vec<Check>>;
+
+    /// Purges stored pages of a site.
+    fn purge(&self, name: SiteName, purge: Purge) -> Answer<'_, Receipt>;
+
+    /// Explains one anonymous request for `url`: absolute, or a path of the first site.
+    fn why(&self, url: String) -> Answer<'_, Why>;
+}
+
+/// What an operator wants, with the secrets that are no part of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// The whole configuration.
+    pub config: Config,
+    /// Administrator passwords for sites that are installed by this wish; without one a password is generated.
+    /// Ignored for a site that is installed.
+    #[serde(default)]
+    pub admin_passwords: BTreeMap<SiteName, Secret>,
+}
+
+/// One action that would be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// What.
+    pub action: String,
+    /// Why.
+    pub because: String,
+}
+
+/// What a visitor of a home page got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// What was asked.
+    pub url: String,
+    /// HTTP status; 0: no answer.
+    pub status: u16,
+    /// Whether it was the site's page, over HTTPS, whole.
+    pub is_good: bool,
+    /// Why not, if not.
+    #[serde(default)]
+    pub because: String,
+    /// How long it took.
+    pub ms: u64,
+}
+
+/// The administrator made at the installation of a site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitialAdmin {
+    /// Login name.
+    pub user: String,
+    /// The generated password.
+    pub password: Secret,
+}
+
+/// One finding of the doctor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was looked at.
+    pub check: String,
+    /// How it is.
+    pub state: CheckState,
+    /// What was found.
+    #[serde(default)]
+    pub detail: String,
+    /// What to do about it; empty when fine.
+    #[serde(default)]
+    pub hint: String,
+}
+
+/// How something that the doctor looked at is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckState {
+    /// Fine.
+    Good,
+    /// It works, with a cost worth knowing.
+    Warning,
+    /// It does not work, or will not for long.
+    Bad,
+}
+
+/// One request, explained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Why {
+    /// What was asked.
+    pub url: String,
+    /// The site that answers for the host; `None`: none does (421).
+    pub site: Option<SiteName>,
+    /// HTTP status of the answer.
+    pub status: u16,
+    /// `hit`, `stale`, `miss`, `bypass`, or `none` for what is not a page (static file, heartbeat).
+    pub cache: String,
+    /// Why that.
+    pub because: String,
+    /// The cache key.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// Age of the stored page in seconds.
+    #[serde(default)]
+    pub age: Option<u64>,
+    /// Seconds for which it is still fresh.
+    #[serde(default)]
+    pub fresh_for: Option<i64>,
+    /// Surrogate keys of the page.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// The instance that rendered it in this request.
+    #[serde(default)]
+    pub instance: Option<InstanceId>,
+    /// Id of the request in the access log.
+    #[serde(default)]
+    pub request_id: Option<String>,
+    /// Time spent in each step, in order.
+    #[serde(default)]
+    pub steps: Vec<TimedStep>,
+    /// Anything else worth knowing ("parameter `utm_source` is ignored").
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// Time spent in one step of a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TimedStep {
+    /// `route`, `cache`, `queue`, `php`, `send` …
+    pub step: String,
+    /// Microseconds.
+    pub us: u64,
+}

@@ -1,0 +1,88 @@
+//! The trait through which commands touch the machine; the binary implements it with the agent's hands.
+//!
+//! All methods block, and are called outside of any async runtime, so an implementer may start its own. Failures
+//! carry whose fault they are, which decides the exit status.
+
+use std::path::{Path, PathBuf};
+
+use pressroom_api::failure::Failure;
+use pressroom_api::operator::Check;
+use pressroom_api::progress::Progress;
+use pressroom_model::config::Config;
+use pressroom_model::file::Facts;
+
+use crate::place::Place;
+
+/// The machine that a command runs on.
+pub trait Machine {
+    /// Whether we are root.
+    fn is_root(&self) -> bool;
+
+    /// What the defaults of the configuration depend on (`data` and `folder` from `place`).
+    fn facts(&self, place: &Place) -> Facts;
+
+    /// Packages that `config` needs and that are not here, in a good order. Quick when nothing is missing.
+    fn missing(&self, config: &Config) -> Result<Vec<Package>, Failure>;
+
+    /// The exact command that installs `packages`, for people to copy.
+    fn install_command(&self, packages: &[Package]) -> String;
+
+    /// Installs packages (root only), leaves their own services stopped and disabled.
+    fn install(&self, packages: &[Package], progress: &Progress) -> Result<(), Failure>;
+
+    /// The process id of the running keeper of this place, if one answers.
+    fn keeper(&self, place: &Place) -> Option<i32>;
+
+    /// Makes the data directory if it is not there, refuses one of a newer layout (`layout.json`), and starts a keeper
+    /// in its own session, which starts the agent. Returns once the keeper answers. With a keeper running: its id.
+    fn start_keeper(&self, place: &Place) -> Result<i32, Failure>;
+
+    /// Asks the keeper to stop everything and waits until all of it is gone. Works without an agent, and also when
+    /// the keeper has died and left children. Nothing running is no failure.
+    fn stop_keeper(&self, place: &Place, progress: &Progress) -> Result<Stopped, Failure>;
+
+    /// Looks for what is wrong with the machine: packages, ports, disk space, permissions, processes of this place.
+    /// Works with nothing running; `config` is `None` when the file cannot be read.
+    fn examine(&self, place: &Place, config: Option<&Config>) -> Vec<Check>;
+
+    /// The certificate of the local authority, if it was made.
+    fn local_authority(&self, place: &Place) -> Option<PathBuf>;
+
+    /// Writes the systemd unit to `path`, reloads systemd and enables it; starting is left to the operator.
+    fn install_unit(&self, path: &Path, text: &str) -> Result<(), Failure>;
+
+    /// The path of this program, for unit files and hints.
+    fn program(&self) -> PathBuf;
+
+    /// Becomes one of our own long-running processes; returns when it has ended well.
+    fn run(&self, role: Role, place: &Place) -> Result<(), Failure>;
+}
+
+/// One of our own processes, started as `pressroom ROLE --data DIR --config FILE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// `pressroom keep`: parent of everything else.
+    Keeper,
+    /// `pressroom agent`.
+    Agent,
+    /// `pressroom edge`.
+    Edge,
+}
+
+/// A package of the distribution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Its name: `php8.2-fpm`.
+    pub name: String,
+    /// What needs it: ``PHP of site `blog` ``.
+    pub because: String,
+}
+
+/// What was found when everything was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It ran, and is gone now.
+    Now,
+    /// Nothing ran.
+    Already,
+}
