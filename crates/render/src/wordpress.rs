@@ -1,0 +1,169 @@
+//! `config/site.php`: everything that WordPress must know and that differs between sites.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pressroom_model::config::{Site, SiteSecrets};
+use serde::Serialize;
+
+use crate::template::fill;
+
+/// Where things are for one site.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// The site's configuration.
+    pub site: &'a Site,
+    /// The home URL without a slash at its end.
+    pub home: &'a str,
+    /// Name of the database and of its user.
+    pub database: &'a str,
+    /// Secrets of the site.
+    pub secrets: &'a SiteSecrets,
+    /// Where writes go.
+    pub writer: &'a Path,
+    /// Where cacheable reads may go.
+    pub reader: &'a Path,
+    /// The object cache's socket.
+    pub redis: &'a Path,
+}
+
+#[derive(Serialize)]
+struct Fields<'a> {
+    database: &'a str,
+    database_password: &'a str,
+    writer: &'a str,
+    reader: &'a Path,
+    salts: BTreeMap<&'a str, &'a str>,
+    home: &'a str,
+    memory: String,
+    redis: &'a Path,
+    redis_user: String,
+    redis_password: &'a str,
+    prefix: String,
+    cron: &'a str,
+}
+
+/// The file's contents.
+pub fn site_config(facts: &Facts<'_>) -> String {
+    let name = &facts.site.name;
+    fill(
+        include_str!("../templates/site.php.j2"),
+        Fields {
+            database: facts.database,
+            database_password: facts.secrets.database.reveal(),
+            writer: &facts.writer.to_string_lossy(),
+            reader: facts.reader,
+            salts: facts.secrets.salts.iter().map(|(k, v)| (k.as_str(), v.reveal())).collect(),
+            home: facts.home,
+            memory: format!("{}M", facts.site.php.memory.whole_mib().max(1)),
+            redis: facts.redis,
+            redis_user: format!("site-{name}"),
+            redis_password: facts.secrets.redis.reveal(),
+            prefix: format!("{name}:"),
+            cron: facts.secrets.cron.reveal(),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{mariadb, php};
+
+    // Facts of the kind that an operator may write, with the characters that break careless templates.
+    fn site() -> Site {
+        use pressroom_model::config::{Admin, Instances, PageCache, Php, Source};
+        use pressroom_model::unit::{ByteSize, Span};
+        Site {
+            name: "blog".parse().expect("a good name"),
+            domains: vec!["blog.example.com".into()],
+            title: "It's".into(),
+            wordpress: Source::Debian,
+            admin: Admin { user: "admin".into(), email: "admin@example.com".into() },
+            php: Php {
+                version: "8.2".into(),
+                workers: 4,
+                instances: Instances { min: 1, max: 8 },
+                memory: ByteSize::mib(256),
+                time: Span::seconds(60),
+                slow: Span::seconds(5),
+                ini: BTreeMap::from([("assert.active".into(), "0".into())]),
+            },
+            upload_limit: ByteSize::mib(1024),
+            certificate: None,
+            page_cache: PageCache {
+                enabled: true,
+                ttl_max: Span::seconds(3600),
+                stale_while_revalidate: Span::seconds(60),
+                stale_if_error: Span::seconds(60),
+                ignored_parameters: vec![],
+                bypass_cookies: vec![],
+                vary_cookies: vec![],
+            },
+        }
+    }
+
+    #[test]
+    fn a_salt_with_quotes_stays_inside_its_string() {
+        use pressroom_model::secret::Secret;
+        let secrets = SiteSecrets {
+            database: Secret::new("d'b"),
+            redis: Secret::new("r"),
+            salts: BTreeMap::from([("AUTH_KEY".to_owned(), Secret::new(r"a'b\"))]),
+            cron: Secret::new("c"),
+        };
+        let path = Path::new("/run/x.sock");
+        let text = site_config(&Facts {
+            site: &site(),
+            home: "https://blog.example.com",
+            database: "wp_blog",
+            secrets: &secrets,
+            writer: path,
+            reader: path,
+            redis: path,
+        });
+        assert!(text.contains(r"define( 'AUTH_KEY', 'a\'b\\' );"), "{text}");
+        assert!(text.contains("define( 'DB_HOST', 'localhost:/run/x.sock' );"), "{text}");
+    }
+
+    #[test]
+    fn pool_ini_and_option_file_are_whole() {
+        let site = site();
+        let path = Path::new("/d");
+        let id = pressroom_model::id::InstanceId::of(&site.name, 1);
+        let pool = php::pool(&php::Facts {
+            site: &site,
+            id: &id,
+            root: path,
+            socket: path,
+            status_socket: path,
+            slow_log: path,
+            tmp: path,
+            affirm: path,
+            config: path,
+        });
+        assert!(pool.contains("pm.max_children = 4"), "{pool}");
+        let ini = php::ini(&php::IniFacts {
+            site: &site,
+            tmp: path,
+            sessions_socket: path,
+            sessions_user: "site-blog",
+            sessions_password: "p",
+            confined_to: Some(&[path]),
+        });
+        assert!(ini.contains("upload_max_filesize = 1073741824"), "{ini}");
+        assert!(
+            ini.contains("assert.active = 0") && ini.contains("open_basedir = \"/d\""),
+            "{ini}"
+        );
+        let options = mariadb::options(&mariadb::Facts {
+            data: path,
+            tmp: path,
+            socket: path,
+            pid_file: path,
+            memory: pressroom_model::unit::ByteSize::mib(128),
+            workers: 1,
+        });
+        assert!(options.ends_with('\n'));
+    }
+}
