@@ -79,8 +79,10 @@ impl From<ByteSize> for String {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, factor) in [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-            if self.0 >= factor && self.0 % factor == 0 {
+        for (unit, factor) in
+            [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)]
+        {
+            if self.0 >= factor && self.0.is_multiple_of(factor) {
                 return write!(f, "{} {unit}", self.0 / factor);
             }
         }
@@ -143,8 +145,10 @@ impl From<Span> for String {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.as_millis() as u64;
-        let (unit, factor) =
-            SPANS.iter().find(|(_, factor)| ms >= *factor && ms % factor == 0).unwrap_or(&("ms", 1));
+        let (unit, factor) = SPANS
+            .iter()
+            .find(|(_, factor)| ms >= *factor && ms.is_multiple_of(*factor))
+            .unwrap_or(&("ms", 1));
         write!(f, "{} {unit}", ms / factor)
     }
 }

@@ -1,1 +1,15 @@
-//! plan
+//! Thoughts: what should be done next, and why. Pure functions over intent and observation.
+//!
+//! - [`health`] from answers of a probe to a verdict
+//! - [`supervise`] one process: start it, wait, stop it, kill it
+//! - [`machine`] one machine: engines, sites, instances, edge, and their order
+//! - [`capacity`] how much memory each engine gets
+//! - [`change`] what an edited configuration would change, in words
+//!
+//! Time comes in as an argument (milliseconds since 1970); nothing here waits, reads or writes.
+
+pub mod capacity;
+pub mod change;
+pub mod health;
+pub mod machine;
+pub mod supervise;

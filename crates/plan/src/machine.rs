@@ -1,0 +1,348 @@
+//! One machine: from what operators want and what is observed to the next steps, each with its reason.
+//!
+//! [`steps`] returns everything whose time has come; what must wait for something else comes out of a later call.
+//! It is called after every change, so no step may assume that another of the same answer has been done, and every
+//! step may come out twice.
+
+use std::collections::BTreeMap;
+
+use pressroom_model::id::{InstanceId, SiteName};
+use pressroom_model::process::ListenerSpec;
+use pressroom_model::verdict::Health;
+
+use crate::supervise::{self, Decision, Seen, Wanted};
+
+/// What operators want of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// MariaDB and the two Redis servers, in start order.
+    pub engines: Vec<Wanted>,
+    /// The edge.
+    pub edge: Wanted,
+    /// Listening sockets.
+    pub listeners: Vec<ListenerSpec>,
+    /// The sites.
+    pub sites: Vec<SiteWanted>,
+}
+
+/// A site as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteWanted {
+    /// Its name.
+    pub name: SiteName,
+    /// Changes when its instances must be replaced: code, PHP settings, addresses. `None` until its release is built.
+    pub fingerprint: Option<String>,
+    /// How many instances.
+    pub instances: u16,
+}
+
+/// What is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// Now, milliseconds since 1970.
+    pub now_ms: u64,
+    /// All processes known to the keeper, the agent left out.
+    pub processes: BTreeMap<String, Seen>,
+    /// Its listening sockets.
+    pub listeners: Vec<ListenerSpec>,
+    /// Whether MariaDB's data directory is initialised.
+    pub has_database: bool,
+    /// The sites.
+    pub sites: BTreeMap<SiteName, SiteSeen>,
+    /// The edge's view: the digest that should be published, the one that is, and whether the edge serves it.
+    pub view: View,
+}
+
+/// The edge's view.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct View {
+    /// Digest of what should be published.
+    pub wanted: String,
+    /// Digest of what is.
+    pub published: Option<String>,
+    /// Whether the edge says that it serves the published one.
+    pub is_served: bool,
+}
+
+/// A site as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SiteSeen {
+    /// User, folders and secrets are there.
+    pub is_prepared: bool,
+    /// Its release is built and materialised.
+    pub has_release: bool,
+    /// Its database and database user are there.
+    pub has_database: bool,
+    /// Its Redis user is known to both servers.
+    pub has_redis: bool,
+    /// WordPress is installed in its database.
+    pub is_installed: bool,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Initialise MariaDB's data directory.
+    InitialiseDatabase,
+    /// Hold a listening socket.
+    Listen(String),
+    /// Close a listening socket.
+    Unlisten(String),
+    /// Make a site's user, folders, secrets, certificate.
+    PrepareSite(SiteName),
+    /// Build a site's release from its source.
+    BuildRelease(SiteName),
+    /// Make a site's database and user.
+    CreateDatabase(SiteName),
+    /// Tell both Redis servers who may do what.
+    GrantRedis,
+    /// Install WordPress into a site's database.
+    InstallWordPress(SiteName),
+    /// Start an engine or the edge, its files rendered and checked before.
+    Start(String),
+    /// Start an instance.
+    StartInstance(InstanceId),
+    /// Ask a process to stop.
+    Stop(String),
+    /// Kill a process.
+    Kill(String),
+    /// Forget a process that ended and is not wanted.
+    Forget(String),
+    /// Publish the edge's view.
+    PublishView,
+}
+
+/// An action and its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What to do.
+    pub action: Action,
+    /// Why.
+    pub because: String,
+}
+
+/// Name of MariaDB at the keeper.
+pub const MARIADB: &str = "mariadb";
+/// Name of the object cache's Redis at the keeper.
+pub const REDIS_CACHE: &str = "redis-cache";
+/// Name of the sessions' Redis at the keeper.
+pub const REDIS_SESSIONS: &str = "redis-sessions";
+/// Name of the edge at the keeper.
+pub const EDGE: &str = "edge";
+
+/// The name of an instance's process at the keeper.
+pub fn instance_process(id: &InstanceId) -> String {
+    format!("php-{id}")
+}
+
+/// The instance behind a process name.
+pub fn instance_of(process: &str) -> Option<InstanceId> {
+    process.strip_prefix("php-")?.parse().ok()
+}
+
+/// Everything whose time has come.
+pub fn steps(intent: &Intent, observed: &Observed) -> Vec<Step> {
+    let mut steps = Vec::new();
+    listeners(intent, observed, &mut steps);
+    engines(intent, observed, &mut steps);
+    for site in &intent.sites {
+        site_steps(site, observed, &mut steps);
+    }
+    edge(intent, observed, &mut steps);
+    leftovers(intent, observed, &mut steps);
+    steps
+}
+
+fn push(steps: &mut Vec<Step>, action: Action, because: impl Into<String>) {
+    steps.push(Step { action, because: because.into() });
+}
+
+fn listeners(intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {
+    for wanted in &intent.listeners {
+        match observed.listeners.iter().find(|held| held.name == wanted.name) {
+            None => push(steps, Action::Listen(wanted.name.clone()), "nobody listens there yet"),
+            Some(held) if held != wanted => {
+                push(steps, Action::Listen(wanted.name.clone()), "its address changed");
+            }
+            Some(_) => {}
+        }
+    }
+    // The old sockets are closed once the edge no longer has them.
+    for held in &observed.listeners {
+        let is_wanted = intent.listeners.iter().any(|wanted| wanted.name == held.name);
+        if !is_wanted && edge_is_current(intent, observed) {
+            push(steps, Action::Unlisten(held.name.clone()), "nothing is served there any more");
+        }
+    }
+}
+
+fn edge_is_current(intent: &Intent, observed: &Observed) -> bool {
+    observed.processes.get(EDGE).is_some_and(|seen| {
+        seen.pid.is_some() && !seen.is_stopping && seen.fingerprint == intent.edge.fingerprint
+    })
+}
+
+fn engines(intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {
+    for wanted in &intent.engines {
+        if wanted.name == MARIADB && !observed.has_database {
+            push(steps, Action::InitialiseDatabase, "there is no data directory yet");
+            continue;
+        }
+        process(wanted, observed, Action::Start(wanted.name.clone()), steps);
+    }
+}
+
+fn process(wanted: &Wanted, observed: &Observed, start: Action, steps: &mut Vec<Step>) {
+    match supervise::decide(wanted, observed.processes.get(&wanted.name), observed.now_ms) {
+        Decision::Leave | Decision::Wait(_) => {}
+        Decision::Start(because) => push(steps, start, because),
+        Decision::Stop(because) => push(steps, Action::Stop(wanted.name.clone()), because),
+        Decision::Kill(because) => push(steps, Action::Kill(wanted.name.clone()), because),
+    }
+}
+
+fn serves(observed: &Observed, name: &str) -> bool {
+    observed.processes.get(name).is_some_and(|seen| seen.pid.is_some() && seen.health.is_serving())
+}
+
+fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
+    let name = &site.name;
+    let seen = observed.sites.get(name).cloned().unwrap_or_default();
+    if !seen.is_prepared {
+        push(steps, Action::PrepareSite(name.clone()), "its user and folders are not there yet");
+        return;
+    }
+    if !seen.has_release {
+        push(steps, Action::BuildRelease(name.clone()), "its code is not there yet");
+    }
+    if !seen.has_database && serves(observed, MARIADB) {
+        push(steps, Action::CreateDatabase(name.clone()), "it has no database yet");
+    }
+    if !seen.has_redis && serves(observed, REDIS_CACHE) && serves(observed, REDIS_SESSIONS) {
+        push(steps, Action::GrantRedis, format!("`{name}` is not known to Redis yet"));
+    }
+    if !(seen.has_release && seen.has_redis && seen.has_database) {
+        return;
+    }
+    if !seen.is_installed && serves(observed, MARIADB) {
+        push(steps, Action::InstallWordPress(name.clone()), "its database is empty");
+    }
+    if let Some(fingerprint) = &site.fingerprint {
+        instances(site, fingerprint, observed, steps);
+    }
+}
+
+/// The instances of a site that the keeper knows, by number.
+fn instances_of<'a>(
+    name: &'a SiteName,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (InstanceId, &'a Seen)> {
+    observed.processes.iter().filter_map(move |(process, seen)| {
+        Some((instance_of(process).filter(|id| id.site() == *name)?, seen))
+    })
+}
+
+fn instances(site: &SiteWanted, fingerprint: &str, observed: &Observed, steps: &mut Vec<Step>) {
+    let (current, old): (Vec<_>, Vec<_>) =
+        instances_of(&site.name, observed).partition(|(_, seen)| seen.fingerprint == fingerprint);
+    let kept: Vec<_> = current.iter().filter(|(_, seen)| !seen.is_stopping).collect();
+    for (id, _) in kept.iter().take(usize::from(site.instances)) {
+        let wanted = Wanted { name: instance_process(id), fingerprint: fingerprint.to_owned() };
+        process(&wanted, observed, Action::StartInstance(id.clone()), steps);
+    }
+    for (id, _) in kept.iter().skip(usize::from(site.instances)) {
+        push(steps, Action::Stop(instance_process(id)), format!("{} are enough", site.instances));
+    }
+    let missing = usize::from(site.instances).saturating_sub(kept.len());
+    let taken: Vec<InstanceId> = instances_of(&site.name, observed).map(|(id, _)| id).collect();
+    let free = (1..).map(|n| InstanceId::of(&site.name, n)).filter(|id| !taken.contains(id));
+    for id in free.take(missing) {
+        push(
+            steps,
+            Action::StartInstance(id),
+            format!("{} are wanted, {} run", site.instances, kept.len()),
+        );
+    }
+    let is_ready = missing == 0 && kept.iter().all(|(_, seen)| seen.health.is_serving());
+    if is_ready
+        && observed.view.is_served
+        && observed.view.published.as_ref() == Some(&observed.view.wanted)
+    {
+        for (id, seen) in &old {
+            retire(id, seen, steps);
+        }
+    }
+}
+
+/// An instance that gets no more requests: stopped once it has none, and forgotten afterwards.
+fn retire(id: &InstanceId, seen: &Seen, steps: &mut Vec<Step>) {
+    let name = instance_process(id);
+    match seen.pid {
+        None => push(steps, Action::Forget(name), "it was replaced"),
+        // php-fpm finishes the requests that it has.
+        Some(_) if !seen.is_stopping => push(steps, Action::Stop(name), "it was replaced"),
+        Some(_) => {}
+    }
+}
+
+/// The instances that the edge may send requests to: the current ones, and the former ones until all of the current ones have answered.
+pub fn pool(site: &SiteWanted, observed: &Observed) -> Vec<InstanceId> {
+    let fingerprint = site.fingerprint.as_deref().unwrap_or_default();
+    let alive = |seen: &Seen| seen.pid.is_some() && !seen.is_stopping;
+    let (current, old): (Vec<_>, Vec<_>) =
+        instances_of(&site.name, observed).partition(|(_, seen)| seen.fingerprint == fingerprint);
+    let ready: Vec<_> = current.iter().filter(|(_, seen)| seen.health.is_serving()).collect();
+    if ready.len() >= usize::from(site.instances) || old.iter().all(|(_, seen)| !alive(seen)) {
+        // One that is ill or just starting stays: the edge sees for itself, and a pool is better full than empty.
+        return current
+            .iter()
+            .filter(|(_, seen)| !seen.is_stopping)
+            .map(|(id, _)| id.clone())
+            .collect();
+    }
+    let old = old.iter().filter(|(_, seen)| alive(seen)).map(|(id, _)| id.clone());
+    ready.iter().map(|(id, _)| id.clone()).chain(old).collect()
+}
+
+fn edge(intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {
+    let view = &observed.view;
+    if view.published.as_ref() != Some(&view.wanted) {
+        push(steps, Action::PublishView, "sites or instances changed");
+    }
+    let has_sockets = intent.listeners.iter().all(|wanted| observed.listeners.contains(wanted));
+    if has_sockets && view.published.is_some() {
+        process(&intent.edge, observed, Action::Start(EDGE.into()), steps);
+    }
+}
+
+/// Processes that nobody wants: of sites that are gone.
+fn leftovers(intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {
+    for (name, seen) in &observed.processes {
+        let is_known = name == EDGE
+            || intent.engines.iter().any(|wanted| wanted.name == *name)
+            || instance_of(name)
+                .is_some_and(|id| intent.sites.iter().any(|site| site.name == id.site()));
+        if is_known || seen.is_stopping {
+            continue;
+        }
+        match seen.pid {
+            Some(_) => push(steps, Action::Stop(name.clone()), "its site was removed"),
+            None => push(steps, Action::Forget(name.clone()), "its site was removed"),
+        }
+    }
+}
+
+/// What is thought of a process, with crash loops named.
+pub fn health(seen: &Seen) -> Health {
+    match seen.pid {
+        None if seen.quick_exits >= supervise::LOOP_EXITS => Health::CrashLoop,
+        None => Health::Stopped,
+        Some(_) if seen.quick_exits >= supervise::LOOP_EXITS && !seen.health.is_serving() => {
+            Health::CrashLoop
+        }
+        Some(_) => seen.health,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Claims about one machine's steps.
+
+use super::*;
+
+fn site() -> SiteName {
+    "blog".parse().expect("a good name")
+}
+
+fn wanted(name: &str) -> Wanted {
+    Wanted { name: name.into(), fingerprint: "1".into() }
+}
+
+fn intent() -> Intent {
+    Intent {
+        engines: vec![wanted(MARIADB), wanted(REDIS_CACHE), wanted(REDIS_SESSIONS)],
+        edge: wanted(EDGE),
+        listeners: vec![],
+        sites: vec![SiteWanted { name: site(), fingerprint: Some("r1".into()), instances: 1 }],
+    }
+}
+
+fn running(fingerprint: &str) -> Seen {
+    Seen {
+        fingerprint: fingerprint.into(),
+        pid: Some(1),
+        is_stopping: false,
+        exit: None,
+        quick_exits: 0,
+        health: Health::Healthy,
+        because: "answers".into(),
+        since_ms: 0,
+        busy: 0,
+    }
+}
+
+/// Everything as wanted.
+fn settled() -> Observed {
+    let mut processes: BTreeMap<String, Seen> =
+        [MARIADB, REDIS_CACHE, REDIS_SESSIONS, EDGE].map(|n| (n.to_owned(), running("1"))).into();
+    processes.insert("php-blog-1".into(), running("r1"));
+    let seen = SiteSeen {
+        is_prepared: true,
+        has_release: true,
+        has_database: true,
+        has_redis: true,
+        is_installed: true,
+    };
+    Observed {
+        now_ms: 100_000,
+        processes,
+        listeners: vec![],
+        has_database: true,
+        sites: [(site(), seen)].into(),
+        view: View { wanted: "v".into(), published: Some("v".into()), is_served: true },
+    }
+}
+
+fn actions(intent: &Intent, observed: &Observed) -> Vec<Action> {
+    steps(intent, observed).into_iter().map(|step| step.action).collect()
+}
+
+#[test]
+fn what_is_as_wanted_needs_nothing() {
+    assert_eq!(actions(&intent(), &settled()), []);
+}
+
+#[test]
+fn an_empty_machine_begins_with_the_engines_and_the_sites_folders() {
+    let first = actions(&intent(), &Observed { view: settled().view, ..Observed::default() });
+    assert_eq!(
+        first,
+        [
+            Action::InitialiseDatabase,
+            Action::Start(REDIS_CACHE.into()),
+            Action::Start(REDIS_SESSIONS.into()),
+            Action::PrepareSite(site()),
+            Action::Start(EDGE.into())
+        ]
+    );
+}
+
+#[test]
+fn a_new_fingerprint_starts_beside_before_the_old_one_stops() {
+    let mut intent = intent();
+    intent.sites[0].fingerprint = Some("r2".into());
+    let mut observed = settled();
+    let blog = |n| InstanceId::of(&site(), n);
+    assert_eq!(actions(&intent, &observed), [Action::StartInstance(blog(2))]);
+    assert_eq!(pool(&intent.sites[0], &observed), [blog(1)]);
+
+    observed
+        .processes
+        .insert("php-blog-2".into(), Seen { health: Health::Starting, ..running("r2") });
+    assert_eq!(actions(&intent, &observed), []);
+    assert_eq!(pool(&intent.sites[0], &observed), [blog(1)]);
+
+    observed.processes.insert("php-blog-2".into(), running("r2"));
+    assert_eq!(pool(&intent.sites[0], &observed), [blog(2)]);
+    observed.view.is_served = false;
+    assert_eq!(actions(&intent, &observed), [], "the edge does not know yet");
+    observed.view.is_served = true;
+    assert_eq!(actions(&intent, &observed), [Action::Stop("php-blog-1".into())]);
+}
+
+#[test]
+fn a_dead_instance_is_started_under_its_own_name() {
+    let mut observed = settled();
+    let seen = observed.processes.get_mut("php-blog-1").expect("it is there");
+    seen.pid = None;
+    assert_eq!(actions(&intent(), &observed), [Action::StartInstance(InstanceId::of(&site(), 1))]);
+}
+
+#[test]
+fn a_removed_site_is_stopped_and_then_forgotten() {
+    let mut intent = intent();
+    intent.sites.clear();
+    let mut observed = settled();
+    assert_eq!(actions(&intent, &observed), [Action::Stop("php-blog-1".into())]);
+    observed.processes.get_mut("php-blog-1").expect("it is there").pid = None;
+    assert_eq!(actions(&intent, &observed), [Action::Forget("php-blog-1".into())]);
+}
+
+#[test]
+fn wordpress_is_installed_only_into_a_database_that_answers() {
+    let mut observed = settled();
+    observed.sites.get_mut(&site()).expect("it is there").is_installed = false;
+    assert_eq!(actions(&intent(), &observed), [Action::InstallWordPress(site())]);
+    observed.processes.get_mut(MARIADB).expect("it is there").health = Health::Starting;
+    assert_eq!(actions(&intent(), &observed), []);
+}
