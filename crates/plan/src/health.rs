@@ -78,6 +78,7 @@ pub fn judge(memory: &Memory, answer: &Answer, patience: Patience, now_ms: u64) 
     let is_same = verdict.health == memory.verdict.health;
     Memory {
         since_ms: if is_same { memory.since_ms } else { now_ms },
+        started_ms: memory.started_ms,
         verdict,
         failures,
         has_answered,
