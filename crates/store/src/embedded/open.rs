@@ -100,6 +100,10 @@ fn open_checked(path: &Path) -> Result<Database, OpenError> {
     Ok(database)
 }
 
+fn furnish(path: &Path, database: &Database) -> Result<(), OpenError> {
+    tables::write(database, tables::create).map_err(|failure| damage(path, failure))
+}
+
 /// A new file's name must survive a power cut too.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
