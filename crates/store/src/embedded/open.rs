@@ -89,9 +89,7 @@ fn open_checked(path: &Path) -> Result<Database, OpenError> {
             return Err(OpenError::Newer { path: path.to_owned(), found });
         }
         Some(_) => {}
-        None => {
-            tables::write(&database, tables::create).map_err(|failure| damage(path, failure))?
-        }
+        None => furnish(path, &database)?,
     }
     if is_new {
         sync_folder(path).map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;

@@ -85,7 +85,7 @@ async fn replaced_after(harm: impl FnOnce(&Path)) {
 async fn a_file_of_something_else_is_kept_and_replaced() {
     replaced_after(|path| {
         fs::write(path, b"this is not a store, but somebody's words\n".repeat(500))
-            .expect("written")
+            .expect("written");
     })
     .await;
 }
