@@ -1,0 +1,299 @@
+//! The one table of keys: what `pressroom.toml` may say, what each key means, and what holds when it is absent.
+//!
+//! Reading, checking, the nearest-key hints and the printed reference all use it; nothing else knows a key.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::domain;
+use crate::id::{NodeName, SiteName};
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// Where it is: `edge.http`, `site.php.workers`.
+    pub path: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// What holds when it is absent.
+    pub default: Absent,
+    /// What it means, a sentence or two of Markdown.
+    pub meaning: &'static str,
+}
+
+/// What a key holds.
+#[derive(Debug)]
+pub enum Kind {
+    /// A table of further keys.
+    Table,
+    /// Any number of tables, as `[[site]]`.
+    Tables,
+    /// A string, which `check` must like; `of` says of what.
+    Text(&'static str, Check),
+    /// A list of strings, each of which `check` must like.
+    Texts(&'static str, Check),
+    /// `true` or `false`.
+    Flag,
+    /// A whole number between these bounds.
+    Number(u16, u16),
+    /// A size, at least so many bytes.
+    Size(u64),
+    /// A length of time, at least so many milliseconds.
+    Span(u64),
+    /// One of these strings.
+    Choice(&'static [&'static str]),
+    /// `"managed"`; a table with `external` is understood and refused.
+    Engine,
+    /// Any names with strings, numbers or flags: `php.ini` values.
+    Pairs,
+    /// Not in this version: refused, with what to do instead.
+    Later(&'static str),
+}
+
+/// Judges one string.
+pub type Check = fn(&str) -> Result<(), String>;
+
+/// What holds when a key is absent.
+#[derive(Debug)]
+pub enum Absent {
+    /// This value, in the file's own syntax.
+    Is(&'static str),
+    /// Something that depends on the machine or on other keys, in words.
+    Follows(&'static str),
+    /// Nothing: the feature is not used.
+    Nothing,
+    /// It must not be absent.
+    Never,
+}
+
+use Absent::{Follows, Is, Never, Nothing};
+
+const MIB: u64 = 1 << 20;
+const SECOND: u64 = 1000;
+
+macro_rules! keys {
+    ($($path:literal, $kind:expr, $default:expr, $meaning:literal;)*) => {
+        &[$(Key { path: $path, kind: $kind, default: $default, meaning: $meaning },)*]
+    };
+}
+
+/// Every key, tables before what is in them.
+pub const KEYS: &[Key] = keys! {
+    "node", Kind::Table, Nothing, "This machine.";
+    "node.name", Kind::Text("name", node_name), Follows("the host name"), "The machine's name, in `status`, logs and `Cache-Status`.";
+    "node.zone", Kind::Text("name", node_name), Is(r#""a""#), "The failure domain that the machine is in.";
+    "node.data", Kind::Text("path", absolute), Follows("`--data`, else `/var/lib/pressroom` as root, else `pressroom` in `$XDG_DATA_HOME` or `~/.local/share`"), "Where Pressroom keeps everything. Read only with `--config FILE`.";
+
+    "edge", Kind::Table, Nothing, "The HTTP edge: where visitors arrive.";
+    "edge.http", Kind::Texts("address:port", address), Follows(r#"`["0.0.0.0:80"]` as root, else `["127.0.0.1:8080"]`"#), "Where plain HTTP is served.";
+    "edge.https", Kind::Texts("address:port", address), Follows(r#"`["0.0.0.0:443"]` as root, else `["127.0.0.1:8443"]`"#), "Where HTTPS is served, HTTP/1.1 and HTTP/2. The port of the first one is in the sites' URLs.";
+    "edge.redirect_to_https", Kind::Flag, Is("true"), "Whether plain HTTP is answered by a redirect to HTTPS.";
+    "edge.trusted_proxies", Kind::Texts("address or CIDR block", network), Is("[]"), "Whose `X-Forwarded-*` and `Forwarded` headers are believed. Everybody else's are dropped.";
+    "edge.proxy_protocol", Kind::Flag, Is("false"), "Whether trusted proxies begin each connection with a PROXY protocol header (v1 or v2).";
+    "edge.cache_size", Kind::Size(MIB), Is(r#""256 MiB""#), "Memory for stored pages of all sites.";
+    "edge.access_log", Kind::Choice(&["json", "combined", "off"]), Is(r#""json""#), "How a line of `logs/access.log` looks.";
+
+    "console", Kind::Table, Nothing, "The page that shows how things are.";
+    "console.listen", Kind::Text("address:port", loopback), Is(r#""127.0.0.1:7070""#), "Where the console listens. It has no login, so only loopback is allowed; come from elsewhere through `ssh -L`.";
+
+    "database", Kind::Table, Nothing, "MariaDB.";
+    "database.engine", Kind::Engine, Is(r#""managed""#), "Who runs it.";
+    "database.memory", Kind::Size(64 * MIB), Follows("an eighth of the machine's, between 128 MiB and 4 GiB"), "Memory for it.";
+
+    "cache", Kind::Table, Nothing, "The two Redis servers: object cache, and sessions.";
+    "cache.engine", Kind::Engine, Is(r#""managed""#), "Who runs them.";
+    "cache.memory", Kind::Size(16 * MIB), Follows("a sixteenth of the machine's, between 64 MiB and 1 GiB"), "Memory of the object cache.";
+
+    "state", Kind::Table, Nothing, "Where intent and observation are kept.";
+    "state.engine", Kind::Engine, Is(r#""managed""#), "Who runs it. Managed is a store inside the agent.";
+
+    "media", Kind::Table, Nothing, "Uploaded files.";
+    "media.engine", Kind::Engine, Is(r#""managed""#), "Who keeps them. Managed is the local disk.";
+
+    "site", Kind::Tables, Nothing, "One WordPress each. A multisite network is one site.";
+    "site.name", Kind::Text("name", site_name), Never, "Its name: at most 24 lower-case letters, digits and `-`. Part of its system user, database and folders, so it cannot change.";
+    "site.domains", Kind::Texts("host name", domain::check), Follows("`localhost` for the first site"), "Host names that it answers for; the first is in its URLs. `*.example.com` stands for one label. Every site also answers for `NAME.localhost`.";
+    "site.title", Kind::Text("text", title), Follows("the name"), "The title given at installation; change it in WordPress later.";
+    "site.upload_limit", Kind::Size(MIB), Is(r#""1 GiB""#), "Largest upload: one setting for the edge and PHP.";
+
+    "site.wordpress", Kind::Table, Nothing, "Where the code comes from: one of `source`, `path` and `archive`.";
+    "site.wordpress.source", Kind::Choice(&["debian"]), Is(r#""debian""#), "`debian`: the distribution's `wordpress` package.";
+    "site.wordpress.path", Kind::Text("path", path), Nothing, "A folder with a whole WordPress tree. It is copied; later changes count at the next `apply`.";
+    "site.wordpress.archive", Kind::Text("path", path), Nothing, "A `.tar.gz` or `.zip` file with a whole WordPress tree.";
+    "site.wordpress.sha256", Kind::Text("64 hexadecimal digits", sha256), Nothing, "The archive's digest; needed with `archive`.";
+    "site.wordpress.version", Kind::Later("use `archive` with `sha256`, or `source = \"debian\"`"), Nothing, "Not in this version.";
+    "site.wordpress.git", Kind::Later("use `path` with a checked out tree"), Nothing, "Not in this version.";
+    "site.wordpress.ref", Kind::Later("use `path` with a checked out tree"), Nothing, "Not in this version.";
+
+    "site.admin", Kind::Table, Nothing, "The administrator made at installation; change it in WordPress later.";
+    "site.admin.user", Kind::Text("login name", login), Is(r#""admin""#), "Login name.";
+    "site.admin.email", Kind::Text("e-mail address", email), Follows("`USER@` and the first domain (`USER@example.com` for `localhost`)"), "E-mail address.";
+
+    "site.certificate", Kind::Table, Nothing, "The operator's own certificate. Without it the local authority makes one.";
+    "site.certificate.chain", Kind::Text("path", path), Never, "PEM file: the certificate, then its issuers.";
+    "site.certificate.key", Kind::Text("path", path), Never, "PEM file: the private key.";
+
+    "site.php", Kind::Table, Nothing, "PHP.";
+    "site.php.version", Kind::Text("version", php_version), Follows("the distribution's"), "As in the package's name: `8.2`.";
+    "site.php.workers", Kind::Number(1, 512), Follows("two for each processor, at least 2, at most 16"), "PHP processes per instance.";
+    "site.php.instances", Kind::Table, Nothing, "How many php-fpm run, each with its own workers and bytecode cache.";
+    "site.php.instances.min", Kind::Number(1, 64), Is("1"), "Fewest.";
+    "site.php.instances.max", Kind::Number(1, 64), Follows("8, or `min` if that is more"), "Most.";
+    "site.php.memory", Kind::Size(32 * MIB), Is(r#""256 MiB""#), "Memory limit of a worker.";
+    "site.php.time", Kind::Span(SECOND), Is(r#""1 m""#), "Longest run of one request.";
+    "site.php.slow", Kind::Span(SECOND), Is(r#""5 s""#), "Requests slower than this are written to the slow log, with a backtrace.";
+    "site.php.ini", Kind::Pairs, Nothing, "Further `php.ini` values: `name = value`. What another key here sets is refused.";
+
+    "site.page_cache", Kind::Table, Nothing, "The page cache. Names below are exact, or end in `*`.";
+    "site.page_cache.enabled", Kind::Flag, Is("true"), "Whether pages are stored.";
+    "site.page_cache.ttl_max", Kind::Span(SECOND), Is(r#""1 d""#), "Upper bound of the time for which a page counts as fresh. Changes purge it at once, whatever this says.";
+    "site.page_cache.stale_while_revalidate", Kind::Span(0), Is(r#""1 m""#), "How long after that it may be served while one request refreshes it.";
+    "site.page_cache.stale_if_error", Kind::Span(0), Is(r#""1 d""#), "How long after that it may be served when PHP fails or is overloaded.";
+    "site.page_cache.ignored_parameters", Kind::Texts("name", pattern), Is(IGNORED_PARAMETERS), "Query parameters that make no difference to the page: no part of the key, not given to PHP. Visitors' scripts still see them.";
+    "site.page_cache.bypass_cookies", Kind::Texts("name", pattern), Is(BYPASS_COOKIES), "A request with such a cookie is answered by PHP and not stored. So is one with any cookie that the site ever set.";
+    "site.page_cache.vary_cookies", Kind::Texts("name", pattern), Is("[]"), "Cookies of which each value has its own page; PHP sees them.";
+};
+
+/// Marketing and analytics: unique to a visitor, without meaning for the page.
+const IGNORED_PARAMETERS: &str = r#"["utm_*", "fbclid", "gclid", "gclsrc", "gbraid", "wbraid", "dclid", "gad_source", "gad_campaignid", "srsltid", "msclkid", "ttclid", "twclid", "li_fat_id", "igshid", "igsh", "yclid", "ysclid", "rb_clickid", "s_cid", "mc_cid", "mc_eid", "_ga", "_gl", "_gac", "_ke", "_kx", "_hsenc", "_hsmi", "__hssc", "__hstc", "__hsfp", "hsCtaTracking", "mkt_tok", "vero_id", "vero_conv", "oly_anon_id", "oly_enc_id", "epik", "pk_*", "mtm_*", "matomo_*", "piwik_*", "wickedid", "trk_*"]"#;
+
+/// Cookies that say the answer is somebody's own.
+const BYPASS_COOKIES: &str = r#"["wordpress_logged_in_*", "wordpress_sec_*", "wordpress_no_cache", "wp-postpass_*", "comment_author_*", "wp_woocommerce_session_*", "woocommerce_items_in_cart", "woocommerce_cart_hash", "edd_items_in_cart", "edd_wp_session", "wp_session_*", "wp-session_*", "bp-message*", "bp-activity-*", "it_exchange_session_*", "PHPSESSID", "SESS*"]"#;
+
+/// The key at `path`.
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The names of the keys directly in the table at `path` (`""`: the whole file).
+pub fn within(path: &str) -> impl Iterator<Item = &'static str> + use<'_> {
+    KEYS.iter().filter_map(move |key| {
+        let (table, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+        (table == path).then_some(name)
+    })
+}
+
+/// What somebody who wrote `name` in the table at `path` may have meant.
+pub fn nearest(path: &str, name: &str) -> Option<String> {
+    let close =
+        |known: &str| strsim::damerau_levenshtein(known, &name.to_lowercase().replace('-', "_"));
+    let (known, distance) =
+        within(path).map(|known| (known, close(known))).min_by_key(|(_, d)| *d)?;
+    if distance <= (known.len() / 3).max(1) {
+        return Some(known.to_owned());
+    }
+    let elsewhere = KEYS.iter().find(|key| key.path.rsplit('.').next() == Some(name))?;
+    Some(elsewhere.path.to_owned())
+}
+
+/// `php.ini` names that other keys, or our own rules, decide.
+pub fn ini_owner(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "memory_limit" => "`memory` in `[site.php]` sets it",
+        "max_execution_time" | "request_terminate_timeout" => "`time` in `[site.php]` sets it",
+        "upload_max_filesize" | "post_max_size" => "`upload_limit` of the site sets it",
+        "session.save_handler" | "session.save_path" => "sessions live in the managed Redis",
+        "open_basedir"
+        | "opcache.validate_timestamps"
+        | "opcache.restrict_api"
+        | "extension"
+        | "zend_extension" => "Pressroom sets it",
+        "auto_prepend_file" | "auto_append_file" | "error_log" | "log_errors"
+        | "display_errors" => "Pressroom sets it",
+        _ => return None,
+    })
+}
+
+fn node_name(value: &str) -> Result<(), String> {
+    value.parse::<NodeName>().map(drop).map_err(|bad| bad.why.to_owned())
+}
+
+fn site_name(value: &str) -> Result<(), String> {
+    value.parse::<SiteName>().map(drop).map_err(|bad| bad.why.to_owned())
+}
+
+fn require(is_good: bool, rule: &str) -> Result<(), String> {
+    if is_good { Ok(()) } else { Err(rule.to_owned()) }
+}
+
+fn address(value: &str) -> Result<(), String> {
+    let rule = "write a numeric address and a port, as `127.0.0.1:8080` or `[::1]:8080`";
+    let address: SocketAddr = value.parse().map_err(|_| rule.to_owned())?;
+    require(address.port() != 0, "port 0 would be another one at every start")
+}
+
+fn loopback(value: &str) -> Result<(), String> {
+    address(value)?;
+    let is_loopback = value.parse::<SocketAddr>().is_ok_and(|a| a.ip().is_loopback());
+    require(
+        is_loopback,
+        "the console has no login, so it listens on loopback only; reach it through `ssh -L`",
+    )
+}
+
+fn network(value: &str) -> Result<(), String> {
+    let rule = "write an address or a block, as `10.0.0.0/8` or `::1`";
+    let (ip, bits) = match value.split_once('/') {
+        Some((ip, bits)) => (ip, Some(bits)),
+        None => (value, None),
+    };
+    let ip: IpAddr = ip.parse().map_err(|_| rule.to_owned())?;
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    require(bits.is_none_or(|bits| bits.parse::<u8>().is_ok_and(|bits| bits <= most)), rule)
+}
+
+fn path(value: &str) -> Result<(), String> {
+    require(!value.is_empty() && !value.contains('\0'), "it must not be empty")
+}
+
+fn absolute(value: &str) -> Result<(), String> {
+    require(value.starts_with('/') && !value.contains('\0'), "write an absolute path")
+}
+
+fn sha256(value: &str) -> Result<(), String> {
+    let is_good = value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit());
+    require(is_good, "it has 64 hexadecimal digits; `sha256sum FILE` prints it")
+}
+
+fn title(value: &str) -> Result<(), String> {
+    require(
+        !value.trim().is_empty() && !value.chars().any(char::is_control),
+        "it must be one line of text",
+    )
+}
+
+fn login(value: &str) -> Result<(), String> {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || " _.-@".contains(c);
+    let fits =
+        (1..=60).contains(&value.len()) && value.trim() == value && value.chars().all(is_good);
+    require(fits, "WordPress allows 1 to 60 letters, digits, spaces and `_.-@`")
+}
+
+fn email(value: &str) -> Result<(), String> {
+    let is_good = value.split_once('@').is_some_and(|(user, host)| {
+        !user.is_empty()
+            && !host.contains('@')
+            && domain::check(host).is_ok()
+            && !host.contains('*')
+    });
+    require(
+        is_good && !value.chars().any(|c| c.is_whitespace() || c.is_control()),
+        "write it as `name@example.com`",
+    )
+}
+
+fn php_version(value: &str) -> Result<(), String> {
+    let is_number =
+        |part: &str| (1..=2).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+    let is_good =
+        value.split_once('.').is_some_and(|(major, minor)| is_number(major) && is_number(minor));
+    require(is_good, "write it as in the package's name: `8.2`")
+}
+
+fn pattern(value: &str) -> Result<(), String> {
+    let (name, _) = value.split_at(value.len() - usize::from(value.ends_with('*')));
+    let is_good = |c: char| c.is_ascii_graphic() && !"*;,=&\"".contains(c);
+    require(
+        !value.is_empty() && name.chars().all(is_good),
+        "write a name, or its beginning and `*`",
+    )
+}

@@ -1,0 +1,284 @@
+//! From what a file says to what it means: defaults filled in, and what keys say together looked at.
+//!
+//! Values that `check` has already found fault with are passed over here, so that nothing is reported twice.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::reader::Reader;
+use super::{Facts, Faults};
+use crate::config::{
+    Admin, Cache, CertificateFiles, Config, Console, Database, Edge, Instances, Node, PageCache,
+    Php, Site, Source,
+};
+use crate::id::{NodeName, SiteName};
+use crate::snapshot::LogFormat;
+use crate::unit::ByteSize;
+
+/// What the file means. With faults found (here or before) the value is good for nothing but to go on looking.
+pub(super) fn read(
+    document: &DeTable<'_>,
+    facts: &Facts,
+    faults: &mut Faults,
+    is_broken: bool,
+) -> Config {
+    let file = Reader::of(document);
+    let edge = edge(&file.within("edge"), facts, faults);
+    let console = Console { listen: file.within("console").parsed("listen") };
+    ports(&file, &edge, &console, faults);
+    let node = file.within("node");
+    let name = node.text("name").or_else(|| Some(facts.hostname.clone()));
+    Config {
+        node: Node {
+            name: name.and_then(|name| name.parse().ok()).unwrap_or_else(unnamed_node),
+            zone: node.text("zone").unwrap_or_default(),
+            data: node.text("data").map_or_else(|| facts.data.clone(), PathBuf::from),
+        },
+        edge,
+        console,
+        database: Database::Managed { memory: file.within("database").size("memory") },
+        cache: Cache::Managed { memory: file.within("cache").size("memory") },
+        sites: sites(&file, facts, faults, is_broken),
+    }
+}
+
+/// The name of a machine whose host name is not one.
+fn unnamed_node() -> NodeName {
+    "node".parse().expect("a good name")
+}
+
+fn edge(edge: &Reader<'_>, facts: &Facts, faults: &mut Faults) -> Edge {
+    let or_default = |name: &str, root: ([u8; 4], u16), other: u16| {
+        edge.addresses(name).unwrap_or_else(|| {
+            vec![if facts.is_root {
+                SocketAddr::from(root)
+            } else {
+                SocketAddr::from(([127, 0, 0, 1], other))
+            }]
+        })
+    };
+    let https = or_default("https", ([0, 0, 0, 0], 443), 8443);
+    if https.is_empty() && edge.list("https").is_some_and(|list| list.is_empty()) {
+        faults.add(
+            edge.span_of("https"),
+            "`edge.https` must have at least one address: sites are served over HTTPS",
+        );
+    }
+    let proxies = edge.texts("trusted_proxies");
+    let proxy_protocol = edge.flag("proxy_protocol");
+    if proxy_protocol && edge.list("trusted_proxies").is_none_or(|list| list.is_empty()) {
+        let hint = "name the proxies that speak it in `edge.trusted_proxies`";
+        faults.add_with_hint(
+            edge.span_of("proxy_protocol"),
+            "`edge.proxy_protocol` without trusted proxies",
+            hint,
+        );
+    }
+    Edge {
+        http: or_default("http", ([0, 0, 0, 0], 80), 8080),
+        https,
+        trusted_proxies: proxies.iter().map(|one| block(one)).collect(),
+        proxy_protocol,
+        cache_size: edge.size("cache_size").unwrap_or(ByteSize::bytes(0)),
+        access_log: match edge.text("access_log").as_deref() {
+            Some("json") => Some(LogFormat::Json),
+            Some("combined") => Some(LogFormat::Combined),
+            _ => None,
+        },
+        redirect_to_https: edge.flag("redirect_to_https"),
+    }
+}
+
+/// An address as a block of one.
+fn block(network: &str) -> String {
+    match network.contains('/') {
+        true => network.to_owned(),
+        false => format!("{network}/{}", if network.contains(':') { 128 } else { 32 }),
+    }
+}
+
+/// No two listeners may want the same port of the same address.
+fn ports(file: &Reader<'_>, edge: &Edge, console: &Console, faults: &mut Faults) {
+    let (table, page) = (file.within("edge"), file.within("console"));
+    let mut all: Vec<(&str, SocketAddr, Range<usize>)> = Vec::new();
+    for (name, list) in [("http", &edge.http), ("https", &edge.https)] {
+        for (n, address) in list.iter().enumerate() {
+            all.push((name, *address, table.span_of_item(name, n)));
+        }
+    }
+    all.push(("console", console.listen, page.span_of("listen")));
+    for (n, (name, address, span)) in all.iter().enumerate() {
+        if let Some((other, taken, _)) =
+            all[..n].iter().find(|(_, other, _)| collide(*other, *address))
+        {
+            faults.add(
+                span.clone(),
+                format!("`{address}` for {name} is taken by `{taken}` for {other}"),
+            );
+        }
+    }
+}
+
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let covers =
+        |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && (a.is_ipv4() == b.is_ipv4());
+    a.port() == b.port() && (a.ip() == b.ip() || covers(a, b) || covers(b, a))
+}
+
+fn sites(file: &Reader<'_>, facts: &Facts, faults: &mut Faults, is_broken: bool) -> Vec<Site> {
+    let mut sites: Vec<Site> = Vec::new();
+    for (n, table) in file.tables("site").into_iter().enumerate() {
+        let Some(name) = table.text("name").and_then(|name| name.parse::<SiteName>().ok()) else {
+            continue;
+        };
+        if sites.iter().any(|site| site.name == name) {
+            faults.add(table.span_of("name"), format!("there is already a site `{name}`"));
+        }
+        let site = site(&table, name, n == 0, facts, faults, is_broken);
+        for (d, domain) in site.domains.iter().enumerate() {
+            if let Some(other) =
+                sites.iter().find(|other| other.name != site.name && other.domains.contains(domain))
+            {
+                let what = format!("site `{}` already answers for `{domain}`", other.name);
+                faults.add(table.span_of_item("domains", d), what);
+            }
+        }
+        sites.push(site);
+    }
+    sites
+}
+
+fn site(
+    table: &Reader<'_>,
+    name: SiteName,
+    is_first: bool,
+    facts: &Facts,
+    faults: &mut Faults,
+    is_broken: bool,
+) -> Site {
+    let domains = domains(table, &name, is_first, faults);
+    Site {
+        title: table.text("title").unwrap_or_else(|| name.to_string()),
+        wordpress: source(&table.within("wordpress"), facts, faults, is_broken),
+        admin: admin(&table.within("admin"), &domains),
+        php: php(&table.within("php"), facts, faults),
+        upload_limit: table.size("upload_limit").unwrap_or(ByteSize::bytes(0)),
+        certificate: certificate(&table.within("certificate"), &facts.folder),
+        page_cache: page_cache(&table.within("page_cache")),
+        domains,
+        name,
+    }
+}
+
+fn domains(
+    table: &Reader<'_>,
+    name: &SiteName,
+    is_first: bool,
+    faults: &mut Faults,
+) -> Vec<String> {
+    let mut domains: Vec<String> = Vec::new();
+    for (n, domain) in table.texts("domains").into_iter().enumerate() {
+        let domain = domain.to_ascii_lowercase();
+        if domains.contains(&domain) {
+            faults.add(table.span_of_item("domains", n), format!("`{domain}` is there twice"));
+        }
+        if n == 0 && domain.starts_with("*.") {
+            let hint = "the first one is in the site's URLs; put a whole name there";
+            faults.add_with_hint(
+                table.span_of_item("domains", n),
+                format!("`{domain}` cannot be first"),
+                hint,
+            );
+        }
+        domains.push(domain);
+    }
+    if domains.is_empty() && is_first {
+        domains.push("localhost".to_owned());
+    }
+    let own = format!("{name}.localhost");
+    if !domains.contains(&own) {
+        domains.push(own);
+    }
+    domains
+}
+
+fn source(table: &Reader<'_>, facts: &Facts, faults: &mut Faults, is_broken: bool) -> Source {
+    let given: Vec<_> =
+        ["source", "path", "archive"].into_iter().filter(|name| table.has(name)).collect();
+    if given.len() > 1 {
+        let all: Vec<_> = given.iter().map(|name| format!("`{name}`")).collect();
+        faults.add(
+            table.span_of(given[1]),
+            format!("a site's code comes from one place, not from {}", all.join(" and ")),
+        );
+    }
+    if table.has("sha256") != table.has("archive") && !is_broken {
+        let (there, missing) =
+            if table.has("archive") { ("archive", "sha256") } else { ("sha256", "archive") };
+        faults.add(table.span_of(there), format!("`{there}` needs `{missing}` beside it"));
+    }
+    if let Some(path) = table.text("path") {
+        return Source::Path(facts.folder.join(path));
+    }
+    match (table.text("archive"), table.text("sha256")) {
+        (Some(path), Some(sha256)) => {
+            Source::Archive { path: facts.folder.join(path), sha256: sha256.to_ascii_lowercase() }
+        }
+        _ => Source::Debian,
+    }
+}
+
+fn admin(table: &Reader<'_>, domains: &[String]) -> Admin {
+    let user = table.text("user").unwrap_or_default();
+    let host = match domains.first() {
+        Some(first) if first != "localhost" && !first.ends_with(".localhost") => first.as_str(),
+        _ => "example.com",
+    };
+    let email = table.text("email").unwrap_or_else(|| match user.split_once('@') {
+        Some(_) => user.replace(' ', "."),
+        None => format!("{}@{host}", user.replace(' ', ".")),
+    });
+    Admin { user, email }
+}
+
+fn php(table: &Reader<'_>, facts: &Facts, faults: &mut Faults) -> Php {
+    let bounds = table.within("instances");
+    let min = bounds.number("min").unwrap_or(1);
+    let max = bounds.number("max").unwrap_or_else(|| min.max(8));
+    if min > max {
+        faults.add(bounds.span_of("min"), format!("`min` is {min}, above `max`, which is {max}"));
+    }
+    Php {
+        version: table.text("version").unwrap_or_else(|| facts.php_version.clone()),
+        workers: table
+            .number("workers")
+            .unwrap_or_else(|| facts.cores.saturating_mul(2).clamp(2, 16)),
+        instances: Instances { min, max },
+        memory: table.size("memory").unwrap_or(ByteSize::bytes(0)),
+        time: table.parsed("time"),
+        slow: table.parsed("slow"),
+        ini: table.within("ini").pairs(),
+    }
+}
+
+fn certificate(table: &Reader<'_>, folder: &Path) -> Option<CertificateFiles> {
+    Some(CertificateFiles {
+        chain: folder.join(table.text("chain")?),
+        key: folder.join(table.text("key")?),
+    })
+}
+
+fn page_cache(table: &Reader<'_>) -> PageCache {
+    PageCache {
+        enabled: table.flag("enabled"),
+        ttl_max: table.parsed("ttl_max"),
+        stale_while_revalidate: table.parsed("stale_while_revalidate"),
+        stale_if_error: table.parsed("stale_if_error"),
+        ignored_parameters: table.texts("ignored_parameters"),
+        bypass_cookies: table.texts("bypass_cookies"),
+        vary_cookies: table.texts("vary_cookies"),
+    }
+}
