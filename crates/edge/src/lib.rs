@@ -1,1 +1,5 @@
 //! edge
+
+pub mod affirm;
+pub mod cache;
+pub mod compress;

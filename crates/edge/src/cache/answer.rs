@@ -1,0 +1,155 @@
+//! The answer that a stored page gives to one request, and what the headers say about the cache.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::header::{AGE, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+
+use super::Millis;
+use super::bypass::Bypass;
+use super::freshness::Freshness;
+use super::page::{CACHE_STATUS, Page, X_CACHE};
+use super::storable::Refusal;
+
+/// A page and how it was judged for one request.
+#[derive(Debug, Clone)]
+pub struct Hit {
+    pub(super) page: Arc<Page>,
+    pub(super) freshness: Freshness,
+    pub(super) now: Millis,
+    pub(super) waited: bool,
+}
+
+impl Hit {
+    pub(super) fn new(page: Arc<Page>, freshness: Freshness, now: Millis) -> Self {
+        Self { page, freshness, now, waited: false }
+    }
+
+    /// The page.
+    pub fn page(&self) -> &Page {
+        &self.page
+    }
+
+    /// Whether it may be called fresh.
+    pub fn is_fresh(&self) -> bool {
+        matches!(self.freshness, Freshness::Fresh(_))
+    }
+
+    /// Whole seconds since its render began.
+    pub fn age(&self) -> u64 {
+        self.now.saturating_sub(self.page.rendered_at) / 1000
+    }
+
+    /// What `x-cache` says.
+    pub fn word(&self) -> &'static str {
+        match (self.waited, self.is_fresh()) {
+            (true, _) => "miss",
+            (false, true) => "hit",
+            (false, false) => "stale",
+        }
+    }
+
+    /// The whole answer, in the best coding, or a 304 when the client has the page.
+    pub fn answer(&self, method: &Method, request: &HeaderMap) -> Response<Bytes> {
+        let representation = self.page.best(request);
+        let unchanged = self.page.status == StatusCode::OK && self.is_held_by(request);
+        let (status, headers, body) = if unchanged {
+            (StatusCode::NOT_MODIFIED, &representation.unchanged, Bytes::new())
+        } else if *method == Method::HEAD {
+            (self.page.status, &representation.headers, Bytes::new())
+        } else {
+            (self.page.status, &representation.headers, representation.body.clone())
+        };
+        let mut headers = headers.clone();
+        let place = |headers: &mut HeaderMap, name, value| {
+            if let Some(place) = headers.get_mut(name) {
+                *place = value;
+            }
+        };
+        let age = self.age();
+        if age > 0 {
+            place(&mut headers, AGE, HeaderValue::from(age));
+        }
+        if self.word() != "hit" {
+            place(&mut headers, X_CACHE, HeaderValue::from_static(self.word()));
+        }
+        place(&mut headers, CACHE_STATUS, self.cache_status());
+        let mut answer = Response::new(body);
+        *answer.status_mut() = status;
+        *answer.headers_mut() = headers;
+        answer
+    }
+
+    /// What `Cache-Status` says.
+    pub fn cache_status(&self) -> HeaderValue {
+        let mut text = String::with_capacity(48);
+        text.push_str(if self.waited {
+            "pressroom; fwd=miss; collapsed"
+        } else {
+            "pressroom; hit"
+        });
+        let (sign, millis) = match self.freshness {
+            Freshness::Fresh(left) => ("", left),
+            Freshness::StaleWhileRevalidate(since) | Freshness::StaleIfError(since) => ("-", since),
+            Freshness::Expired => ("-", 0),
+        };
+        text.push_str("; ttl=");
+        // A structured integer has at most 15 digits; writing to a String cannot fail.
+        let _ = write!(text, "{sign}{}", (millis / 1000).min(999_999_999_999_999));
+        HeaderValue::try_from(text).expect("made of plain characters")
+    }
+
+    fn is_held_by(&self, request: &HeaderMap) -> bool {
+        if request.contains_key(IF_NONE_MATCH) {
+            let mut tags = request
+                .get_all(IF_NONE_MATCH)
+                .iter()
+                .flat_map(|list| list.as_bytes().split(|b| *b == b','));
+            return tags
+                .any(|tag| tag.trim_ascii() == b"*" || self.page.has_etag(tag.trim_ascii()));
+        }
+        let since = request.get(IF_MODIFIED_SINCE).and_then(date);
+        let modified = self.page.last_modified.as_ref().and_then(date);
+        since.zip(modified).is_some_and(|(since, modified)| modified <= since)
+    }
+
+    pub(super) fn count(&self) {
+        if !self.page.used.load(Ordering::Relaxed) {
+            self.page.used.store(true, Ordering::Relaxed);
+        }
+        // Two cores may lose a count to each other; that is cheaper than being exact.
+        let hits = self.page.hits.load(Ordering::Relaxed);
+        self.page.hits.store(hits.wrapping_add(1), Ordering::Relaxed);
+    }
+}
+
+fn date(value: &HeaderValue) -> Option<std::time::SystemTime> {
+    httpdate::parse_http_date(value.to_str().ok()?).ok()
+}
+
+/// `Cache-Status` of an answer that went past the cache.
+pub fn bypassed(bypass: &Bypass) -> HeaderValue {
+    fits(&format!("pressroom; fwd=bypass; detail=\"{bypass}\""))
+}
+
+/// `Cache-Status` of an answer that was rendered: whether it was stored is told when it is known.
+pub fn rendered(outcome: Option<&Result<(), Refusal>>) -> HeaderValue {
+    match outcome {
+        None => HeaderValue::from_static("pressroom; fwd=miss"),
+        Some(Ok(())) => HeaderValue::from_static("pressroom; fwd=miss; stored"),
+        Some(Err(refusal)) => {
+            fits(&format!("pressroom; fwd=miss; stored=?0; detail=\"{refusal}\""))
+        }
+    }
+}
+
+fn fits(text: &str) -> HeaderValue {
+    let plain = text
+        .chars()
+        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+        .collect::<String>();
+    HeaderValue::try_from(plain).unwrap_or(HeaderValue::from_static("pressroom"))
+}
