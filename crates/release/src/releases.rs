@@ -1,0 +1,433 @@
+//! The folder of releases: build, verify, hard-link into a site.
+//!
+//! `ID/` is the tree, `ID.manifest` says that it is whole and is written last. Trees are made under another name
+//! and renamed, after the file system has everything on disk; what an interrupted build left behind is swept by the
+//! next one. One build at a time, by a lock on `.lock`; readers need none, because nothing here ever changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File as Handle};
+use std::io::{self, Write};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use pressroom_model::config::Source;
+use pressroom_model::id::ReleaseId;
+
+use crate::copy::{self, Bytes};
+use crate::manifest::{File, Manifest};
+use crate::overlay::Overlay;
+use crate::source::{self, LeftOut, Tree};
+use crate::{ReleaseError, archive, failed, wordpress};
+
+/// How far a build is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// An archive is checked and unpacked.
+    Unpacking,
+    /// Files are read and hashed: so many of so many.
+    Reading(usize, usize),
+    /// Files are copied: so many of so many.
+    Copying(usize, usize),
+    /// Everything is being written to disk.
+    Syncing,
+}
+
+/// What a build made, or found made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// The release.
+    pub id: ReleaseId,
+    /// WordPress's version.
+    pub wordpress: String,
+    /// How many files.
+    pub files: usize,
+    /// All their bytes.
+    pub bytes: u64,
+    /// What of the source is not in it.
+    pub left_out: Vec<LeftOut>,
+    /// Whether it was there already.
+    pub was_there: bool,
+}
+
+/// A difference between a tree and its manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Its path in the release.
+    pub path: String,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+/// The folder of releases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Releases {
+    folder: PathBuf,
+}
+
+impl Releases {
+    /// The releases in `folder`, which is made with the first of them.
+    pub fn at(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// Where a release's tree is, if it is there.
+    pub fn tree(&self, id: &ReleaseId) -> PathBuf {
+        self.folder.join(id.as_str())
+    }
+
+    /// The releases that are whole.
+    pub fn list(&self) -> Result<Vec<ReleaseId>, ReleaseError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("cannot read the folder", &self.folder)(error)),
+        };
+        let name = |entry: fs::DirEntry| {
+            entry.file_name().to_str()?.strip_suffix(".manifest")?.parse().ok()
+        };
+        let mut ids: Vec<ReleaseId> = entries.flatten().filter_map(name).collect();
+        ids.retain(|id| self.tree(id).is_dir());
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// What a release consists of.
+    pub fn manifest(&self, id: &ReleaseId) -> Result<Manifest, ReleaseError> {
+        let path = self.manifest_path(id);
+        let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ReleaseError::Unknown(id.clone()),
+            _ => failed("cannot read", &path)(error),
+        })?;
+        let bad = |why| ReleaseError::BadManifest { path: path.clone(), why };
+        let manifest = Manifest::parse(&text).map_err(bad)?;
+        if manifest.id() == *id {
+            Ok(manifest)
+        } else {
+            Err(bad("its digest is not its name".into()))
+        }
+    }
+
+    /// Makes a release of `source` and `overlay`. Doing it twice makes it once.
+    pub fn build(
+        &self,
+        source: &Source,
+        overlay: &Overlay,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Built, ReleaseError> {
+        let _lock = self.lock()?;
+        self.sweep()?;
+        let unpacked = Scratch(self.scratch("source"));
+        let (place, tree) = match source {
+            Source::Debian => {
+                let place = PathBuf::from(source::DEBIAN);
+                let tree = source::debian(&place, Path::new(source::DEBIAN_CONTENT))?;
+                (place, tree)
+            }
+            Source::Path(path) => (path.clone(), source::folder(path)?),
+            Source::Archive { path, sha256 } => {
+                progress(Progress::Unpacking);
+                make_folder(&unpacked.0)?;
+                let inner = archive::unpack(path, sha256, &unpacked.0, archive::Limits::default())?;
+                (path.clone(), source::folder(&inner)?)
+            }
+        };
+        self.build_tree(&place, &tree, overlay, progress)
+    }
+
+    fn build_tree(
+        &self,
+        place: &Path,
+        tree: &Tree,
+        overlay: &Overlay,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Built, ReleaseError> {
+        let version = version_of(place, tree)?;
+        let mut files: BTreeMap<&String, Bytes<'_>> =
+            tree.files.iter().map(|(path, found)| (path, Bytes::Source(found))).collect();
+        files.extend(overlay.files().map(|(path, bytes)| (path, Bytes::Ours(bytes))));
+        let files: Vec<(&String, Bytes<'_>)> = files.into_iter().collect();
+        check_shape(&files)?;
+        let total = files.len();
+        let read = copy::each(&files, |(_, bytes)| bytes.digest(), &|n| {
+            progress(Progress::Reading(n, total));
+        })?;
+        let named = files.iter().map(|(path, _)| (*path).clone()).zip(read);
+        let manifest = Manifest { wordpress: version, files: named.collect() };
+        let id = manifest.id();
+        let was_there = self.manifest(&id).is_ok() && self.tree(&id).is_dir();
+        if !was_there {
+            self.write(&id, &manifest, &files, progress)?;
+        }
+        let (files, bytes) = (manifest.files.len(), manifest.bytes());
+        Ok(Built {
+            id,
+            wordpress: manifest.wordpress,
+            files,
+            bytes,
+            left_out: tree.left_out.clone(),
+            was_there,
+        })
+    }
+
+    /// Copies the files, checks that they are still those of the manifest, and gives them their name.
+    fn write(
+        &self,
+        id: &ReleaseId,
+        manifest: &Manifest,
+        files: &[(&String, Bytes<'_>)],
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<(), ReleaseError> {
+        let scratch = Scratch(self.scratch("tree"));
+        make_folders(&scratch.0, manifest.files.keys())?;
+        let total = files.len();
+        let copy = |(path, bytes): &(&String, Bytes<'_>)| {
+            let copied = bytes.copy(&scratch.0.join(path))?;
+            if Some(&copied) == manifest.files.get(*path) {
+                Ok(())
+            } else {
+                Err(ReleaseError::Changed { path: path.into() })
+            }
+        };
+        copy::each(files, copy, &|n| progress(Progress::Copying(n, total)))?;
+        progress(Progress::Syncing);
+        sync_all(&scratch.0)?;
+        let tree = self.tree(id);
+        if tree.exists() {
+            remove(&tree)?; // Without a manifest, so nobody uses it: a build was interrupted here.
+        }
+        fs::rename(&scratch.0, &tree).map_err(failed("cannot rename to", &tree))?;
+        self.write_manifest(id, manifest)
+    }
+
+    fn write_manifest(&self, id: &ReleaseId, manifest: &Manifest) -> Result<(), ReleaseError> {
+        let (scratch, path) = (self.scratch("manifest"), self.manifest_path(id));
+        let write = || {
+            sync_folder(&self.folder)?;
+            let mut file = Handle::create(&scratch)?;
+            file.write_all(manifest.text().as_bytes())?;
+            file.set_permissions(fs::Permissions::from_mode(0o444))?;
+            file.sync_all()?;
+            fs::rename(&scratch, &path)?;
+            sync_folder(&self.folder)
+        };
+        write().map_err(failed("cannot write", &path))
+    }
+
+    /// Hashes every file again; what differs from the manifest. Empty: the release is what its name says.
+    pub fn verify(&self, id: &ReleaseId) -> Result<Vec<Fault>, ReleaseError> {
+        let manifest = self.manifest(id)?;
+        let tree = self.real_tree(id)?;
+        let files: Vec<(&String, &File)> = manifest.files.iter().collect();
+        let check = |(path, file): &(&String, &File)| {
+            Ok(match copy::existing(&tree.join(path)) {
+                Ok(found) if found == **file => None,
+                Ok(_) => {
+                    Some(Fault { path: (*path).clone(), what: "its bytes or its mode changed" })
+                }
+                Err(_) => Some(Fault {
+                    path: (*path).clone(),
+                    what: "it is missing, or it cannot be read",
+                }),
+            })
+        };
+        let mut faults: Vec<Fault> =
+            copy::each(&files, check, &|_| ())?.into_iter().flatten().collect();
+        strangers(&tree, "", &manifest, &mut faults)?;
+        Ok(faults)
+    }
+
+    /// Hard-links the release to `SITE_DIR/releases/ID`, with `wp-content/uploads` leading to `SITE_DIR/uploads`,
+    /// and returns the new tree. On another file system files are copied. Doing it twice makes it once.
+    pub fn materialise(&self, id: &ReleaseId, site_dir: &Path) -> Result<PathBuf, ReleaseError> {
+        let manifest = self.manifest(id)?;
+        let site = std::path::absolute(site_dir).map_err(failed("cannot find", site_dir))?;
+        let folder = site.join("releases");
+        let tree = folder.join(id.as_str());
+        if tree.is_dir() {
+            return Ok(tree);
+        }
+        make_folder(&folder)?;
+        let scratch = Scratch(folder.join(format!(".tmp-{id}")));
+        remove(&scratch.0)?;
+        make_folders(&scratch.0, manifest.files.keys())?;
+        let from = self.real_tree(id)?;
+        for path in manifest.files.keys() {
+            link_or_copy(&from.join(path), &scratch.0.join(path))?;
+        }
+        let uploads = scratch.0.join("wp-content/uploads");
+        make_folder(&scratch.0.join("wp-content"))?;
+        symlink(site.join("uploads"), &uploads)
+            .map_err(failed("cannot make the link", &uploads))?;
+        sync_all(&scratch.0)?;
+        fs::rename(&scratch.0, &tree).map_err(failed("cannot rename to", &tree))?;
+        sync_folder(&folder).map_err(failed("cannot sync", &folder))?;
+        Ok(tree)
+    }
+
+    /// The tree without a link in its path: files in it are opened so that links are noticed.
+    fn real_tree(&self, id: &ReleaseId) -> Result<PathBuf, ReleaseError> {
+        let tree = self.tree(id);
+        tree.canonicalize().map_err(failed("cannot read the release", &tree))
+    }
+
+    fn manifest_path(&self, id: &ReleaseId) -> PathBuf {
+        self.folder.join(format!("{id}.manifest"))
+    }
+
+    fn scratch(&self, what: &str) -> PathBuf {
+        self.folder.join(format!(".tmp-{what}"))
+    }
+
+    /// Held while building; the kernel gives it back when we die.
+    fn lock(&self) -> Result<Handle, ReleaseError> {
+        make_folder(&self.folder)?;
+        let path = self.folder.join(".lock");
+        let open = || {
+            let file =
+                fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+            file.lock()?;
+            Ok(file)
+        };
+        open().map_err(failed("cannot lock", &path))
+    }
+
+    /// Removes what an interrupted build left.
+    fn sweep(&self) -> Result<(), ReleaseError> {
+        for what in ["source", "tree", "manifest"] {
+            remove(&self.scratch(what))?;
+        }
+        Ok(())
+    }
+}
+
+/// WordPress's version; an error that says what is missing when it is none.
+fn version_of(place: &Path, tree: &Tree) -> Result<String, ReleaseError> {
+    let not = |why: String| ReleaseError::NotWordPress { source_path: place.to_owned(), why };
+    let missing = wordpress::missing(|path| tree.files.contains_key(path));
+    if !missing.is_empty() {
+        let nested =
+            tree.files.keys().find_map(|path| path.strip_suffix("/wp-includes/version.php"));
+        let hint = nested
+            .map(|folder| format!(" (did you mean its folder `{folder}`?)"))
+            .unwrap_or_default();
+        return Err(not(format!("it has no {}{hint}", missing.join(", "))));
+    }
+    let path = &tree.files["wp-includes/version.php"].from;
+    let text = fs::read_to_string(path).map_err(failed("cannot read", path))?;
+    let version = wordpress::version(&text).map(str::to_owned);
+    version.ok_or_else(|| not("its wp-includes/version.php names no version".into()))
+}
+
+/// A file of the overlay must not stand where the source has a folder, nor the other way round.
+fn check_shape(files: &[(&String, Bytes<'_>)]) -> Result<(), ReleaseError> {
+    let names: BTreeSet<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
+    let clash = |path: &&str| {
+        Path::new(path)
+            .ancestors()
+            .skip(1)
+            .any(|above| above.to_str().is_some_and(|a| names.contains(a)))
+    };
+    match names.iter().find(|path| clash(path)) {
+        Some(path) => Err(ReleaseError::BadPath {
+            path: path.into(),
+            why: "one of its folders is a file, too",
+        }),
+        None => Ok(()),
+    }
+}
+
+/// A folder or file that is removed however its maker ends; renaming it away keeps it.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "a scratch folder stays until the next build");
+        }
+    }
+}
+
+fn remove(path: &Path) -> Result<(), ReleaseError> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("cannot remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the folder and those above it, open to be entered whatever the umask; one that is there stays as it is.
+fn make_folder(path: &Path) -> Result<(), ReleaseError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        make_folder(above)?;
+    }
+    let made = fs::create_dir(path)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)));
+    made.map_err(failed("cannot make the folder", path))
+}
+
+/// Makes the folders of a tree.
+fn make_folders<'a>(
+    tree: &Path,
+    paths: impl Iterator<Item = &'a String>,
+) -> Result<(), ReleaseError> {
+    make_folder(tree)?;
+    let folders: BTreeSet<&str> =
+        paths.filter_map(|path| path.rsplit_once('/').map(|(folder, _)| folder)).collect();
+    folders.into_iter().try_for_each(|folder| make_folder(&tree.join(folder)))
+}
+
+fn link_or_copy(from: &Path, to: &Path) -> Result<(), ReleaseError> {
+    match fs::hard_link(from, to) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::CrossesDevices
+                    | io::ErrorKind::TooManyLinks
+                    | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            copy::existing(from)?;
+            fs::copy(from, to).map(drop).map_err(failed("cannot write", to))
+        }
+        other => other.map_err(failed("cannot write", to)),
+    }
+}
+
+/// One call for thousands of files: everything of the file system that `folder` is on.
+fn sync_all(folder: &Path) -> Result<(), ReleaseError> {
+    let sync = || Ok(rustix::fs::syncfs(Handle::open(folder)?)?);
+    sync().map_err(failed("cannot sync", folder))
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    Handle::open(folder)?.sync_all()
+}
+
+/// Files that the manifest does not know.
+fn strangers(
+    real: &Path,
+    inside: &str,
+    manifest: &Manifest,
+    faults: &mut Vec<Fault>,
+) -> Result<(), ReleaseError> {
+    for entry in fs::read_dir(real).map_err(failed("cannot read the folder", real))? {
+        let entry = entry.map_err(failed("cannot read the folder", real))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = if inside.is_empty() { name } else { format!("{inside}/{name}") };
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            strangers(&entry.path(), &path, manifest, faults)?;
+        } else if !manifest.files.contains_key(&path) {
+            faults.push(Fault { path, what: "it is not part of the release" });
+        }
+    }
+    Ok(())
+}

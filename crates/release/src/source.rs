@@ -1,0 +1,239 @@
+//! Which files of a source belong to its code, and which never do.
+//!
+//! A source is walked once; links are followed and their targets copied, so that a release stands by itself. A link
+//! out of the source is followed only to what everybody on the machine may read: otherwise whoever may write to a
+//! source could have root copy a secret into a tree that PHP reads. Paths are walked as root, so what was walked is
+//! opened later without following any link (see `copy`).
+//!
+//! Left out, with a word: uploads and caches (they are data), version control, and secrets.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::manifest::check_path;
+use crate::{ReleaseError, failed};
+
+/// Where Debian's package keeps WordPress.
+pub const DEBIAN: &str = "/usr/share/wordpress";
+/// Where Debian's package keeps what an administrator adds: plugins, themes, languages.
+pub const DEBIAN_CONTENT: &str = "/var/lib/wordpress/wp-content";
+
+/// More folders within each other than any WordPress has.
+const DEPTH: usize = 40;
+
+/// Something of the source that is not in the release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its path in the source.
+    pub path: String,
+    /// Why.
+    pub because: &'static str,
+}
+
+/// A file of the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Where it really is: no link in it.
+    pub(crate) from: PathBuf,
+    pub(crate) is_executable: bool,
+}
+
+/// A source, walked.
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    pub(crate) files: BTreeMap<String, Found>,
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+/// The distribution's package, with what was added to it.
+pub(crate) fn debian(code: &Path, content: &Path) -> Result<Tree, ReleaseError> {
+    if !code.join("wp-includes/version.php").is_file() {
+        return Err(ReleaseError::PackageMissing { missing: code.join("wp-includes/version.php") });
+    }
+    let mut tree = folder(code)?;
+    if !content.is_dir() {
+        return Ok(tree);
+    }
+    let mut added = Walk::of(content)?;
+    added.folder(content, "wp-content", &mut Vec::new())?;
+    // A plugin or theme is one version whole: the added one counts, without leftovers of the packaged one.
+    for unit in added.tree.files.keys().filter_map(|path| unit(path)) {
+        let within = format!("{unit}/");
+        tree.files.retain(|path, _| !path.starts_with(&within));
+    }
+    tree.files.append(&mut added.tree.files);
+    tree.left_out.append(&mut added.tree.left_out);
+    Ok(tree)
+}
+
+/// `wp-content/plugins/NAME` or `wp-content/themes/NAME`, if that is a folder of the path.
+fn unit(path: &str) -> Option<String> {
+    let mut names = path.split('/');
+    let (content, kind, name) = (names.next()?, names.next()?, names.next()?);
+    names.next()?;
+    (content == "wp-content" && matches!(kind, "plugins" | "themes"))
+        .then(|| format!("{content}/{kind}/{name}"))
+}
+
+/// A folder with a whole WordPress.
+pub(crate) fn folder(path: &Path) -> Result<Tree, ReleaseError> {
+    let mut walk = Walk::of(path)?;
+    walk.folder(path, "", &mut Vec::new())?;
+    Ok(walk.tree)
+}
+
+/// Why a path of a source is not code; `None`: it is.
+fn never(path: &str) -> Option<&'static str> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    match path {
+        "wp-content/uploads" | "wp-content/blogs.dir" => {
+            return Some("uploads are data, not code; bring them with the site's media");
+        }
+        "wp-content/cache" | "wp-content/upgrade" | "wp-content/upgrade-temp-backup" => {
+            return Some("it is a cache");
+        }
+        "wp-content/debug.log" => return Some("it is a log"),
+        "wp-config-sample.php" => return None,
+        _ => {}
+    }
+    match name {
+        ".git" | ".svn" | ".hg" | ".gitignore" | ".gitattributes" | ".gitmodules" => {
+            Some("it is version control's")
+        }
+        ".htaccess" | ".htpasswd" => Some("it is for another web server and may hold secrets"),
+        ".user.ini" => Some("PHP's settings belong into the configuration"),
+        ".DS_Store" => Some("it is a desktop's"),
+        _ if name.starts_with(".env") => Some("it may hold secrets"),
+        _ if path.starts_with("wp-config") && !path.contains('/') => {
+            Some("secrets belong to the site, not to its code")
+        }
+        _ => None,
+    }
+}
+
+struct Walk {
+    root: PathBuf,
+    is_root_user: bool,
+    tree: Tree,
+}
+
+impl Walk {
+    fn of(path: &Path) -> Result<Self, ReleaseError> {
+        let root = path.canonicalize().map_err(failed("cannot read the folder", path))?;
+        Ok(Self { root, is_root_user: rustix::process::geteuid().is_root(), tree: Tree::default() })
+    }
+
+    /// Walks `real`, which is `inside` the release. `above` are the folders that we are in, to notice a circle.
+    fn folder(
+        &mut self,
+        real: &Path,
+        inside: &str,
+        above: &mut Vec<PathBuf>,
+    ) -> Result<(), ReleaseError> {
+        let canonical = real.canonicalize().map_err(failed("cannot read the folder", real))?;
+        if above.contains(&canonical) || above.len() > DEPTH {
+            self.leave_out(inside, "it is a circle of links, or too deep");
+            return Ok(());
+        }
+        above.push(canonical);
+        let entries = fs::read_dir(real).map_err(failed("cannot read the folder", real))?;
+        for entry in entries {
+            let entry = entry.map_err(failed("cannot read the folder", real))?;
+            let name = entry.file_name();
+            let bad = |why| ReleaseError::BadPath { path: entry.path(), why };
+            let name = name.to_str().ok_or_else(|| bad("its name is not UTF-8"))?;
+            let path = if inside.is_empty() { name.to_owned() } else { format!("{inside}/{name}") };
+            match never(&path) {
+                Some(because) => self.leave_out(&path, because),
+                None => {
+                    check_path(&path).map_err(bad)?;
+                    self.entry(&entry.path(), path, above)?;
+                }
+            }
+        }
+        above.pop();
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        real: &Path,
+        path: String,
+        above: &mut Vec<PathBuf>,
+    ) -> Result<(), ReleaseError> {
+        let Ok(from) = real.canonicalize() else {
+            self.leave_out(&path, "it is a link to nothing");
+            return Ok(());
+        };
+        let meta = fs::metadata(&from).map_err(failed("cannot read", &from))?;
+        if !from.starts_with(&self.root) && self.is_root_user && !may_everybody_read(&from, &meta) {
+            return Err(ReleaseError::LinkLeaves { link: real.to_owned(), target: from });
+        }
+        if meta.is_dir() {
+            return self.folder(&from, &path, above);
+        }
+        if !meta.is_file() {
+            self.leave_out(&path, "it is neither a file nor a folder");
+            return Ok(());
+        }
+        self.tree
+            .files
+            .insert(path, Found { from, is_executable: meta.permissions().mode() & 0o111 != 0 });
+        Ok(())
+    }
+
+    fn leave_out(&mut self, path: &str, because: &'static str) {
+        self.tree.left_out.push(LeftOut { path: path.to_owned(), because });
+    }
+}
+
+/// Whether any user of the machine could have read it without us. `path` is canonical.
+fn may_everybody_read(path: &Path, meta: &Metadata) -> bool {
+    let needed = if meta.is_dir() { 0o005 } else { 0o004 };
+    let may_enter = |folder: &Path| fs::metadata(folder).is_ok_and(|m| m.mode() & 0o001 != 0);
+    meta.mode() & needed == needed && path.ancestors().skip(1).all(may_enter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_and_secrets_are_never_code() {
+        for path in [
+            "wp-content/uploads",
+            "wp-content/cache",
+            ".git",
+            "wp-content/plugins/x/.git",
+            ".htaccess",
+            "wp-config.php",
+            "wp-config.php.bak",
+            ".env",
+            ".env.local",
+            "wp-content/debug.log",
+        ] {
+            assert!(never(path).is_some(), "{path}");
+        }
+        for path in [
+            "wp-config-sample.php",
+            "wp-content/plugins/cache/uploads",
+            "wp-includes/wp-config.php",
+            "index.php",
+            "wp-content/plugins/x/cache",
+        ] {
+            assert!(never(path).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_plugin_is_one_unit_and_its_folder_is_not() {
+        assert_eq!(
+            unit("wp-content/plugins/akismet/akismet.php").as_deref(),
+            Some("wp-content/plugins/akismet")
+        );
+        assert_eq!(unit("wp-content/plugins/index.php"), None);
+        assert_eq!(unit("wp-content/languages/de.mo"), None);
+    }
+}
