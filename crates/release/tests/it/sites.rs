@@ -71,7 +71,7 @@ fn a_link_to_a_secret_is_refused_when_we_are_root() {
     let is_root = fs::metadata(&secret).expect("it").uid() == 0;
     match build(&room.releases, &source) {
         Err(error) => {
-            assert!(is_root && matches!(error, ReleaseError::LinkLeaves { .. }), "{error}")
+            assert!(is_root && matches!(error, ReleaseError::LinkLeaves { .. }), "{error}");
         }
         Ok(_) => assert!(!is_root, "as an ordinary user we read only what that user may read"),
     }
@@ -82,8 +82,7 @@ fn what_is_not_a_wordpress_says_what_is_missing() {
     let room = Room::new();
     let (path, _) = room.source();
     fs::remove_file(path.join("wp-load.php")).expect("removed");
-    let error =
-        build(&room.releases, &Source::Path(path.clone())).expect_err("incomplete").to_string();
+    let error = build(&room.releases, &Source::Path(path)).expect_err("incomplete").to_string();
     assert!(error.contains("wp-load.php") && !error.contains("index.php"), "{error}");
     let error = build(&room.releases, &Source::Path(room.folder.path().to_owned()))
         .expect_err("nested")
