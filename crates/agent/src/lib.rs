@@ -1,1 +1,31 @@
-//! agent
+//! This machine's hands: what observes it, decides by `plan` what comes next, and does it.
+//!
+//! - [`keeper`] the parent of every process, and how to talk to it
+//! - [`agent`] the loop: observe, decide, apply; [`observe`], [`apply`], [`probe`], [`report`] are its parts
+//! - [`engine`] MariaDB, Redis, php-fpm and the edge: files, processes, probes
+//! - [`site`] a site's folders, code, database and WordPress
+//! - [`view`] what the edge is told; [`tls`] certificates of the local authority
+//! - [`layout`] every path; [`files`], [`acl`], [`users`], [`secrets`], [`packages`], [`host`] this machine
+//! - [`doctor`] what is wrong or will be
+//!
+//! Always: every action may be applied twice; a file in use is replaced by rename; a secret is in no argument and no log.
+
+pub mod acl;
+pub mod agent;
+pub mod apply;
+pub mod doctor;
+pub mod engine;
+pub mod fastcgi;
+pub mod files;
+pub mod host;
+pub mod keeper;
+pub mod layout;
+pub mod observe;
+pub mod packages;
+pub mod probe;
+pub mod report;
+pub mod secrets;
+pub mod site;
+pub mod tls;
+pub mod users;
+pub mod view;

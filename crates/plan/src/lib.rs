@@ -5,11 +5,13 @@
 //! - [`machine`] one machine: engines, sites, instances, edge, and their order
 //! - [`capacity`] how much memory each engine gets
 //! - [`change`] what an edited configuration would change, in words
+//! - [`cron`] when a site's cron is run
 //!
 //! Time comes in as an argument (milliseconds since 1970); nothing here waits, reads or writes.
 
 pub mod capacity;
 pub mod change;
+pub mod cron;
 pub mod health;
 pub mod machine;
 pub mod supervise;

@@ -1,1 +1,18 @@
-fn main() {}
+//! The key: composes the rooms into one program.
+//!
+//! - [`machine`] what commands need of this machine, done with the agent's hands
+//! - [`roles`] our own long-running processes: keeper, agent, edge
+//! - [`operator`] what operators may ask of a running agent
+//! - [`cron`] the cron loop's way to the sites; [`visit`] one request as a visitor
+
+mod cron;
+mod machine;
+mod operator;
+mod roles;
+mod visit;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pressroom_cli::run(&machine::ThisMachine::default())
+}

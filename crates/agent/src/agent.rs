@@ -1,0 +1,379 @@
+//! The loop of a machine's agent: observe, decide by `plan`, apply, and again when something changed.
+//!
+//! What it remembers in [`State`] is observation and can be had again: an agent that dies loses nothing but the
+//! history of probes. What must outlive it is in the store: the intent, and which release each site runs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pressroom_model::config::{Config, Site};
+use pressroom_model::id::{ReleaseId, SiteName};
+use pressroom_model::process::{ListenerSpec, ProcessState, Reply, Request};
+use pressroom_model::secret::Secret;
+use pressroom_model::status::Traffic;
+use pressroom_model::unit::ByteSize;
+use pressroom_plan::health::Memory;
+use pressroom_plan::machine::Action;
+use pressroom_runtime::shutdown::Shutdown;
+use pressroom_runtime::tasks::Group;
+use pressroom_store::key::Key;
+use pressroom_store::transaction::Transaction;
+use pressroom_store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, broadcast};
+
+use crate::keeper;
+use crate::layout::Layout;
+use crate::users::Users;
+
+/// A machine's agent.
+pub struct Agent {
+    /// Where everything is.
+    pub layout: Layout,
+    /// The configuration file, for the processes that we start.
+    pub config_file: PathBuf,
+    /// System users.
+    pub users: Users,
+    pub(crate) memory: ByteSize,
+    pub(crate) cores: u16,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) changed: Notify,
+    pub(crate) events: broadcast::Sender<Event>,
+    /// Held while the local authority is made.
+    pub(crate) authority: Mutex<()>,
+}
+
+/// What the agent remembers.
+#[derive(Default)]
+pub(crate) struct State {
+    pub config: Option<Config>,
+    pub passwords: BTreeMap<SiteName, Secret>,
+    pub sites: BTreeMap<SiteName, SiteFacts>,
+    pub processes: Vec<ProcessState>,
+    pub listeners: Vec<ListenerSpec>,
+    pub keeper: Option<i32>,
+    /// Verdicts by process name, with the process id that they are about.
+    pub verdicts: BTreeMap<String, (i32, Memory)>,
+    /// Requests at work by instance.
+    pub busy: BTreeMap<String, u32>,
+    /// Quick exits in a row by process name, with the time of the last exit that was counted.
+    pub exits: BTreeMap<String, (u64, u32)>,
+    pub traffic: Option<Traffic>,
+    pub running: BTreeSet<Action>,
+    pub failed: BTreeMap<Action, Failed>,
+    pub notices: VecDeque<String>,
+    pub is_stopping: bool,
+    /// Steps that the last decision found; none and nothing running: all is as wanted.
+    pub open_steps: usize,
+    /// Raised by every decision.
+    pub decisions: u64,
+    /// Digest of the view that was published by us, and its generation.
+    pub published: Option<(String, u64)>,
+    /// Sites that answered a real request through PHP and the database since they last changed.
+    pub ready: BTreeMap<SiteName, pressroom_model::verdict::Verdict>,
+}
+
+/// What is known of a site beyond its configuration.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SiteFacts {
+    /// Its release and what that was made from.
+    #[serde(default)]
+    pub release: Option<Release>,
+    /// WordPress is in its database.
+    #[serde(default)]
+    pub is_installed: bool,
+    /// User, folders and secrets were made for this configuration, in this agent's life.
+    #[serde(skip)]
+    pub prepared: Option<Prepared>,
+    /// Its database and user are known to be there.
+    #[serde(skip)]
+    pub has_database: bool,
+}
+
+/// A site's release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Its id.
+    pub id: ReleaseId,
+    /// Digest of the source setting and of the files that we add.
+    pub made_from: String,
+    /// The version that it says of itself.
+    pub wordpress: String,
+}
+
+/// A prepared site.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The configuration it was prepared for.
+    pub site: Site,
+    /// The home URL.
+    pub home: String,
+    /// Its certificate.
+    pub certificate: Option<crate::tls::Paths>,
+    /// The rendered `config/site.php`.
+    pub site_config: String,
+    /// Its user.
+    pub user: Option<pressroom_model::process::UserIds>,
+    /// Its secrets.
+    pub secrets: pressroom_model::config::SiteSecrets,
+}
+
+/// An action that failed, and when it is tried again.
+#[derive(Debug, Clone)]
+pub(crate) struct Failed {
+    pub times: u32,
+    pub again_ms: u64,
+    pub because: String,
+}
+
+/// Something that the agent did, for whoever follows.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// What, for people.
+    pub step: String,
+    /// Why it was begun, or how it failed.
+    pub detail: String,
+    /// Where it stands.
+    pub stage: Stage,
+    /// Milliseconds since it began.
+    pub ms: u64,
+}
+
+/// Where an action stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Begun.
+    Begun,
+    /// Done.
+    Done,
+    /// Failed; it will be tried again.
+    Failed,
+}
+
+const MOST_NOTICES: usize = 50;
+
+fn intent_key() -> Key {
+    Key::literal("intent/config")
+}
+
+fn site_key(site: &SiteName) -> Key {
+    format!("observed/sites/{site}").parse().expect("site names are good segments")
+}
+
+/// The intent as stored.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    config: Config,
+}
+
+impl Agent {
+    /// An agent with what its store remembers; `fallback` is the configuration as the file has it.
+    pub async fn open(
+        layout: Layout,
+        config_file: &Path,
+        store: Arc<dyn Store>,
+        fallback: Option<Config>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let stored = store.get(&intent_key()).await?;
+        let config = stored.and_then(|entry| match serde_json::from_slice::<Stored>(&entry.value) {
+            Ok(stored) => Some(stored.config),
+            Err(error) => {
+                tracing::error!(%error, "the stored intent cannot be read; the configuration file counts");
+                None
+            }
+        });
+        let mut state = State { config: config.or(fallback), ..State::default() };
+        let names: Vec<SiteName> =
+            state.config.iter().flat_map(|c| &c.sites).map(|s| s.name.clone()).collect();
+        for name in names {
+            if let Some(entry) = store.get(&site_key(&name)).await? {
+                let facts = serde_json::from_slice(&entry.value).unwrap_or_default();
+                state.sites.insert(name, facts);
+            }
+        }
+        let published = crate::view::published(&layout);
+        state.published = published.map(|view| (crate::view::digest(&view), view.generation));
+        Ok(Arc::new(Self {
+            layout,
+            config_file: config_file.to_owned(),
+            users: Users::new(),
+            memory: crate::host::memory(),
+            cores: crate::host::cores(),
+            store,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            events: broadcast::channel(1024).0,
+            authority: Mutex::new(()),
+        }))
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Option<Config> {
+        self.state.lock().config.clone()
+    }
+
+    /// Stores a new intent and wakes the loop. `passwords` are for sites that this intent installs.
+    pub async fn intend(
+        &self,
+        config: Config,
+        passwords: BTreeMap<SiteName, Secret>,
+    ) -> Result<(), StoreError> {
+        let stored = serde_json::to_vec(&Stored { version: 1, config: config.clone() })
+            .expect("a configuration is plain data");
+        self.store.commit(Transaction::new().put(intent_key(), stored)).await?;
+        let mut state = self.state.lock();
+        state.config = Some(config);
+        state.passwords.extend(passwords);
+        state.failed.clear();
+        state.is_stopping = false;
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Remembers facts about a site for the next agent.
+    pub(crate) async fn remember(&self, site: &SiteName) -> Result<(), StoreError> {
+        let facts = self.state.lock().sites.get(site).cloned().unwrap_or_default();
+        let bytes = serde_json::to_vec(&facts).expect("facts are plain data");
+        self.store.commit(Transaction::new().put(site_key(site), bytes)).await.map(drop)
+    }
+
+    /// Forgets a site that was removed.
+    pub(crate) async fn forget(&self, site: &SiteName) -> Result<(), StoreError> {
+        self.state.lock().sites.remove(site);
+        self.store.commit(Transaction::new().delete(site_key(site))).await.map(drop)
+    }
+
+    /// Everything that is done, as it is done.
+    pub fn follow(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Adds a sentence to what `status` shows.
+    pub fn note(&self, text: impl Into<String>) {
+        self.notice(text);
+    }
+
+    pub(crate) fn notice(&self, text: impl Into<String>) {
+        let text = text.into();
+        let now = pressroom_runtime::clock::rfc3339(pressroom_runtime::clock::wall_ms());
+        let mut state = self.state.lock();
+        state.notices.push_front(format!("{now} {text}"));
+        state.notices.truncate(MOST_NOTICES);
+    }
+
+    /// One call to the keeper.
+    pub(crate) async fn ask_keeper(&self, request: &Request) -> Result<Reply, keeper::CallError> {
+        keeper::Client::new(&self.layout.keeper_socket()).call(request).await
+    }
+
+    /// Runs until it is told to stop. Children go on.
+    pub async fn run(self: Arc<Self>, shutdown: Shutdown) {
+        let group = Group::new("agent", shutdown.clone());
+        group.spawn("processes", {
+            let agent = Arc::clone(&self);
+            move |stop| agent.watch_processes(stop)
+        });
+        group.spawn("probes", {
+            let agent = Arc::clone(&self);
+            move |stop| agent.probe_processes(stop)
+        });
+        group.spawn("readiness", {
+            let agent = Arc::clone(&self);
+            move |stop| agent.probe_sites(stop)
+        });
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => break,
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            }
+            if !self.state.lock().is_stopping {
+                self.decide(&group);
+            }
+        }
+        let late = group.finish(Duration::from_secs(10)).await;
+        if !late.is_empty() {
+            tracing::warn!(?late, "these did not end in time");
+        }
+    }
+
+    /// Waits for news of the keeper's children; replaces a keeper that is gone or frozen.
+    async fn watch_processes(self: Arc<Self>, shutdown: Shutdown) {
+        let client = keeper::Client::new(&self.layout.keeper_socket());
+        let mut seen = 0;
+        let mut failures = 0;
+        while !shutdown.is_requested() {
+            let request = Request::Watch { seen, wait_ms: 1000 };
+            let reply = tokio::select! {
+                reply = client.call(&request) => reply,
+                () = shutdown.requested() => break,
+            };
+            match reply {
+                Ok(Reply::Listed { generation, keeper, processes, listeners }) => {
+                    failures = 0;
+                    let is_news = generation != seen;
+                    seen = generation;
+                    let mut state = self.state.lock();
+                    state.keeper = Some(keeper);
+                    state.processes = processes;
+                    state.listeners = listeners;
+                    drop(state);
+                    if is_news {
+                        self.changed.notify_one();
+                    }
+                }
+                other => {
+                    failures += 1;
+                    tracing::warn!(?other, failures, "the keeper does not answer");
+                    if failures >= 3 && !self.state.lock().is_stopping {
+                        self.replace_keeper();
+                        failures = 0;
+                        seen = 0;
+                    }
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+
+    /// Starts a new keeper, which adopts us and all others. One that is frozen is killed first: it holds the lock.
+    fn replace_keeper(&self) {
+        let old = keeper::running(self.layout.data());
+        if let Some(pid) = old.and_then(rustix::process::Pid::from_raw) {
+            self.notice(format!("the keeper (process {pid:?}) does not answer: killing it"));
+            if let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
+                tracing::error!(%error, "cannot kill the keeper");
+            }
+        }
+        let arguments = [
+            "keep".to_owned(),
+            "--data".to_owned(),
+            self.layout.data().display().to_string(),
+            "--config".to_owned(),
+            self.config_file.display().to_string(),
+        ];
+        let log = self.layout.output("keeper");
+        let started =
+            crate::host::own_program().map_err(|error| error.to_string()).and_then(|program| {
+                keeper::spawn_detached(&program, &arguments, &log)
+                    .map_err(|error| error.to_string())
+            });
+        match started {
+            Ok(pid) => {
+                self.notice(format!("started a new keeper (process {pid}); it adopts what runs"))
+            }
+            Err(error) => self.notice(format!("cannot start a new keeper: {error}")),
+        }
+    }
+
+    /// The configuration of one site.
+    pub fn site(&self, name: &SiteName) -> Option<Site> {
+        self.state.lock().config.as_ref()?.sites.iter().find(|site| site.name == *name).cloned()
+    }
+}

@@ -1,0 +1,339 @@
+//! Doing what was decided: one task an action, never the same one twice at a time, with back-off after a failure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pressroom_model::config::Config;
+use pressroom_model::process::{ProcessSpec, Reply, Request};
+use pressroom_plan::machine::{self, Action, EDGE, MARIADB, Step};
+use pressroom_runtime::clock;
+use pressroom_runtime::tasks::Group;
+
+use crate::agent::{Agent, Event, Failed, Stage};
+use crate::observe::Engines;
+use crate::{engine, keeper, site, view};
+
+/// Why an action failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An engine or file.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    /// A site.
+    #[error(transparent)]
+    Site(#[from] site::Error),
+    /// The keeper.
+    #[error(transparent)]
+    Keeper(#[from] keeper::CallError),
+    /// The keeper would not.
+    #[error("{0}")]
+    Refused(String),
+    /// The database.
+    #[error("MariaDB: {0}")]
+    Database(#[from] mysql_async::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] pressroom_store::StoreError),
+    /// A file.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl Agent {
+    /// One look, one decision; its actions run in `group`.
+    pub(crate) fn decide(self: &Arc<Self>, group: &Group) {
+        let Some(config) = self.config() else { return };
+        let engines = match self.engines(&config) {
+            Ok(engines) => Arc::new(engines),
+            Err(error) => {
+                self.notice(format!("cannot decide: {error}"));
+                return;
+            }
+        };
+        let picture = match self.picture(&config, &engines) {
+            Ok(picture) => picture,
+            Err(error) => {
+                self.notice(format!("cannot decide: {error}"));
+                return;
+            }
+        };
+        let steps = machine::steps(&picture.intent, &picture.observed);
+        let now_ms = picture.observed.now_ms;
+        let view = Arc::new(picture.view);
+        let due: Vec<Step> = {
+            let mut state = self.state.lock();
+            state.open_steps = steps.len();
+            state.decisions += 1;
+            let due: Vec<Step> = steps
+                .into_iter()
+                .filter(|step| !state.running.contains(&step.action))
+                .filter(|step| {
+                    state.failed.get(&step.action).is_none_or(|failed| now_ms >= failed.again_ms)
+                })
+                .collect();
+            state.running.extend(due.iter().map(|step| step.action.clone()));
+            due
+        };
+        for step in due {
+            let agent = Arc::clone(self);
+            let (config, engines, view) = (config.clone(), Arc::clone(&engines), Arc::clone(&view));
+            group.spawn(format!("{:?}", step.action), move |_| async move {
+                agent.carry_out(step, &config, &engines, &view).await;
+            });
+        }
+    }
+
+    async fn carry_out(
+        self: Arc<Self>,
+        step: Step,
+        config: &Config,
+        engines: &Arc<Engines>,
+        view: &pressroom_model::snapshot::Snapshot,
+    ) {
+        let words = words(&step.action);
+        let since = clock::now();
+        tracing::info!(action = %words, because = %step.because, "begin");
+        let tell = |stage, detail: String| {
+            let ms = since.elapsed().as_millis() as u64;
+            // Nobody may be following.
+            let _ = self.events.send(Event { step: words.clone(), detail, stage, ms });
+        };
+        tell(Stage::Begun, step.because.clone());
+        let result = self.perform(&step.action, config, engines, view).await;
+        self.remember_result(&step.action, &result);
+        match result {
+            Ok(()) => {
+                tracing::info!(action = %words, ms = since.elapsed().as_millis() as u64, "done");
+                tell(Stage::Done, String::new());
+            }
+            Err(error) => {
+                tracing::error!(action = %words, %error, "failed; it will be tried again");
+                self.notice(format!("{words} failed: {error}"));
+                tell(Stage::Failed, error.to_string());
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    fn remember_result(&self, action: &Action, result: &Result<(), Error>) {
+        let mut state = self.state.lock();
+        state.running.remove(action);
+        match result {
+            Ok(()) => {
+                state.failed.remove(action);
+            }
+            Err(error) => {
+                let times = state.failed.get(action).map_or(0, |failed| failed.times) + 1;
+                let again_ms = clock::wall_ms() + (500u64 << times.min(6)).min(30_000);
+                let failed = Failed { times, again_ms, because: error.to_string() };
+                state.failed.insert(action.clone(), failed);
+            }
+        }
+    }
+
+    async fn perform(
+        self: &Arc<Self>,
+        action: &Action,
+        config: &Config,
+        engines: &Arc<Engines>,
+        view: &pressroom_model::snapshot::Snapshot,
+    ) -> Result<(), Error> {
+        match action {
+            Action::InitialiseDatabase => {
+                let mariadb = engines.mariadb.clone();
+                off_the_loop(move || mariadb.initialise().map_err(Error::from)).await
+            }
+            Action::Listen(name) => self.listen(name, engines).await,
+            Action::Unlisten(name) => {
+                self.tell_keeper(&Request::Unlisten { name: name.clone() }).await
+            }
+            Action::PrepareSite(name) => self.prepare_site(config, name).await.map_err(Error::from),
+            Action::BuildRelease(name) => self.build_release(name).await.map_err(Error::from),
+            Action::CreateDatabase(name) => self.create_database(name, &engines.mariadb).await,
+            Action::GrantRedis => {
+                for redis in &engines.redis {
+                    if !redis.knows_users() {
+                        redis.grant().await?;
+                    }
+                }
+                Ok(())
+            }
+            Action::InstallWordPress(name) => {
+                self.install_wordpress(name).await.map_err(Error::from)
+            }
+            Action::Start(name) => self.start_engine(name, engines).await,
+            Action::StartInstance(id) => self.start_instance(id).await,
+            Action::Stop(name) => {
+                self.tell_keeper(&Request::Stop { name: name.clone(), kill: false }).await
+            }
+            Action::Kill(name) => {
+                self.notice(format!("killing `{name}`, which does not answer"));
+                self.tell_keeper(&Request::Stop { name: name.clone(), kill: true }).await
+            }
+            Action::Forget(name) => self.tell_keeper(&Request::Forget { name: name.clone() }).await,
+            Action::PublishView => {
+                let reader =
+                    engine::owner(self.users.edge().map_err(engine::Error::from)?.as_ref())
+                        .map(|(_, gid)| (0, gid));
+                let generation = view::publish(&self.layout, view, reader)?;
+                self.state.lock().published = Some((view::digest(view), generation));
+                Ok(())
+            }
+        }
+    }
+
+    async fn listen(&self, name: &str, engines: &Engines) -> Result<(), Error> {
+        let Some(listener) = engines.listeners.iter().find(|listener| listener.name == name) else {
+            return Ok(());
+        };
+        self.tell_keeper(&Request::Listen { listener: listener.clone() }).await
+    }
+
+    async fn start_engine(&self, name: &str, engines: &Arc<Engines>) -> Result<(), Error> {
+        let (wanted, engines) = (name.to_owned(), Arc::clone(engines));
+        let spec = off_the_loop(move || {
+            let spec = match wanted.as_str() {
+                MARIADB => engines.mariadb.prepare(),
+                EDGE => engines.edge.prepare(),
+                _ => match engines.redis.iter().find(|redis| redis.name() == wanted) {
+                    Some(redis) => redis.prepare(),
+                    None => return Err(Error::Refused(format!("there is no engine `{wanted}`"))),
+                },
+            };
+            spec.map_err(Error::from)
+        })
+        .await?;
+        self.start(spec).await
+    }
+
+    async fn start_instance(&self, id: &pressroom_model::id::InstanceId) -> Result<(), Error> {
+        let facts = self.state.lock().sites.get(&id.site()).cloned().unwrap_or_default();
+        let (Some(prepared), Some(release)) = (facts.prepared, facts.release) else {
+            return Err(Error::Refused(format!("`{id}` has no code yet")));
+        };
+        let instances = self.instances(&prepared, &release)?;
+        let id = id.clone();
+        let spec = off_the_loop(move || instances.prepare(&id).map_err(Error::from)).await?;
+        self.start(spec).await
+    }
+
+    async fn start(&self, spec: ProcessSpec) -> Result<(), Error> {
+        let name = spec.name.clone();
+        self.tell_keeper(&Request::Start { spec: Box::new(spec) }).await?;
+        // The decision after this one must see it.
+        self.look_at_processes().await?;
+        self.state.lock().verdicts.remove(&name);
+        Ok(())
+    }
+
+    /// Asks the keeper now what there is.
+    pub(crate) async fn look_at_processes(&self) -> Result<(), Error> {
+        if let Reply::Listed { processes, listeners, keeper, .. } =
+            self.ask_keeper(&Request::List).await?
+        {
+            let mut state = self.state.lock();
+            state.processes = processes;
+            state.listeners = listeners;
+            state.keeper = Some(keeper);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn tell_keeper(&self, request: &Request) -> Result<(), Error> {
+        match self.ask_keeper(request).await? {
+            Reply::Refused { because } => Err(Error::Refused(because)),
+            _ => {
+                self.look_at_processes().await?;
+                Ok(())
+            }
+        }
+    }
+
+    async fn create_database(
+        &self,
+        name: &pressroom_model::id::SiteName,
+        mariadb: &engine::mariadb::MariaDb,
+    ) -> Result<(), Error> {
+        let secrets = crate::secrets::site(&self.layout, name).map_err(std::io::Error::other)?;
+        mariadb.create_site(name, &secrets.database).await?;
+        self.state.lock().sites.entry(name.clone()).or_default().has_database = true;
+        Ok(())
+    }
+
+    /// Stops everything but the keeper and this agent: first who serves, then the engines they need.
+    pub async fn stop_all(&self, tell: impl Fn(Event)) -> Result<(), Error> {
+        self.state.lock().is_stopping = true;
+        self.look_at_processes().await?;
+        let running = || -> Vec<String> {
+            let state = self.state.lock();
+            state
+                .processes
+                .iter()
+                .filter(|p| p.pid.is_some())
+                .map(|p| p.spec.name.clone())
+                .collect()
+        };
+        let is_php = |name: &String| name.starts_with("php-");
+        let waves: [&dyn Fn(&String) -> bool; 3] = [&|name| name == EDGE, &is_php, &|name| {
+            name != EDGE && !is_php(name) && name != "agent"
+        }];
+        for wave in waves {
+            let names: Vec<String> = running().into_iter().filter(|name| wave(name)).collect();
+            let since = clock::now();
+            for name in &names {
+                tell(Event {
+                    step: format!("stop {name}"),
+                    detail: String::new(),
+                    stage: Stage::Begun,
+                    ms: 0,
+                });
+                self.tell_keeper(&Request::Stop { name: name.clone(), kill: false }).await?;
+            }
+            // The keeper kills what outlives its grace, so this ends.
+            while running().iter().any(|name| names.contains(name)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                self.look_at_processes().await?;
+            }
+            for name in names {
+                let ms = since.elapsed().as_millis() as u64;
+                tell(Event {
+                    step: format!("stop {name}"),
+                    detail: String::new(),
+                    stage: Stage::Done,
+                    ms,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs blocking work without holding up the loop.
+pub(crate) async fn off_the_loop<T: Send + 'static, E: From<std::io::Error> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(std::io::Error::other(error).into()),
+    }
+}
+
+/// An action in words.
+pub fn words(action: &Action) -> String {
+    match action {
+        Action::InitialiseDatabase => "initialise the database".into(),
+        Action::Listen(name) => format!("listen for {name}"),
+        Action::Unlisten(name) => format!("stop listening for {name}"),
+        Action::PrepareSite(site) => format!("prepare site {site}"),
+        Action::BuildRelease(site) => format!("build the release of {site}"),
+        Action::CreateDatabase(site) => format!("create the database of {site}"),
+        Action::GrantRedis => "tell Redis who may do what".into(),
+        Action::InstallWordPress(site) => format!("install WordPress for {site}"),
+        Action::Start(name) => format!("start {name}"),
+        Action::StartInstance(id) => format!("start instance {id}"),
+        Action::Stop(name) => format!("stop {name}"),
+        Action::Kill(name) => format!("kill {name}"),
+        Action::Forget(name) => format!("forget {name}"),
+        Action::PublishView => "publish the edge's view".into(),
+    }
+}

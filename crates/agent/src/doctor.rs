@@ -1,0 +1,118 @@
+//! What is wrong with the machine, or will be: looks that work with nothing running.
+
+use std::path::Path;
+
+use pressroom_model::config::Config;
+use pressroom_model::unit::ByteSize;
+
+use crate::layout::Layout;
+use crate::{host, packages};
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grade {
+    /// Fine.
+    Good,
+    /// It works, with a cost worth knowing.
+    Warning,
+    /// It does not work, or will not for long.
+    Bad,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: &'static str,
+    /// How it is.
+    pub grade: Grade,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+fn good(check: &'static str, detail: impl Into<String>) -> Finding {
+    Finding { check, grade: Grade::Good, detail: detail.into(), hint: String::new() }
+}
+
+fn ill(
+    check: &'static str,
+    grade: Grade,
+    detail: impl Into<String>,
+    hint: impl Into<String>,
+) -> Finding {
+    Finding { check, grade, detail: detail.into(), hint: hint.into() }
+}
+
+/// Looks at the machine.
+pub fn examine(layout: &Layout, config: Option<&Config>) -> Vec<Finding> {
+    let mut findings = vec![privileges(), memory(), disk(layout.data())];
+    findings.extend(config.map(needed_packages));
+    findings.push(entrance(layout.data()));
+    findings
+}
+
+fn privileges() -> Finding {
+    if rustix::process::geteuid().is_root() {
+        return good("privileges", "root: every site and engine has a user of its own");
+    }
+    ill(
+        "privileges",
+        Grade::Warning,
+        "an ordinary user: all sites run as you, kept apart by open_basedir alone",
+        "run as root to give every site a user of its own",
+    )
+}
+
+fn memory() -> Finding {
+    let memory = host::memory();
+    if memory < ByteSize::mib(900) {
+        let hint = "set [database] and [cache] memory, and fewer `workers`, in pressroom.toml";
+        return ill("memory", Grade::Warning, format!("{} MiB", memory.whole_mib()), hint);
+    }
+    good("memory", format!("{} MiB, {} cores", memory.whole_mib(), host::cores()))
+}
+
+fn disk(data: &Path) -> Finding {
+    let existing = data.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    match host::free_space(existing) {
+        Err(error) => ill("disk", Grade::Bad, error.to_string(), "look at the file system"),
+        Ok(free) if free < ByteSize::mib(500) => ill(
+            "disk",
+            Grade::Bad,
+            format!("{} MiB are free for {}", free.whole_mib(), data.display()),
+            "make room: MariaDB stops writing when the disk is full",
+        ),
+        Ok(free) => good("disk", format!("{} MiB are free", free.whole_mib())),
+    }
+}
+
+fn needed_packages(config: &Config) -> Finding {
+    let missing = packages::missing(config);
+    if missing.is_empty() {
+        return good("packages", "everything that the configuration needs is installed");
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name.as_str()).collect();
+    ill("packages", Grade::Bad, format!("missing: {}", names.join(", ")), packages::command(&names))
+}
+
+/// Site users must be able to walk to the data directory.
+fn entrance(data: &Path) -> Finding {
+    use std::os::unix::fs::PermissionsExt;
+    if !rustix::process::geteuid().is_root() {
+        return good("data directory", data.display().to_string());
+    }
+    let closed = data.ancestors().skip(1).find(|path| {
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
+    });
+    match closed {
+        None => good("data directory", data.display().to_string()),
+        Some(path) => ill(
+            "data directory",
+            Grade::Bad,
+            format!("{} cannot be entered by the sites' users", path.display()),
+            format!("chmod o+x {}, or use another --data", path.display()),
+        ),
+    }
+}

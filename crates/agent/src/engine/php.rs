@@ -1,0 +1,191 @@
+//! One php-fpm instance: static workers, a socket that only the edge and the site reach, its own opcache.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use pressroom_model::config::{Site, SiteSecrets};
+use pressroom_model::id::{InstanceId, ReleaseId};
+use pressroom_model::process::{ProcessSpec, Stop, UserIds};
+use pressroom_plan::health::Answer;
+use pressroom_plan::machine::{REDIS_SESSIONS, instance_process};
+use pressroom_render::php;
+use serde::Deserialize;
+
+use super::{Error, fingerprint, owner, program, run, spec, write_checked};
+use crate::fastcgi;
+use crate::files;
+use crate::layout::Layout;
+
+/// What all instances of a site have in common.
+#[derive(Debug, Clone)]
+pub struct Instances {
+    layout: Layout,
+    site: Site,
+    release: ReleaseId,
+    user: Option<UserIds>,
+    edge_gid: Option<u32>,
+    ini: String,
+    fingerprint: String,
+}
+
+impl Instances {
+    /// The instances of a site as wanted. `site_config` is the rendered `config/site.php`: when it changes, the
+    /// instances are replaced, as they never look at a file twice.
+    pub fn new(
+        layout: &Layout,
+        site: &Site,
+        release: &ReleaseId,
+        secrets: &SiteSecrets,
+        users: (Option<UserIds>, Option<u32>),
+        site_config: &str,
+    ) -> Self {
+        let (user, edge_gid) = users;
+        let folder = layout.site(&site.name);
+        let run_folder = layout.run();
+        let shared = [
+            folder.as_path(),
+            run_folder.as_path(),
+            Path::new("/usr/share/php"),
+            Path::new("/tmp"),
+        ];
+        let ini = php::ini(&php::IniFacts {
+            site,
+            tmp: &layout.tmp(&site.name),
+            sessions_socket: &layout.redis(REDIS_SESSIONS),
+            sessions_user: &format!("site-{}", site.name),
+            sessions_password: secrets.redis.reveal(),
+            confined_to: user.is_none().then_some(&shared[..]),
+        });
+        let mut instances = Self {
+            layout: layout.clone(),
+            site: site.clone(),
+            release: release.clone(),
+            user,
+            edge_gid,
+            ini,
+            fingerprint: String::new(),
+        };
+        let sample = instances.pool(&InstanceId::of(&site.name, 0));
+        instances.fingerprint = fingerprint(&[
+            instances.ini.as_bytes(),
+            sample.as_bytes(),
+            site_config.as_bytes(),
+            release.as_str().as_bytes(),
+            site.php.version.as_bytes(),
+        ]);
+        instances
+    }
+
+    /// What must be equal for a running instance to be a wanted one.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    fn pool(&self, id: &InstanceId) -> String {
+        let name = &self.site.name;
+        php::pool(&php::Facts {
+            site: &self.site,
+            id,
+            root: &self.layout.site_root(name, &self.release),
+            socket: &self.layout.instance_socket(id),
+            status_socket: &self.layout.instance_status(id),
+            slow_log: &self.layout.slow_log(name),
+            tmp: &self.layout.tmp(name),
+            affirm: &self.layout.affirm(name),
+            config: &self.layout.site_config(name),
+        })
+    }
+
+    fn server(&self) -> Result<PathBuf, Error> {
+        program(&[&format!("/usr/sbin/php-fpm{}", self.site.php.version)])
+    }
+
+    /// Folders for the distribution's ini files, then ours, so that ours count.
+    pub fn ini_scan_dir(site: &Site, layout: &Layout, sapi: &str) -> String {
+        let ours = layout.engine(&format!("php-{}", site.name));
+        format!("/etc/php/{}/{sapi}/conf.d:{}", site.php.version, ours.display())
+    }
+
+    /// Writes and checks an instance's files, and says how to start it.
+    pub fn prepare(&self, id: &InstanceId) -> Result<ProcessSpec, Error> {
+        let process = instance_process(id);
+        let ours = owner(self.user.as_ref());
+        let readable = self.user.as_ref().map(|user| (0, user.gid));
+        // One ini file a site, as the command line's PHP reads it too.
+        let ini_folder = self.layout.engine(&format!("php-{}", self.site.name));
+        files::folder(&ini_folder, 0o750, readable)?;
+        files::write(&ini_folder.join("90-pressroom.ini"), self.ini.as_bytes(), 0o640, readable)?;
+        let folder = self.layout.engine(&process);
+        files::folder(&folder, 0o750, readable)?;
+        let run_folder = self.layout.instance_run(id);
+        let entrance = self.user.as_ref().map(|user| (user.uid, self.edge_gid.unwrap_or(user.gid)));
+        files::folder(&run_folder, 0o750, entrance)?;
+        // php-fpm opens its log files itself, as the site.
+        files::folder(&self.layout.site(&self.site.name).join("logs"), 0o750, ours)?;
+        let server = self.server()?;
+        let scan = Self::ini_scan_dir(&self.site, &self.layout, "fpm");
+        let path = folder.join("fpm.conf");
+        write_checked(&path, &self.pool(id), 0o640, readable, |candidate| {
+            let mut command = Command::new(&server);
+            command
+                .args(["-t", "--fpm-config"])
+                .arg(candidate)
+                .env_clear()
+                .env("PHP_INI_SCAN_DIR", &scan)
+                .current_dir("/");
+            if let Some(user) = &self.user {
+                use std::os::unix::process::CommandExt;
+                command.uid(user.uid).gid(user.gid);
+            }
+            run("php-fpm", "its configuration", &mut command)
+        })?;
+        let arguments =
+            vec!["--nodaemonize".into(), "--fpm-config".into(), path.display().to_string()];
+        let mut spec =
+            spec(&process, server, arguments, &self.fingerprint, self.layout.output(&process));
+        spec.env.insert("PHP_INI_SCAN_DIR".into(), scan);
+        spec.user = self.user.clone();
+        // SIGQUIT: finish the requests at hand.
+        spec.stop = Stop { signal: 3, grace_ms: 12_000 };
+        Ok(spec)
+    }
+}
+
+/// php-fpm's status page, as far as we read it.
+#[derive(Debug, Deserialize)]
+struct FpmStatus {
+    #[serde(rename = "active processes")]
+    active: u32,
+    #[serde(rename = "total processes")]
+    total: u32,
+    #[serde(rename = "listen queue")]
+    queued: u32,
+}
+
+/// The real question: the status page on its own socket, which answers while every worker is busy.
+/// Also says how many workers have a request.
+pub async fn probe(layout: &Layout, id: &InstanceId) -> (Answer, u32) {
+    let ask = fastcgi::get(
+        layout.instance_status(id),
+        &[
+            ("SCRIPT_NAME", "/status"),
+            ("SCRIPT_FILENAME", "/status"),
+            ("REQUEST_URI", "/status"),
+            ("QUERY_STRING", "json"),
+            ("REQUEST_METHOD", "GET"),
+        ],
+    );
+    let body = match tokio::time::timeout(Duration::from_secs(2), ask).await {
+        Err(_) => return (Answer::Badly("its status page took more than 2 s".into()), 0),
+        Ok(Err(error)) => return (Answer::Badly(error.to_string()), 0),
+        Ok(Ok(body)) => body,
+    };
+    match serde_json::from_slice::<FpmStatus>(&body) {
+        Ok(status) if status.active >= status.total && status.queued > 0 => {
+            (Answer::Busy, status.active)
+        }
+        Ok(status) => (Answer::Well, status.active),
+        Err(error) => (Answer::Badly(format!("its status page makes no sense: {error}")), 0),
+    }
+}

@@ -1,0 +1,168 @@
+//! The two Redis servers. Passwords stand in the ACL files as digests; the plain ones never leave `secrets/`.
+
+use std::time::Duration;
+
+use pressroom_model::config::{Cache, Config};
+use pressroom_model::process::{ProcessSpec, UserIds};
+use pressroom_model::secret::Secret;
+use pressroom_model::unit::ByteSize;
+use pressroom_plan::capacity;
+use pressroom_plan::health::Answer;
+use pressroom_plan::machine::{REDIS_CACHE, REDIS_SESSIONS};
+use pressroom_render::redis::{self as rendered, Purpose, SiteUser};
+use sha2::{Digest, Sha256};
+
+use super::{Error, fingerprint, owner, program, spec};
+use crate::files;
+use crate::layout::Layout;
+
+/// One of the two servers.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    layout: Layout,
+    purpose: Purpose,
+    user: Option<UserIds>,
+    configuration: String,
+    users: String,
+    password: Secret,
+}
+
+impl Redis {
+    /// The server as this configuration wants it. `sites` are the sites' names and passwords.
+    pub fn new(
+        layout: &Layout,
+        purpose: Purpose,
+        config: &Config,
+        machine: ByteSize,
+        user: Option<UserIds>,
+        password: &Secret,
+        sites: &[(pressroom_model::id::SiteName, Secret)],
+    ) -> Self {
+        let name = name(purpose);
+        let folder = layout.engine(name);
+        let Cache::Managed { memory } = &config.cache;
+        let configuration = rendered::configuration(&rendered::Facts {
+            purpose,
+            data: &folder.join("data"),
+            socket: &layout.redis(name),
+            acl: &folder.join("users.acl"),
+            memory: match purpose {
+                Purpose::Cache => memory.unwrap_or_else(|| capacity::object_cache_memory(machine)),
+                Purpose::Sessions => capacity::sessions_memory(machine),
+            },
+        });
+        let site_users: Vec<_> = sites
+            .iter()
+            .map(|(site, password)| SiteUser { site, password_sha256: digest(password) })
+            .collect();
+        let users = rendered::users(purpose, &digest(password), &site_users);
+        Self {
+            layout: layout.clone(),
+            purpose,
+            user,
+            configuration,
+            users,
+            password: password.clone(),
+        }
+    }
+
+    /// Its name at the keeper.
+    pub fn name(&self) -> &'static str {
+        name(self.purpose)
+    }
+
+    /// What must be equal for the running server to be the wanted one; users can be loaded while it runs.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&[self.configuration.as_bytes()])
+    }
+
+    /// Writes the files, and says how to start the server.
+    pub fn prepare(&self) -> Result<ProcessSpec, Error> {
+        let folder = self.layout.engine(self.name());
+        let ours = owner(self.user.as_ref());
+        files::folder(&folder, 0o750, ours)?;
+        files::folder(&folder.join("data"), 0o750, ours)?;
+        files::folder(&self.layout.run().join(self.name()), 0o755, ours)?;
+        self.write_users()?;
+        let path = folder.join("redis.conf");
+        files::write(&path, self.configuration.as_bytes(), 0o640, ours)?;
+        let server = program(&["/usr/bin/redis-server", "/usr/local/bin/redis-server"])?;
+        let arguments = vec![path.display().to_string()];
+        let output = self.layout.output(self.name());
+        let mut spec = spec(self.name(), server, arguments, &self.fingerprint(), output);
+        spec.user = self.user.clone();
+        Ok(spec)
+    }
+
+    fn acl(&self) -> std::path::PathBuf {
+        self.layout.engine(self.name()).join("users.acl")
+    }
+
+    fn write_users(&self) -> Result<bool, Error> {
+        Ok(files::write(&self.acl(), self.users.as_bytes(), 0o640, owner(self.user.as_ref()))?)
+    }
+
+    /// Whether the file that the server read names the users that it should.
+    pub fn knows_users(&self) -> bool {
+        std::fs::read(self.acl()).is_ok_and(|text| text == self.users.as_bytes())
+    }
+
+    /// Tells the running server about its users. The file is right only after the server has taken it: a crash in
+    /// between leaves the old file, and it is done again.
+    pub async fn grant(&self) -> Result<(), Error> {
+        let before = std::fs::read(self.acl()).ok();
+        self.write_users()?;
+        let loaded = self.command(&["ACL", "LOAD"]).await;
+        if let (Err(_), Some(before)) = (&loaded, before) {
+            files::write(&self.acl(), &before, 0o640, owner(self.user.as_ref()))?;
+        }
+        loaded.map(drop)
+    }
+
+    async fn command(&self, words: &[&str]) -> Result<String, Error> {
+        let refused =
+            |said: String| Error::Refused { engine: "Redis", what: words.join(" "), said };
+        let ask = async {
+            let socket = self.layout.redis(self.name());
+            let address = ::redis::ConnectionAddr::Unix(socket);
+            use ::redis::IntoConnectionInfo;
+            let info = address.into_connection_info()?.set_redis_settings(
+                ::redis::RedisConnectionInfo::default()
+                    .set_username("pressroom")
+                    .set_password(self.password.reveal())
+                    .set_skip_set_lib_name(),
+            );
+            let client = ::redis::Client::open(info)?;
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            let mut command = ::redis::cmd(words[0]);
+            for word in &words[1..] {
+                command.arg(*word);
+            }
+            command.query_async::<String>(&mut connection).await
+        };
+        match tokio::time::timeout(Duration::from_secs(1), ask).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(refused(error.to_string())),
+            Err(_) => Err(refused("no answer within 1 s".into())),
+        }
+    }
+
+    /// The real question.
+    pub async fn probe(&self) -> Answer {
+        match self.command(&["PING"]).await {
+            Ok(_) => Answer::Well,
+            Err(error) => Answer::Badly(error.to_string()),
+        }
+    }
+}
+
+fn name(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Cache => REDIS_CACHE,
+        Purpose::Sessions => REDIS_SESSIONS,
+    }
+}
+
+fn digest(password: &Secret) -> String {
+    Sha256::digest(password.reveal()).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,155 @@
+//! Where everything is below the data directory. The one place that spells these paths.
+
+use std::path::{Path, PathBuf};
+
+use pressroom_model::id::{InstanceId, ReleaseId, SiteName};
+
+/// The version of the layout that this program writes, kept in `layout.json`.
+pub const VERSION: u32 = 1;
+
+/// The data directory and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    data: PathBuf,
+}
+
+impl Layout {
+    /// The layout of a data directory (an absolute path).
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self { data: data.into() }
+    }
+
+    /// The data directory itself.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.data.join(path)
+    }
+
+    /// The layout's version.
+    pub fn version(&self) -> PathBuf {
+        self.at("layout.json")
+    }
+    /// The embedded store.
+    pub fn store(&self) -> PathBuf {
+        self.at("store/state.redb")
+    }
+    /// Secrets, 0700.
+    pub fn secrets(&self) -> PathBuf {
+        self.at("secrets")
+    }
+    /// Immutable release trees.
+    pub fn releases(&self) -> PathBuf {
+        self.at("releases")
+    }
+    /// Folder of all sites.
+    pub fn sites(&self) -> PathBuf {
+        self.at("sites")
+    }
+    /// Folder of one site.
+    pub fn site(&self, site: &SiteName) -> PathBuf {
+        self.sites().join(site.as_str())
+    }
+    /// The tree that a site's PHP runs.
+    pub fn site_root(&self, site: &SiteName, release: &ReleaseId) -> PathBuf {
+        self.site(site).join("releases").join(release.as_str())
+    }
+    /// A site's media.
+    pub fn uploads(&self, site: &SiteName) -> PathBuf {
+        self.site(site).join("uploads")
+    }
+    /// A site's temporary files.
+    pub fn tmp(&self, site: &SiteName) -> PathBuf {
+        self.site(site).join("tmp")
+    }
+    /// A site's secrets and addresses for PHP.
+    pub fn site_config(&self, site: &SiteName) -> PathBuf {
+        self.site(site).join("config/site.php")
+    }
+    /// A site's slow log.
+    pub fn slow_log(&self, site: &SiteName) -> PathBuf {
+        self.site(site).join("logs/slow.log")
+    }
+    /// The local authority's certificate.
+    pub fn authority(&self) -> PathBuf {
+        self.at("tls/ca.pem")
+    }
+    /// Certificates of the sites.
+    pub fn certificates(&self) -> PathBuf {
+        self.at("tls/sites")
+    }
+    /// Configuration and data of an engine or instance.
+    pub fn engine(&self, name: &str) -> PathBuf {
+        self.at("engines").join(name)
+    }
+    /// What the edge keeps.
+    pub fn edge(&self) -> PathBuf {
+        self.at("edge")
+    }
+    /// The edge's view.
+    pub fn snapshot(&self) -> PathBuf {
+        self.at("snapshot/edge.json")
+    }
+    /// Output of processes.
+    pub fn logs(&self) -> PathBuf {
+        self.at("logs")
+    }
+    /// The output file of one process.
+    pub fn output(&self, process: &str) -> PathBuf {
+        self.logs().join(format!("{process}.log"))
+    }
+    /// The access log, in a folder of the edge's own.
+    pub fn access_log(&self) -> PathBuf {
+        self.logs().join("edge/access.log")
+    }
+    /// Dumps of removed sites.
+    pub fn removed(&self) -> PathBuf {
+        self.at("removed")
+    }
+    /// Sockets.
+    pub fn run(&self) -> PathBuf {
+        self.at("run")
+    }
+    /// The keeper's socket.
+    pub fn keeper_socket(&self) -> PathBuf {
+        self.run().join("keeper.sock")
+    }
+    /// The operator's socket.
+    pub fn agent_socket(&self) -> PathBuf {
+        self.run().join("agent.sock")
+    }
+    /// The edge's control socket, in a folder of its own.
+    pub fn edge_socket(&self) -> PathBuf {
+        self.run().join("edge/control.sock")
+    }
+    /// Where writes to the database go.
+    pub fn writer(&self) -> PathBuf {
+        self.run().join("mariadb/writer.sock")
+    }
+    /// Where cacheable reads may go.
+    pub fn reader(&self) -> PathBuf {
+        self.run().join("mariadb/reader.sock")
+    }
+    /// The socket of one of the Redis servers.
+    pub fn redis(&self, name: &str) -> PathBuf {
+        self.run().join(name).join("redis.sock")
+    }
+    /// Folder of an instance's sockets.
+    pub fn instance_run(&self, id: &InstanceId) -> PathBuf {
+        self.run().join("php").join(id.as_str())
+    }
+    /// An instance's FastCGI socket.
+    pub fn instance_socket(&self, id: &InstanceId) -> PathBuf {
+        self.instance_run(id).join("fpm.sock")
+    }
+    /// An instance's status socket.
+    pub fn instance_status(&self, id: &InstanceId) -> PathBuf {
+        self.instance_run(id).join("status.sock")
+    }
+    /// A site's affirmation socket.
+    pub fn affirm(&self, site: &SiteName) -> PathBuf {
+        self.run().join("affirm").join(site.as_str()).join("edge.sock")
+    }
+}

@@ -1,0 +1,245 @@
+//! From what the agent knows to the values that `plan` decides on.
+
+use std::collections::BTreeMap;
+
+use pressroom_model::config::Config;
+use pressroom_model::process::ListenerSpec;
+use pressroom_model::verdict::Health;
+use pressroom_plan::machine::{self, EDGE, Intent, MARIADB, Observed, SiteSeen, SiteWanted, View};
+use pressroom_plan::supervise::{Seen, Wanted, quick_exits};
+use pressroom_render::redis::Purpose;
+use pressroom_runtime::clock;
+
+use crate::agent::{Agent, Prepared, Release, State};
+use crate::engine::edge::{self, Edge};
+use crate::engine::mariadb::MariaDb;
+use crate::engine::php::Instances;
+use crate::engine::redis::Redis;
+use crate::engine::{Error, FINGERPRINT};
+use crate::secrets;
+use crate::view::{self, Served};
+use pressroom_model::snapshot::Snapshot;
+
+/// The engines as the configuration wants them.
+pub struct Engines {
+    /// MariaDB.
+    pub mariadb: MariaDb,
+    /// The object cache, then the sessions.
+    pub redis: [Redis; 2],
+    /// The edge.
+    pub edge: Edge,
+    /// All listening sockets.
+    pub listeners: Vec<ListenerSpec>,
+}
+
+/// Everything that one decision is made of.
+pub(crate) struct Picture {
+    pub intent: Intent,
+    pub observed: Observed,
+    pub view: Snapshot,
+}
+
+impl Agent {
+    /// The engines as `config` wants them. Makes users and secrets that are missing.
+    pub fn engines(&self, config: &Config) -> Result<Engines, Error> {
+        let secrets = secrets::engines(&self.layout).map_err(std::io::Error::other)?;
+        let user = self.users.database()?;
+        let mariadb = MariaDb::new(&self.layout, config, self.memory, user, secrets.database);
+        let mut passwords = Vec::new();
+        let mut owners = BTreeMap::new();
+        for site in &config.sites {
+            let secret = secrets::site(&self.layout, &site.name).map_err(std::io::Error::other)?;
+            passwords.push((site.name.clone(), secret.redis));
+            if let Some(user) = self.users.site(&site.name)? {
+                owners.insert(site.name.to_string(), (user.uid, user.gid));
+            }
+        }
+        let redis_user = self.users.redis()?;
+        let redis = [Purpose::Cache, Purpose::Sessions].map(|purpose| {
+            Redis::new(
+                &self.layout,
+                purpose,
+                config,
+                self.memory,
+                redis_user.clone(),
+                &secrets.redis,
+                &passwords,
+            )
+        });
+        let listeners = edge::listeners(&self.layout, config, self.cores, &owners);
+        let edge =
+            Edge::new(&self.layout, &self.config_file, self.users.edge()?, listeners.clone());
+        Ok(Engines { mariadb, redis, edge, listeners })
+    }
+
+    /// A site's instances as wanted, once it has a release.
+    pub(crate) fn instances(
+        &self,
+        prepared: &Prepared,
+        release: &Release,
+    ) -> Result<Instances, Error> {
+        let edge_gid = self.users.edge()?.map(|ids| ids.gid);
+        Ok(Instances::new(
+            &self.layout,
+            &prepared.site,
+            &release.id,
+            &prepared.secrets,
+            (prepared.user.clone(), edge_gid),
+            &prepared.site_config,
+        ))
+    }
+
+    /// Looks at everything once.
+    pub(crate) fn picture(&self, config: &Config, engines: &Engines) -> Result<Picture, Error> {
+        let now_ms = clock::wall_ms();
+        let mut state = self.state.lock();
+        count_exits(&mut state);
+        let mut sites = Vec::new();
+        let mut sites_seen = BTreeMap::new();
+        let knows_users = engines.redis.iter().all(Redis::knows_users);
+        for site in &config.sites {
+            let facts = state.sites.entry(site.name.clone()).or_default().clone();
+            let prepared = facts.prepared.as_ref().filter(|prepared| {
+                prepared.site == *site && prepared.home == crate::site::home(config, site)
+            });
+            let made_from = crate::site::made_from(site);
+            let release = facts.release.as_ref().filter(|r| {
+                r.made_from == made_from && self.layout.site_root(&site.name, &r.id).is_dir()
+            });
+            // Until the new release is there, the old one is the wanted one.
+            let fingerprint = match (prepared, release.or(facts.release.as_ref())) {
+                (Some(prepared), Some(release)) => {
+                    Some(self.instances(prepared, release)?.fingerprint().to_owned())
+                }
+                _ => None,
+            };
+            sites.push(SiteWanted {
+                name: site.name.clone(),
+                fingerprint,
+                instances: site.php.instances.min,
+            });
+            let seen = SiteSeen {
+                is_prepared: prepared.is_some(),
+                has_release: release.is_some(),
+                has_database: facts.has_database || facts.is_installed,
+                has_redis: knows_users,
+                is_installed: facts.is_installed,
+            };
+            sites_seen.insert(site.name.clone(), seen);
+        }
+        let mut observed = Observed {
+            now_ms,
+            processes: seen(&state),
+            listeners: state.listeners.clone(),
+            has_database: engines.mariadb.is_initialised(),
+            sites: sites_seen,
+            view: View::default(),
+        };
+        let view = self.wanted_view(config, &state, &sites, &observed)?;
+        observed.view = View {
+            wanted: view::digest(&view),
+            published: state.published.as_ref().map(|(digest, _)| digest.clone()),
+            is_served: match (&state.published, &state.traffic) {
+                (Some((_, generation)), Some(traffic)) => traffic.generation >= *generation,
+                _ => false,
+            },
+        };
+        let intent = Intent {
+            engines: wanted_engines(engines),
+            edge: Wanted { name: EDGE.into(), fingerprint: engines.edge.fingerprint() },
+            listeners: engines.listeners.clone(),
+            sites,
+        };
+        Ok(Picture { intent, observed, view })
+    }
+
+    /// The view that the edge should have: sites whose WordPress is installed, so that nobody ever meets the installer.
+    fn wanted_view(
+        &self,
+        config: &Config,
+        state: &State,
+        sites: &[SiteWanted],
+        observed: &Observed,
+    ) -> Result<Snapshot, Error> {
+        let before = view::published(&self.layout);
+        let mut served = Vec::new();
+        for (site, wanted) in config.sites.iter().zip(sites) {
+            let Some(facts) = state.sites.get(&site.name).filter(|facts| facts.is_installed) else {
+                continue;
+            };
+            let (Some(prepared), Some(release)) = (&facts.prepared, &facts.release) else {
+                continue;
+            };
+            let old = before
+                .iter()
+                .flat_map(|view| &view.sites)
+                .find(|old| old.name == site.name && old.release == release.id);
+            let mut pool = machine::pool(wanted, observed);
+            if pool.is_empty() {
+                // All of them are being started again: the edge waits for their sockets.
+                pool = old
+                    .map(|old| old.pool.iter().map(|backend| backend.id.clone()).collect())
+                    .unwrap_or_default();
+            }
+            pool.sort();
+            served.push(Served {
+                site,
+                release: release.id.clone(),
+                pool,
+                uid: prepared.user.as_ref().map_or_else(|| self.users.own(), |user| user.uid),
+                certificate: prepared.certificate.clone(),
+            });
+        }
+        Ok(view::compose(&self.layout, config, &served))
+    }
+}
+
+fn wanted_engines(engines: &Engines) -> Vec<Wanted> {
+    let mariadb = Wanted { name: MARIADB.into(), fingerprint: engines.mariadb.fingerprint() };
+    let redis = engines
+        .redis
+        .iter()
+        .map(|redis| Wanted { name: redis.name().into(), fingerprint: redis.fingerprint() });
+    std::iter::once(mariadb).chain(redis).collect()
+}
+
+/// Counts exits that were not counted yet.
+fn count_exits(state: &mut State) {
+    for process in &state.processes {
+        let Some(exit) = &process.exit else { continue };
+        let (last, count) = state.exits.get(&process.spec.name).copied().unwrap_or_default();
+        if exit.at_ms > last {
+            // A process that runs again has its start after the exit; the life that ended began before.
+            let started = process.started_ms.min(exit.at_ms);
+            let count = quick_exits(count, started, exit);
+            state.exits.insert(process.spec.name.clone(), (exit.at_ms, count));
+        }
+    }
+}
+
+/// All processes but the agent, as `plan` sees them.
+fn seen(state: &State) -> BTreeMap<String, Seen> {
+    state
+        .processes
+        .iter()
+        .filter(|process| process.spec.name != "agent")
+        .map(|process| {
+            let name = process.spec.name.clone();
+            let judged = state.verdicts.get(&name).filter(|(pid, _)| Some(*pid) == process.pid);
+            let seen = Seen {
+                fingerprint: process.spec.env.get(FINGERPRINT).cloned().unwrap_or_default(),
+                pid: process.pid,
+                is_stopping: process.is_stopping,
+                exit: process.exit.clone(),
+                quick_exits: state.exits.get(&name).map_or(0, |(_, count)| *count),
+                health: judged.map_or(Health::Starting, |(_, memory)| memory.verdict.health),
+                because: judged
+                    .map(|(_, memory)| memory.verdict.because.clone())
+                    .unwrap_or_default(),
+                since_ms: judged.map_or(process.started_ms, |(_, memory)| memory.since_ms),
+                busy: state.busy.get(&name).copied().unwrap_or_default(),
+            };
+            (name, seen)
+        })
+        .collect()
+}

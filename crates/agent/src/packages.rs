@@ -1,0 +1,132 @@
+//! What must be installed for a configuration, whether it is, and how to install it.
+//!
+//! Their own services are left alone: while we install, `policy-rc.d` says that nothing may be started, and it is
+//! taken away again afterwards (Debian Policy, 9.11.1).
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use pressroom_model::config::{Config, Source};
+
+/// A package that is needed, and what for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needed {
+    /// Its name.
+    pub name: String,
+    /// What needs it.
+    pub because: String,
+    /// A file that is there when it is installed.
+    file: String,
+}
+
+/// Why packages could not be installed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// apt-get could not be run.
+    #[error("cannot run apt-get: {0}")]
+    Run(#[from] io::Error),
+    /// apt-get failed.
+    #[error("apt-get failed: {said}")]
+    Failed {
+        /// The end of its own words.
+        said: String,
+    },
+}
+
+const EXTENSIONS: [(&str, &str); 11] = [
+    ("mysql", "mysqli"),
+    ("redis", "redis"),
+    ("igbinary", "igbinary"),
+    ("gd", "gd"),
+    ("curl", "curl"),
+    ("xml", "dom"),
+    ("mbstring", "mbstring"),
+    ("intl", "intl"),
+    ("zip", "zip"),
+    ("bcmath", "bcmath"),
+    ("imagick", "imagick"),
+];
+
+/// Everything that `config` needs, there or not.
+pub fn needed(config: &Config) -> Vec<Needed> {
+    let mut all = vec![
+        package("mariadb-server", "the database", "/usr/sbin/mariadbd"),
+        package("redis-server", "object cache and sessions", "/usr/bin/redis-server"),
+    ];
+    let versions: BTreeSet<&str> =
+        config.sites.iter().map(|site| site.php.version.as_str()).collect();
+    for version in versions {
+        let because = format!("PHP {version} of your sites");
+        all.push(package(
+            &format!("php{version}-fpm"),
+            &because,
+            &format!("/usr/sbin/php-fpm{version}"),
+        ));
+        all.push(package(
+            &format!("php{version}-cli"),
+            &because,
+            &format!("/usr/bin/php{version}"),
+        ));
+        for (name, module) in EXTENSIONS {
+            let file = format!("/etc/php/{version}/mods-available/{module}.ini");
+            all.push(package(&format!("php{version}-{name}"), &because, &file));
+        }
+    }
+    if config.sites.iter().any(|site| site.wordpress == Source::Debian) {
+        let file = "/usr/share/wordpress/wp-includes/version.php";
+        all.push(package("wordpress", "the code of sites with source `debian`", file));
+    }
+    all
+}
+
+fn package(name: &str, because: &str, file: &str) -> Needed {
+    Needed { name: name.to_owned(), because: because.to_owned(), file: file.to_owned() }
+}
+
+/// What of it is not there.
+pub fn missing(config: &Config) -> Vec<Needed> {
+    needed(config).into_iter().filter(|package| !Path::new(&package.file).exists()).collect()
+}
+
+/// The command that people would type.
+pub fn command(names: &[&str]) -> String {
+    format!("apt-get update && apt-get install --no-install-recommends {}", names.join(" "))
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Installs packages. Only root can.
+pub fn install(names: &[&str]) -> Result<(), Error> {
+    let policy = Path::new(POLICY);
+    let is_ours = !policy.exists();
+    if is_ours {
+        std::fs::write(policy, "#!/bin/sh\nexit 101\n")?;
+        std::fs::set_permissions(policy, std::fs::Permissions::from_mode(0o755))?;
+    }
+    let installed = apt(&["update", "-q"]).and_then(|()| {
+        let mut arguments = vec!["install", "-q", "-y", "--no-install-recommends"];
+        arguments.extend(names);
+        apt(&arguments)
+    });
+    if is_ours {
+        std::fs::remove_file(policy)?;
+    }
+    installed
+}
+
+fn apt(arguments: &[&str]) -> Result<(), Error> {
+    let output = Command::new("apt-get")
+        .args(["-o", "DPkg::Lock::Timeout=120"])
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(std::process::Stdio::null())
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Error::Failed { said: crate::engine::tail(said.trim(), 1500) })
+}

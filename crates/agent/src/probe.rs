@@ -1,0 +1,289 @@
+//! Asking every process its real question, and every site whether PHP and the database answer.
+//!
+//! A process that was just started is asked ten times a second, a known one once. A process that the kernel says is
+//! stopped is not asked at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use pressroom_model::config::{Config, Site};
+use pressroom_model::verdict::{Health, Verdict};
+use pressroom_plan::health::{Answer, Memory, Patience, judge};
+use pressroom_plan::machine::{EDGE, MARIADB, instance_of};
+use pressroom_runtime::clock;
+use pressroom_runtime::shutdown::Shutdown;
+
+use crate::agent::Agent;
+use crate::engine::{edge, php};
+use crate::host;
+use crate::observe::Engines;
+
+const QUICK: Duration = Duration::from_millis(100);
+const CALM: Duration = Duration::from_secs(1);
+
+/// How patient to be with a process: a database may take long to recover, and killing it makes that longer.
+fn patience(name: &str) -> Patience {
+    match name {
+        MARIADB => Patience { failures: 5, start_ms: 600_000 },
+        EDGE => Patience { failures: 2, start_ms: 10_000 },
+        _ if name.starts_with("php-") => Patience { failures: 3, start_ms: 15_000 },
+        _ => Patience { failures: 2, start_ms: 60_000 },
+    }
+}
+
+impl Agent {
+    /// Probes for as long as the agent runs.
+    pub(crate) async fn probe_processes(self: Arc<Self>, shutdown: Shutdown) {
+        let mut due: BTreeMap<String, (i32, std::time::Instant)> = BTreeMap::new();
+        let mut workers = FrozenWorkers::default();
+        while !shutdown.is_requested() {
+            let now = clock::now();
+            let running: Vec<(String, i32)> = {
+                let state = self.state.lock();
+                state.processes.iter().filter_map(|p| Some((p.spec.name.clone(), p.pid?))).collect()
+            };
+            due.retain(|name, (pid, _)| running.iter().any(|(n, p)| n == name && p == pid));
+            let asked: Vec<(String, i32)> = running
+                .iter()
+                .filter(|(name, _)| {
+                    name != "agent" && due.get(name).is_none_or(|(_, at)| now >= *at)
+                })
+                .cloned()
+                .collect();
+            if let (false, Some(config)) = (asked.is_empty(), self.config()) {
+                if let Ok(engines) = self.engines(&config) {
+                    let healths = self.probe_all(&asked, &engines).await;
+                    for ((name, pid), health) in asked.into_iter().zip(healths) {
+                        let pause = if health == Health::Starting { QUICK } else { CALM };
+                        due.insert(name, (pid, clock::now() + pause));
+                    }
+                }
+            }
+            workers.look(&running, &self);
+            tokio::select! {
+                () = tokio::time::sleep(QUICK) => {}
+                () = shutdown.requested() => {}
+            }
+        }
+    }
+
+    /// Probes these processes at the same time, and remembers the verdicts.
+    async fn probe_all(&self, asked: &[(String, i32)], engines: &Engines) -> Vec<Health> {
+        let mut answers = Vec::new();
+        let probes = asked.iter().map(|(name, pid)| self.probe(name, *pid, engines));
+        for answer in futures(probes).await {
+            answers.push(answer);
+        }
+        let now_ms = clock::wall_ms();
+        let mut healths = Vec::new();
+        let mut is_news = false;
+        let mut state = self.state.lock();
+        for ((name, pid), answer) in asked.iter().zip(answers) {
+            let known = state.verdicts.get(name).filter(|(known, _)| known == pid);
+            let before = known.map_or_else(|| Memory::new(now_ms), |(_, memory)| memory.clone());
+            let after = judge(&before, &answer, patience(name), now_ms);
+            if before.verdict.health != after.verdict.health {
+                is_news = true;
+                tracing::info!(process = %name, pid, verdict = %after.verdict.health, because = %after.verdict.because, "verdict");
+            }
+            healths.push(after.verdict.health);
+            state.verdicts.insert(name.clone(), (*pid, after));
+        }
+        drop(state);
+        if is_news {
+            self.changed.notify_one();
+        }
+        healths
+    }
+
+    async fn probe(&self, name: &str, pid: i32, engines: &Engines) -> Answer {
+        if host::stat(pid).is_some_and(host::ProcStat::is_stopped) {
+            return Answer::Frozen;
+        }
+        if let Some(id) = instance_of(name) {
+            let (answer, busy) = php::probe(&self.layout, &id).await;
+            self.state.lock().busy.insert(name.to_owned(), busy);
+            return answer;
+        }
+        match name {
+            MARIADB => engines.mariadb.probe().await,
+            EDGE => self.probe_edge().await,
+            _ => match engines.redis.iter().find(|redis| redis.name() == name) {
+                Some(redis) => redis.probe().await,
+                None => Answer::Badly("nobody knows how to ask it".into()),
+            },
+        }
+    }
+
+    async fn probe_edge(&self) -> Answer {
+        match edge::status(&self.layout).await {
+            Ok(traffic) => {
+                let mut state = self.state.lock();
+                let is_news =
+                    state.traffic.as_ref().map(|old| old.generation) != Some(traffic.generation);
+                state.traffic = Some(traffic);
+                drop(state);
+                if is_news {
+                    self.changed.notify_one();
+                }
+                Answer::Well
+            }
+            Err(error) => Answer::Badly(error.to_string()),
+        }
+    }
+
+    /// Asks every site, through the edge, whether it could serve a page.
+    pub(crate) async fn probe_sites(self: Arc<Self>, shutdown: Shutdown) {
+        while !shutdown.is_requested() {
+            let mut pause = QUICK;
+            if let Some(config) = self.config() {
+                let asked = config.sites.iter().map(|site| self.probe_site(&config, site));
+                let verdicts = futures(asked).await;
+                let mut is_news = false;
+                let mut state = self.state.lock();
+                for (site, verdict) in config.sites.iter().zip(verdicts) {
+                    is_news |= state.ready.get(&site.name) != Some(&verdict);
+                    state.ready.insert(site.name.clone(), verdict);
+                }
+                if state.ready.values().all(|verdict| verdict.health.is_serving()) {
+                    pause = Duration::from_secs(2);
+                }
+                drop(state);
+                if is_news {
+                    self.changed.notify_one();
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.requested() => {}
+            }
+        }
+    }
+
+    async fn probe_site(&self, config: &Config, site: &Site) -> Verdict {
+        if !self.state.lock().sites.get(&site.name).is_some_and(|facts| facts.is_installed) {
+            return Verdict::new(Health::Starting, "WordPress is not installed yet");
+        }
+        let Some(address) = config.edge.http.first().copied() else {
+            return self.judged_by_instances(site);
+        };
+        let address = if address.ip().is_unspecified() {
+            std::net::SocketAddr::from(([127, 0, 0, 1], address.port()))
+        } else {
+            address
+        };
+        let host = site.domains[0].replace("*.", "www.");
+        let ask = http_get(address, &host, "/.pressroom/ready");
+        match tokio::time::timeout(Duration::from_secs(5), ask).await {
+            Err(_) => Verdict::new(Health::Unhealthy, "no answer through the edge within 5 s"),
+            Ok(Err(error)) => {
+                Verdict::new(Health::Unhealthy, format!("no answer through the edge: {error}"))
+            }
+            Ok(Ok((200, body))) if body.starts_with(b"busy") => {
+                Verdict::new(Health::Busy, "every worker has a request")
+            }
+            Ok(Ok((200, _))) => Verdict::new(Health::Healthy, "PHP and database answer"),
+            Ok(Ok((status, body))) => {
+                let text = String::from_utf8_lossy(&body);
+                let first = text.lines().next().unwrap_or_default();
+                Verdict::new(
+                    Health::Unhealthy,
+                    format!("its readiness answer was {status}: {first}"),
+                )
+            }
+        }
+    }
+
+    /// Without plain HTTP the probe cannot pass the edge; the instances' own word counts.
+    fn judged_by_instances(&self, site: &Site) -> Verdict {
+        let state = self.state.lock();
+        let is_up = state.verdicts.iter().any(|(name, (_, memory))| {
+            instance_of(name).is_some_and(|id| id.site() == site.name)
+                && memory.verdict.health.is_serving()
+        });
+        if is_up {
+            Verdict::new(Health::Healthy, "an instance answers")
+        } else {
+            Verdict::new(Health::Unhealthy, "no instance answers")
+        }
+    }
+}
+
+/// Workers of php-fpm that were stopped by a signal: their master does not notice, and a request would wait for ever.
+#[derive(Debug, Default)]
+struct FrozenWorkers {
+    since: BTreeMap<i32, std::time::Instant>,
+}
+
+impl FrozenWorkers {
+    /// Kills workers that have been stopped for two seconds; php-fpm starts others. (Its slow log stops them for milliseconds.)
+    fn look(&mut self, running: &[(String, i32)], agent: &Agent) {
+        let now = clock::now();
+        let mut stopped = BTreeMap::new();
+        for (name, master) in running.iter().filter(|(name, _)| name.starts_with("php-")) {
+            for worker in host::children(*master) {
+                if host::stat(worker).is_some_and(host::ProcStat::is_stopped) {
+                    stopped.insert(worker, (name, *self.since.get(&worker).unwrap_or(&now)));
+                }
+            }
+        }
+        self.since = stopped.iter().map(|(worker, (_, since))| (*worker, *since)).collect();
+        for (worker, (name, since)) in stopped {
+            if now < since + Duration::from_secs(2) {
+                continue;
+            }
+            agent.notice(format!("killing worker {worker} of `{name}`, which is stopped"));
+            if let Some(pid) = rustix::process::Pid::from_raw(worker) {
+                // Gone already is as good.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            self.since.remove(&worker);
+        }
+    }
+}
+
+/// Runs futures side by side in this task; answers in their order.
+async fn futures<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut open: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut is_done = true;
+        for (future, answer) in &mut open {
+            if answer.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(value) => *answer = Some(value),
+                    std::task::Poll::Pending => is_done = false,
+                }
+            }
+        }
+        if is_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    open.into_iter().map(|(_, answer)| answer.expect("all are ready")).collect()
+}
+
+/// One GET over plain HTTP, at most 64 KiB of answer.
+pub async fn http_get(
+    address: std::net::SocketAddr,
+    host: &str,
+    path: &str,
+) -> Result<(u16, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let stream = tokio::net::TcpStream::connect(address).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
+    let request = hyper::Request::get(path).header("host", host).body(Empty::new())?;
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), 64 << 10).collect().await?.to_bytes();
+        Ok((status, body))
+    };
+    let driven = async {
+        let _ = connection.await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! { answer = exchange => answer, () = driven => unreachable!("it is pending for ever") }
+}

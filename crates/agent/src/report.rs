@@ -1,0 +1,156 @@
+//! What `status` says: from memory, at once.
+
+use pressroom_model::config::Config;
+use pressroom_model::process::ProcessState;
+use pressroom_model::status::{Instance, Pid, Process, Site, Status};
+use pressroom_model::verdict::{Health, Verdict};
+use pressroom_plan::machine::{self, EDGE, MARIADB, REDIS_CACHE, REDIS_SESSIONS, instance_of};
+use pressroom_plan::supervise;
+
+use crate::agent::{Agent, State};
+
+impl Agent {
+    /// The report.
+    pub fn status(&self) -> Status {
+        let state = self.state.lock();
+        let config = state.config.as_ref();
+        Status {
+            version: 1,
+            keeper: Pid { pid: state.keeper },
+            agent: Pid { pid: i32::try_from(std::process::id()).ok() },
+            edge: process(&state, EDGE),
+            engines: [MARIADB, REDIS_CACHE, REDIS_SESSIONS]
+                .map(|name| process(&state, name))
+                .into(),
+            sites: config.iter().flat_map(|config| sites(config, &state)).collect(),
+            notices: state.notices.iter().cloned().collect(),
+            traffic: state.traffic.clone(),
+        }
+    }
+
+    /// Whether everything is as wanted: nothing to do, nothing under way, everybody healthy, every site answering.
+    pub fn is_settled(&self) -> bool {
+        let status = self.status();
+        let state = self.state.lock();
+        state.open_steps == 0
+            && state.running.is_empty()
+            && status.edge.verdict.is_serving()
+            && status.engines.iter().all(|engine| engine.verdict.is_serving())
+            && status.sites.iter().all(|site| {
+                site.verdict.is_serving()
+                    && site.instances.iter().all(|instance| instance.verdict.is_serving())
+            })
+    }
+
+    /// How often it was decided: two decisions after an event, everything has taken notice of it.
+    pub fn decisions(&self) -> u64 {
+        self.state.lock().decisions
+    }
+
+    /// Actions that failed at least so often in a row, with their errors.
+    pub fn failing(&self, times: u32) -> Vec<(String, String)> {
+        let state = self.state.lock();
+        state
+            .failed
+            .iter()
+            .filter(|(_, failed)| failed.times >= times)
+            .map(|(action, failed)| (crate::apply::words(action), failed.because.clone()))
+            .collect()
+    }
+
+    /// The last lines that a process wrote, to show its own words.
+    pub fn last_words(&self, process: &str) -> String {
+        let text = std::fs::read(self.layout.output(process)).unwrap_or_default();
+        crate::engine::tail(&String::from_utf8_lossy(&text), 2000)
+    }
+}
+
+fn verdict(state: &State, process: &ProcessState) -> Verdict {
+    let name = &process.spec.name;
+    let quick = state.exits.get(name).map_or(0, |(_, count)| *count);
+    let judged = state.verdicts.get(name).filter(|(pid, _)| Some(*pid) == process.pid);
+    let judged = judged.map_or_else(
+        || Verdict::new(Health::Starting, "started, has not answered yet"),
+        |(_, memory)| memory.verdict.clone(),
+    );
+    let is_looping = quick >= supervise::LOOP_EXITS && !judged.health.is_serving();
+    match (process.pid, &process.exit) {
+        (_, Some(exit)) if is_looping => Verdict::new(
+            Health::CrashLoop,
+            format!("ended {quick} times in a row, last: {}", supervise::words(exit)),
+        ),
+        (None, Some(exit)) => {
+            Verdict::new(Health::Stopped, format!("ended: {}", supervise::words(exit)))
+        }
+        (None, None) => Verdict::new(Health::Stopped, "does not run"),
+        (Some(_), _) => judged,
+    }
+}
+
+fn process(state: &State, name: &str) -> Process {
+    let found = state.processes.iter().find(|process| process.spec.name == name);
+    let Some(found) = found else {
+        let because = "does not run yet".to_owned();
+        return Process {
+            name: name.into(),
+            pid: None,
+            verdict: Health::Stopped,
+            because,
+            starts: 0,
+        };
+    };
+    let verdict = verdict(state, found);
+    Process {
+        name: name.into(),
+        pid: found.pid,
+        verdict: verdict.health,
+        because: verdict.because,
+        starts: found.starts,
+    }
+}
+
+fn sites(config: &Config, state: &State) -> Vec<Site> {
+    config
+        .sites
+        .iter()
+        .map(|site| {
+            let ready = state.ready.get(&site.name).cloned();
+            let verdict =
+                ready.unwrap_or_else(|| Verdict::new(Health::Unknown, "nobody has asked it yet"));
+            let facts = state.sites.get(&site.name);
+            Site {
+                name: site.name.clone(),
+                url: format!("{}/", crate::site::home(config, site)),
+                domains: site.domains.clone(),
+                verdict: verdict.health,
+                because: verdict.because,
+                release: facts.and_then(|facts| Some(facts.release.as_ref()?.id.clone())),
+                instances: instances(site, state),
+            }
+        })
+        .collect()
+}
+
+fn instances(site: &pressroom_model::config::Site, state: &State) -> Vec<Instance> {
+    state
+        .processes
+        .iter()
+        .filter_map(|process| {
+            let id = instance_of(&process.spec.name).filter(|id| id.site() == site.name)?;
+            let verdict = verdict(state, process);
+            let seen_by_edge =
+                state.traffic.as_ref().and_then(|t| t.busy.get(id.as_str()).copied());
+            let busy = seen_by_edge
+                .or_else(|| state.busy.get(&machine::instance_process(&id)).copied())
+                .unwrap_or_default();
+            Some(Instance {
+                id,
+                pid: process.pid,
+                verdict: verdict.health,
+                because: verdict.because,
+                busy,
+                workers: site.php.workers.into(),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,216 @@
+//! One site on this machine: its user and folders, its code, its WordPress.
+
+mod code;
+mod remove;
+mod script;
+
+use std::io;
+
+use pressroom_model::config::{Config, Site};
+use pressroom_model::id::SiteName;
+use pressroom_plan::machine::REDIS_CACHE;
+use pressroom_render::wordpress;
+use pressroom_runtime::clock;
+
+use crate::agent::{Agent, Prepared};
+use crate::engine::mariadb::database_of;
+use crate::engine::{owner, php::Instances};
+use crate::files;
+use crate::{acl, secrets, tls};
+
+pub use code::made_from;
+pub use remove::Removed;
+pub use script::ScriptError;
+
+/// Why something could not be done for a site.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not in the configuration.
+    #[error("there is no site `{0}` in the configuration")]
+    Unknown(SiteName),
+    /// A file.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A user.
+    #[error(transparent)]
+    Users(#[from] crate::users::Error),
+    /// A secret.
+    #[error(transparent)]
+    Secrets(#[from] secrets::Error),
+    /// A certificate.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// An engine.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::Error),
+    /// Its code.
+    #[error("the code of `{site}`: {source}")]
+    Code {
+        /// Which site.
+        site: SiteName,
+        /// Why.
+        source: pressroom_release::ReleaseError,
+    },
+    /// One of our PHP scripts.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+    /// The database.
+    #[error("MariaDB: {0}")]
+    Database(#[from] mysql_async::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] pressroom_store::StoreError),
+}
+
+/// The home URL of a site, without a slash at its end: HTTPS where it is served, with the port where it is not the scheme's.
+pub fn home(config: &Config, site: &Site) -> String {
+    let host = site.domains[0].replace("*.", "www.");
+    match (config.edge.https.first(), config.edge.http.first()) {
+        (Some(address), _) if address.port() == 443 => format!("https://{host}"),
+        (Some(address), _) => format!("https://{host}:{}", address.port()),
+        (None, Some(address)) if address.port() == 80 => format!("http://{host}"),
+        (None, Some(address)) => format!("http://{host}:{}", address.port()),
+        (None, None) => format!("https://{host}"),
+    }
+}
+
+impl Agent {
+    /// Makes what a site needs before anything of it can run.
+    pub(crate) async fn prepare_site(&self, config: &Config, name: &SiteName) -> Result<(), Error> {
+        let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
+        let prepared = self.prepare_files(config, &site)?;
+        self.state.lock().sites.entry(name.clone()).or_default().prepared = Some(prepared);
+        Ok(())
+    }
+
+    fn prepare_files(&self, config: &Config, site: &Site) -> Result<Prepared, Error> {
+        let name = &site.name;
+        let user = self.users.site(name)?;
+        let edge = self.users.edge()?;
+        let ours = owner(user.as_ref());
+        let readable = user.as_ref().map(|user| (0, user.gid));
+        let folder = self.layout.site(name);
+        files::folder(&folder, 0o700, None)?;
+        if let (Some(user), Some(edge)) = (&user, &edge) {
+            acl::admit(&folder, &[user.uid, edge.uid]).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!(
+                        "{}: cannot set an access control list ({error}); use a file system with POSIX ACLs (ext4, xfs, btrfs)",
+                        folder.display()
+                    ),
+                )
+            })?;
+        }
+        files::folder(&folder.join("releases"), 0o755, None)?;
+        files::folder(&folder.join("config"), 0o750, readable)?;
+        files::folder(&self.layout.uploads(name), 0o755, ours)?;
+        files::folder(&self.layout.tmp(name), 0o700, ours)?;
+        files::folder(&folder.join("logs"), 0o750, ours)?;
+        if let Some(socket_folder) = self.layout.affirm(name).parent() {
+            files::folder(socket_folder, 0o750, readable)?;
+        }
+        let secrets = secrets::site(&self.layout, name)?;
+        let home = home(config, site);
+        let site_config = wordpress::site_config(&wordpress::Facts {
+            site,
+            home: &home,
+            database: &database_of(name),
+            secrets: &secrets,
+            writer: &self.layout.writer(),
+            reader: &self.layout.reader(),
+            redis: &self.layout.redis(REDIS_CACHE),
+        });
+        files::write(&self.layout.site_config(name), site_config.as_bytes(), 0o640, readable)?;
+        let certificate = self.certificate(config, site)?;
+        Ok(Prepared { site: site.clone(), home, certificate, site_config, user, secrets })
+    }
+
+    fn certificate(&self, config: &Config, site: &Site) -> Result<Option<tls::Paths>, Error> {
+        if let Some(own) = &site.certificate {
+            return Ok(Some(tls::Paths { chain: own.chain.clone(), key: own.key.clone() }));
+        }
+        if config.edge.https.is_empty() {
+            return Ok(None);
+        }
+        let reader = self.users.edge()?.map(|edge| (0, edge.gid));
+        files::folder(&self.layout.certificates(), 0o750, reader)?;
+        let domains: Vec<String> =
+            config.sites.iter().flat_map(|site| site.domains.clone()).collect();
+        // Sites may be prepared at the same time; the authority is made once.
+        let _one = self.authority.lock();
+        Ok(Some(tls::local(&self.layout, site, &domains, reader, clock::wall_ms())?))
+    }
+
+    /// Installs WordPress into a site's empty database; a full one is left as it is.
+    pub(crate) async fn install_wordpress(&self, name: &SiteName) -> Result<(), Error> {
+        let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
+        let (given, home) = {
+            let state = self.state.lock();
+            let prepared = state.sites.get(name).and_then(|facts| facts.prepared.as_ref());
+            let home = prepared.map(|prepared| prepared.home.clone());
+            (state.passwords.get(name).cloned(), home.ok_or_else(|| Error::Unknown(name.clone()))?)
+        };
+        // A generated password is on disk before it is in the database: dying in between loses nothing.
+        let password = match &given {
+            Some(password) => password.clone(),
+            None => {
+                let password = secrets::random(20);
+                let admin = secrets::InitialAdmin {
+                    user: site.admin.user.clone(),
+                    password: password.clone(),
+                };
+                secrets::keep_initial_admin(&self.layout, name, &admin)?;
+                password
+            }
+        };
+        let input = serde_json::json!({
+            "url": home,
+            "title": site.title,
+            "user": site.admin.user,
+            "email": site.admin.email,
+            "password": password.reveal(),
+        });
+        let answer =
+            self.run_script(name, "install.php", &[], input.to_string().into_bytes()).await?;
+        let is_new = serde_json::from_slice::<serde_json::Value>(&answer)
+            .ok()
+            .and_then(|answer| answer.get("installed")?.as_bool())
+            .unwrap_or(false);
+        if !is_new && given.is_none() {
+            // It was there already, with a password that we do not know.
+            secrets::take_initial_admin(&self.layout, name)?;
+        }
+        {
+            let mut state = self.state.lock();
+            state.passwords.remove(name);
+            state.sites.entry(name.clone()).or_default().is_installed = true;
+        }
+        self.remember(name).await?;
+        Ok(())
+    }
+
+    /// When the next cron event of a site is due, seconds since 1970.
+    pub async fn next_cron_event(&self, name: &SiteName) -> Result<Option<u64>, Error> {
+        let Some(config) = self.config() else { return Ok(None) };
+        let is_installed =
+            self.state.lock().sites.get(name).is_some_and(|facts| facts.is_installed);
+        if !is_installed {
+            return Ok(None);
+        }
+        Ok(self.engines(&config)?.mariadb.next_cron_event(name).await?)
+    }
+
+    /// Runs the due cron events of a site.
+    pub async fn run_cron(&self, name: &SiteName) -> Result<(), Error> {
+        self.run_script(name, "cron.php", &["--run"], Vec::new())
+            .await
+            .map(drop)
+            .map_err(Error::from)
+    }
+
+    /// Folders with ini files for a site's command line PHP.
+    fn cli_ini(&self, site: &Site) -> String {
+        Instances::ini_scan_dir(site, &self.layout, "cli")
+    }
+}

@@ -1,0 +1,27 @@
+//! The cron loop's way to this machine's sites.
+
+use std::sync::Arc;
+
+use pressroom_agent::agent::Agent;
+use pressroom_control::cron::{Later, Runner};
+use pressroom_model::id::SiteName;
+
+/// The sites of this machine.
+pub struct Sites(pub Arc<Agent>);
+
+impl Runner for Sites {
+    fn sites(&self) -> Vec<SiteName> {
+        let config = self.0.config();
+        config.iter().flat_map(|config| &config.sites).map(|site| site.name.clone()).collect()
+    }
+
+    fn next_event<'a>(&'a self, site: &'a SiteName) -> Later<'a, Option<u64>> {
+        Box::pin(
+            async move { self.0.next_cron_event(site).await.map_err(|error| error.to_string()) },
+        )
+    }
+
+    fn run<'a>(&'a self, site: &'a SiteName) -> Later<'a, ()> {
+        Box::pin(async move { self.0.run_cron(site).await.map_err(|error| error.to_string()) })
+    }
+}

@@ -1,0 +1,286 @@
+//! What commands need of this machine, done with the agent's hands.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use pressroom_agent::doctor::{self, Grade};
+use pressroom_agent::keeper;
+use pressroom_agent::layout::{self, Layout};
+use pressroom_agent::{files, host, packages};
+use pressroom_api::failure::Failure;
+use pressroom_api::operator::{Check, CheckState};
+use pressroom_api::progress::Progress;
+use pressroom_cli::machine::{Machine, Package, Role, Stopped};
+use pressroom_cli::place::Place;
+use pressroom_model::config::Config;
+use pressroom_model::file::Facts;
+use pressroom_model::process::{Reply, Request};
+
+use crate::roles;
+
+/// This machine.
+#[derive(Debug, Default)]
+pub struct ThisMachine;
+
+/// A condition is looked at so often.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Waits until `condition` holds; whether it did in time.
+fn wait_for(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + limit;
+    while Instant::now() < until {
+        if condition() {
+            return true;
+        }
+        std::thread::sleep(LOOK);
+    }
+    condition()
+}
+
+/// The newest PHP that is installed, else the distribution's.
+fn php_version() -> String {
+    let mut versions: Vec<String> = std::fs::read_dir("/etc/php")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|version| Path::new(&format!("/usr/sbin/php-fpm{version}")).exists())
+        .collect();
+    versions.sort();
+    versions.pop().unwrap_or_else(|| "8.2".into())
+}
+
+impl Machine for ThisMachine {
+    fn is_root(&self) -> bool {
+        rustix::process::geteuid().is_root()
+    }
+
+    fn facts(&self, place: &Place) -> Facts {
+        Facts {
+            hostname: host::name(),
+            is_root: self.is_root(),
+            cores: host::cores(),
+            php_version: php_version(),
+            data: place.data.clone(),
+            folder: place.folder().to_owned(),
+        }
+    }
+
+    fn missing(&self, config: &Config) -> Result<Vec<Package>, Failure> {
+        let missing = packages::missing(config);
+        Ok(missing.into_iter().map(|p| Package { name: p.name, because: p.because }).collect())
+    }
+
+    fn install_command(&self, packages: &[Package]) -> String {
+        packages::command(&names(packages))
+    }
+
+    fn install(&self, packages: &[Package], progress: &Progress) -> Result<(), Failure> {
+        let step = progress.begin(format!("install {} packages", packages.len()));
+        match packages::install(&names(packages)) {
+            Ok(()) => {
+                step.done(names(packages).join(" "));
+                Ok(())
+            }
+            Err(error) => {
+                step.failed(error.to_string());
+                Err(Failure::ours("the packages could not be installed")
+                    .cause(error)
+                    .state("nothing of Pressroom was started")
+                    .hint(format!("try it by hand: {}", self.install_command(packages))))
+            }
+        }
+    }
+
+    fn keeper(&self, place: &Place) -> Option<i32> {
+        match keeper::call(&place.keeper_socket(), &Request::List) {
+            Ok(Reply::Listed { keeper, .. }) => Some(keeper),
+            _ => None,
+        }
+    }
+
+    fn start_keeper(&self, place: &Place) -> Result<i32, Failure> {
+        if let Some(pid) = self.keeper(place) {
+            return Ok(pid);
+        }
+        furnish(&place.data)?;
+        let program = host::own_program()
+            .map_err(|e| Failure::ours("cannot find my own program").cause(e))?;
+        let arguments: Vec<String> = ["keep", "--data"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([
+                place.data.display().to_string(),
+                "--config".into(),
+                place.config.display().to_string(),
+            ])
+            .collect();
+        let layout = Layout::new(&place.data);
+        let log = layout.output("keeper");
+        keeper::spawn_detached(&program, &arguments, &log)
+            .map_err(|error| Failure::ours("cannot start the keeper").cause(error))?;
+        let mut pid = None;
+        wait_for(Duration::from_secs(10), || {
+            pid = self.keeper(place);
+            pid.is_some()
+        });
+        pid.ok_or_else(|| {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let last = text
+                .lines()
+                .rev()
+                .take(5)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .collect::<Vec<_>>();
+            Failure::ours("the keeper did not answer within 10 s")
+                .cause(last.join("\n"))
+                .hint(format!("read {}", log.display()))
+        })
+    }
+
+    fn stop_keeper(&self, place: &Place, progress: &Progress) -> Result<Stopped, Failure> {
+        if self.keeper(place).is_none() {
+            let Some(pid) = keeper::running(&place.data) else {
+                return stop_orphans(self, place, progress);
+            };
+            return Err(Failure::ours(format!("the keeper (process {pid}) does not answer")).hint(
+                format!("kill -9 {pid}, then `pressroom down` again: a new one adopts what runs"),
+            ));
+        }
+        let step = progress.begin("stop the keeper");
+        match keeper::call(&place.keeper_socket(), &Request::Shutdown) {
+            Ok(_) | Err(_)
+                if wait_for(Duration::from_secs(90), || keeper::running(&place.data).is_none()) =>
+            {
+                step.done("");
+                Ok(Stopped::Now)
+            }
+            _ => {
+                step.failed("it still runs");
+                Err(Failure::ours("the keeper did not end within 90 s").hint(format!(
+                    "look at {}",
+                    Layout::new(&place.data).output("keeper").display()
+                )))
+            }
+        }
+    }
+
+    fn examine(&self, place: &Place, config: Option<&Config>) -> Vec<Check> {
+        doctor::examine(&Layout::new(&place.data), config).into_iter().map(check).collect()
+    }
+
+    fn local_authority(&self, place: &Place) -> Option<PathBuf> {
+        Some(Layout::new(&place.data).authority()).filter(|path| path.is_file())
+    }
+
+    fn install_unit(&self, path: &Path, text: &str) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::yours(format!("cannot install {}", path.display())).cause(error)
+        };
+        files::write(path, text.as_bytes(), 0o644, None).map_err(failed)?;
+        let unit =
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        for arguments in [vec!["daemon-reload"], vec!["enable", unit.as_str()]] {
+            let output = Command::new("systemctl").args(&arguments).output().map_err(|error| {
+                failed(error)
+                    .state("the unit file is written")
+                    .hint("is this machine run by systemd?")
+            })?;
+            if !output.status.success() {
+                return Err(Failure::ours(format!("systemctl {} failed", arguments.join(" ")))
+                    .cause(String::from_utf8_lossy(&output.stderr).trim())
+                    .state("the unit file is written"));
+            }
+        }
+        Ok(())
+    }
+
+    fn program(&self) -> PathBuf {
+        host::own_program().unwrap_or_else(|_| "pressroom".into())
+    }
+
+    fn run(&self, role: Role, place: &Place) -> Result<(), Failure> {
+        match role {
+            Role::Keeper => {
+                furnish(&place.data)?;
+                roles::keeper(place)
+            }
+            Role::Agent => roles::agent(place, self.facts(place)),
+            Role::Edge => roles::edge(place),
+        }
+    }
+}
+
+fn names(packages: &[Package]) -> Vec<&str> {
+    packages.iter().map(|package| package.name.as_str()).collect()
+}
+
+/// A finding as the API has it.
+pub fn check(finding: doctor::Finding) -> Check {
+    let state = match finding.grade {
+        Grade::Good => CheckState::Good,
+        Grade::Warning => CheckState::Warning,
+        Grade::Bad => CheckState::Bad,
+    };
+    Check { check: finding.check.into(), state, detail: finding.detail, hint: finding.hint }
+}
+
+/// The keeper died and left children: a new one adopts them and stops them.
+fn stop_orphans(
+    machine: &ThisMachine,
+    place: &Place,
+    progress: &Progress,
+) -> Result<Stopped, Failure> {
+    let state = place.data.join("run/keeper.json");
+    if !state.exists() {
+        return Ok(Stopped::Already);
+    }
+    progress.note("the keeper is gone; a new one takes over what it left");
+    machine.start_keeper(place)?;
+    machine.stop_keeper(place, progress)
+}
+
+/// Makes the folders of a data directory, and refuses one of a newer layout.
+fn furnish(data: &Path) -> Result<(), Failure> {
+    let layout = Layout::new(data);
+    let failed = |error: std::io::Error| {
+        Failure::yours(format!("cannot use the data directory {}", data.display()))
+            .cause(error)
+            .hint("choose another with --data, or mend its permissions")
+    };
+    files::folder(data, 0o755, None).map_err(failed)?;
+    if let Ok(text) = std::fs::read(layout.version()) {
+        let found = serde_json::from_slice::<serde_json::Value>(&text)
+            .ok()
+            .and_then(|value| value.get("version")?.as_u64());
+        if found != Some(layout::VERSION.into()) {
+            let found =
+                found.map_or("an unknown layout".into(), |version| format!("layout {version}"));
+            return Err(Failure::yours(format!("{} has {found}", data.display()))
+                .cause(format!("this Pressroom knows layout {}", layout::VERSION))
+                .state("nothing was changed")
+                .hint("use the newer Pressroom that made it"));
+        }
+    }
+    for (folder, mode) in [
+        (layout.run(), 0o755),
+        (layout.secrets(), 0o700),
+        (layout.releases(), 0o755),
+        (layout.sites(), 0o755),
+        (data.join("engines"), 0o755),
+        (data.join("store"), 0o700),
+        (data.join("tls"), 0o755),
+        (data.join("snapshot"), 0o755),
+        (layout.logs(), 0o755),
+        (layout.run().join("php"), 0o755),
+        (layout.run().join("affirm"), 0o755),
+    ] {
+        files::folder(&folder, mode, None).map_err(failed)?;
+    }
+    let version = format!("{{\"version\":{}}}\n", layout::VERSION);
+    files::write(&layout.version(), version.as_bytes(), 0o644, None).map_err(failed)?;
+    Ok(())
+}

@@ -1,0 +1,373 @@
+//! What operators may ask of the running agent: the API's trait over the agent's methods.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pressroom_agent::agent::{Agent, Event, Stage};
+use pressroom_agent::engine::edge;
+use pressroom_agent::secrets;
+use pressroom_api::failure::Failure;
+use pressroom_api::operator::{Answer, Check, InitialAdmin, Operator, Planned, Visit, Why, Wish};
+use pressroom_api::progress::{Progress, Step, StepState};
+use pressroom_model::affirmation::{Purge, Receipt};
+use pressroom_model::config::Config;
+use pressroom_model::id::SiteName;
+use pressroom_model::status::Status;
+use pressroom_plan::change;
+use pressroom_runtime::clock;
+use pressroom_runtime::shutdown::Shutdown;
+
+use crate::visit;
+
+/// The running agent as operators see it.
+pub struct ThisOperator {
+    agent: Arc<Agent>,
+}
+
+impl ThisOperator {
+    /// The operator of this agent.
+    pub fn new(agent: Arc<Agent>) -> Self {
+        Self { agent }
+    }
+
+    fn config(&self) -> Result<Config, Failure> {
+        self.agent.config().ok_or_else(|| {
+            Failure::yours("nothing was applied yet").hint("start with `pressroom up`")
+        })
+    }
+
+    fn known(&self, name: &SiteName) -> Result<(), Failure> {
+        let config = self.config()?;
+        if config.sites.iter().any(|site| site.name == *name) {
+            return Ok(());
+        }
+        let names: Vec<&str> = config.sites.iter().map(|site| site.name.as_str()).collect();
+        Err(Failure::yours(format!("there is no site `{name}`"))
+            .state(format!("sites: {}", names.join(", "))))
+    }
+
+    async fn settle(
+        &self,
+        progress: &Progress,
+        mut events: tokio::sync::broadcast::Receiver<Event>,
+    ) -> Result<(), Failure> {
+        let first = self.agent.decisions();
+        let until = clock::now() + Duration::from_secs(600);
+        loop {
+            tokio::select! {
+                event = events.recv() => if let Ok(event) = event { progress.tell(step(event)) },
+                () = tokio::time::sleep(Duration::from_millis(25)) => {}
+            }
+            if self.agent.decisions() >= first + 2 && self.agent.is_settled() {
+                while let Ok(event) = events.try_recv() {
+                    progress.tell(step(event));
+                }
+                return Ok(());
+            }
+            if let Some(failure) = self.hopeless() {
+                return Err(failure);
+            }
+            if clock::now() > until {
+                return Err(self.not_settled("not everything was as wanted within 10 minutes"));
+            }
+        }
+    }
+
+    /// A failure that waiting does not mend: an action that failed again and again, or an engine in a crash loop.
+    fn hopeless(&self) -> Option<Failure> {
+        if let Some((action, because)) = self.agent.failing(4).into_iter().next() {
+            let is_port = action.starts_with("listen");
+            let failure =
+                if is_port { Failure::yours } else { Failure::ours }(format!("cannot {action}"));
+            let failure = failure.cause(because).state(self.what_runs());
+            return Some(match is_port {
+                true => failure
+                    .hint("stop what listens there, or choose another address in pressroom.toml"),
+                false => failure
+                    .hint("`pressroom doctor` looks for reasons; it is tried again meanwhile"),
+            });
+        }
+        let status = self.agent.status();
+        let looping = status.engines.iter().chain([&status.edge]);
+        let process = looping
+            .into_iter()
+            .find(|p| p.verdict == pressroom_model::verdict::Health::CrashLoop)?;
+        Some(
+            Failure::ours(format!("`{}` ends again and again", process.name))
+                .cause(self.agent.last_words(&process.name))
+                .state(self.what_runs())
+                .hint(format!("read it all: `pressroom logs {}`", process.name)),
+        )
+    }
+
+    fn not_settled(&self, what: &str) -> Failure {
+        let status = self.agent.status();
+        let mut open: Vec<String> = Vec::new();
+        for process in status.engines.iter().chain([&status.edge]) {
+            if !process.verdict.is_serving() {
+                open.push(format!("{}: {} ({})", process.name, process.verdict, process.because));
+            }
+        }
+        for site in &status.sites {
+            if !site.verdict.is_serving() {
+                open.push(format!("site {}: {} ({})", site.name, site.verdict, site.because));
+            }
+        }
+        let failing = self.agent.failing(1);
+        open.extend(failing.into_iter().map(|(action, because)| format!("{action}: {because}")));
+        Failure::ours(what).cause(open.join("\n")).hint("`pressroom status` shows how it goes on")
+    }
+
+    fn what_runs(&self) -> String {
+        let status = self.agent.status();
+        let names: Vec<String> = status
+            .engines
+            .iter()
+            .chain([&status.edge])
+            .filter(|process| process.verdict.is_serving())
+            .map(|process| process.name.clone())
+            .collect();
+        format!(
+            "running: {}",
+            if names.is_empty() { "nothing yet".into() } else { names.join(", ") }
+        )
+    }
+
+    async fn apply_now(&self, wish: Wish, progress: &Progress) -> Result<(), Failure> {
+        let events = self.agent.follow();
+        let is_same = self.agent.config().as_ref() == Some(&wish.config);
+        if !is_same {
+            self.agent.intend(wish.config, wish.admin_passwords).await.map_err(|error| {
+                Failure::ours("the intent could not be stored")
+                    .cause(error)
+                    .state("nothing was changed")
+            })?;
+        }
+        self.settle(progress, events).await
+    }
+}
+
+fn step(event: Event) -> Step {
+    let state = match event.stage {
+        Stage::Begun => StepState::Running,
+        Stage::Done => StepState::Done,
+        Stage::Failed => StepState::Failed,
+    };
+    Step { step: event.step, state, detail: event.detail, ms: event.ms }
+}
+
+impl Operator for ThisOperator {
+    fn status(&self) -> Answer<'_, Status> {
+        Box::pin(async move { Ok(self.agent.status()) })
+    }
+
+    fn plan(&self, wish: Wish) -> Answer<'_, Vec<Planned>> {
+        Box::pin(async move {
+            let before = self.config()?;
+            let changes = change::changes(&before, &wish.config);
+            Ok(changes
+                .into_iter()
+                .map(|c| Planned { action: c.action, because: c.because })
+                .collect())
+        })
+    }
+
+    fn apply(&self, wish: Wish, progress: Progress) -> Answer<'_, ()> {
+        Box::pin(async move { self.apply_now(wish, &progress).await })
+    }
+
+    fn remove_site(
+        &self,
+        name: SiteName,
+        wish: Wish,
+        progress: Progress,
+    ) -> Answer<'_, std::path::PathBuf> {
+        Box::pin(async move {
+            self.apply_now(wish, &progress).await?;
+            let step = progress.begin(format!("dump and delete what `{name}` had"));
+            match self.agent.delete_site(&name).await {
+                Ok(removed) => {
+                    step.done(removed.kept.display().to_string());
+                    Ok(removed.kept)
+                }
+                Err(error) => {
+                    step.failed(error.to_string());
+                    Err(Failure::ours(format!("`{name}` could not be deleted"))
+                        .cause(error)
+                        .state("it is not served any more; what was not deleted is still there"))
+                }
+            }
+        })
+    }
+
+    fn down(&self, progress: Progress) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let told = progress.clone();
+            self.agent
+                .stop_all(move |event| told.tell(step(event)))
+                .await
+                .map_err(|error| Failure::ours("not everything could be stopped").cause(error))
+        })
+    }
+
+    fn visit(&self, name: SiteName) -> Answer<'_, Visit> {
+        Box::pin(async move {
+            self.known(&name)?;
+            let config = self.config()?;
+            let Some(site) = config.sites.iter().find(|site| site.name == name) else {
+                return Err(Failure::ours("the configuration changed meanwhile"));
+            };
+            let url = format!("{}/", pressroom_agent::site::home(&config, site));
+            let authorities = site
+                .certificate
+                .as_ref()
+                .map_or_else(|| self.agent.layout.authority(), |own| own.chain.clone());
+            let host = site.domains[0].replace("*.", "www.");
+            match (config.edge.https.first(), config.edge.http.first()) {
+                (Some(address), _) => Ok(visit::visit(&url, &host, *address, &authorities).await),
+                (None, Some(address)) => {
+                    let since = clock::now();
+                    let got = pressroom_agent::probe::http_get(*address, &host, "/").await;
+                    let (status, because) = match got {
+                        Ok((status, _)) => (status, String::new()),
+                        Err(error) => (0, error.to_string()),
+                    };
+                    let ms = since.elapsed().as_millis() as u64;
+                    Ok(Visit { url, status, is_good: status == 200, because, ms })
+                }
+                (None, None) => {
+                    Err(Failure::yours("the edge listens nowhere").hint("set [edge] https"))
+                }
+            }
+        })
+    }
+
+    fn take_initial_admin(&self, name: SiteName) -> Answer<'_, Option<InitialAdmin>> {
+        Box::pin(async move {
+            let admin =
+                secrets::take_initial_admin(&self.agent.layout, &name).map_err(|error| {
+                    Failure::ours("cannot read the generated password").cause(error)
+                })?;
+            Ok(admin.map(|admin| InitialAdmin { user: admin.user, password: admin.password }))
+        })
+    }
+
+    fn doctor(&self) -> Answer<'_, Vec<Check>> {
+        Box::pin(async move {
+            use pressroom_api::operator::CheckState;
+            let config = self.agent.config();
+            let findings = pressroom_agent::doctor::examine(&self.agent.layout, config.as_ref());
+            let mut checks: Vec<Check> = findings.into_iter().map(crate::machine::check).collect();
+            let status = self.agent.status();
+            let processes = status.engines.iter().chain([&status.edge]);
+            let processes = processes.map(|p| (p.name.clone(), p.verdict, p.because.clone()));
+            let sites = status
+                .sites
+                .iter()
+                .map(|s| (format!("site {}", s.name), s.verdict, s.because.clone()));
+            for (name, verdict, because) in processes.chain(sites) {
+                let is_good = verdict.is_serving();
+                let hint = if is_good {
+                    String::new()
+                } else {
+                    format!("pressroom logs {}", name.trim_start_matches("site "))
+                };
+                let state = if is_good { CheckState::Good } else { CheckState::Bad };
+                checks.push(Check {
+                    check: name,
+                    state,
+                    detail: format!("{verdict}: {because}"),
+                    hint,
+                });
+            }
+            for (action, because) in self.agent.failing(1) {
+                checks.push(Check {
+                    check: action,
+                    state: CheckState::Bad,
+                    detail: because,
+                    hint: "it is tried again".into(),
+                });
+            }
+            Ok(checks)
+        })
+    }
+
+    fn purge(&self, name: SiteName, purge: Purge) -> Answer<'_, Receipt> {
+        Box::pin(async move {
+            self.known(&name)?;
+            let body = serde_json::json!({ "site": name, "purge": purge }).to_string();
+            let answer =
+                edge::ask(&self.agent.layout, "POST", "/purge", Some(body.into_bytes())).await;
+            decode(answer, "the purge")
+        })
+    }
+
+    fn why(&self, url: String) -> Answer<'_, Why> {
+        Box::pin(async move {
+            let url = if url.starts_with('/') {
+                let config = self.config()?;
+                let site =
+                    config.sites.first().ok_or_else(|| Failure::yours("there is no site yet"))?;
+                format!("{}{url}", pressroom_agent::site::home(&config, site))
+            } else {
+                url
+            };
+            let body = serde_json::json!({ "url": url }).to_string();
+            let answer =
+                edge::ask(&self.agent.layout, "POST", "/why", Some(body.into_bytes())).await;
+            decode(answer, "the question")
+        })
+    }
+}
+
+fn decode<T: serde::de::DeserializeOwned>(
+    answer: Result<hyper::body::Bytes, edge::AskError>,
+    what: &str,
+) -> Result<T, Failure> {
+    let bytes = answer.map_err(|error| {
+        let failure = match &error {
+            edge::AskError::Status { status: 400..500, .. } => {
+                Failure::yours(format!("the edge refused {what}"))
+            }
+            _ => Failure::ours(format!("{what} did not reach the edge")),
+        };
+        failure.cause(error)
+    })?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::ours("the edge's answer makes no sense").cause(error))
+}
+
+/// Serves the console where the configuration says, and moves it when that changes.
+pub async fn keep_console(agent: Arc<Agent>, stop: Shutdown) {
+    let operator: Arc<dyn Operator> = Arc::new(ThisOperator::new(Arc::clone(&agent)));
+    let mut current: Option<(
+        std::net::SocketAddr,
+        pressroom_runtime::shutdown::Trigger,
+        pressroom_runtime::tasks::Group,
+    )> = None;
+    while !stop.is_requested() {
+        let wanted = agent.config().map(|config| config.console.listen);
+        if wanted != current.as_ref().map(|(address, ..)| *address) {
+            if let Some((_, trigger, group)) = current.take() {
+                trigger.fire("the console moves");
+                group.finish(Duration::from_secs(2)).await;
+            }
+            if let Some(address) = wanted {
+                let (trigger, stopped) = pressroom_runtime::shutdown::pair();
+                let group = pressroom_runtime::tasks::Group::new("console", stopped);
+                match pressroom_api::console::start(Arc::clone(&operator), address, &group) {
+                    Ok(()) => current = Some((address, trigger, group)),
+                    Err(error) => {
+                        agent.note(format!("the console cannot listen on {address}: {error}"));
+                        tokio::select! { () = stop.requested() => {}, () = tokio::time::sleep(Duration::from_secs(5)) => {} }
+                    }
+                }
+            }
+        }
+        tokio::select! { () = stop.requested() => {}, () = tokio::time::sleep(Duration::from_millis(500)) => {} }
+    }
+    if let Some((_, trigger, group)) = current {
+        trigger.fire("the agent ends");
+        group.finish(Duration::from_secs(2)).await;
+    }
+}

@@ -1,0 +1,150 @@
+//! Our own long-running processes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pressroom_agent::agent::Agent;
+use pressroom_agent::host;
+use pressroom_agent::keeper;
+use pressroom_agent::layout::Layout;
+use pressroom_api::failure::Failure;
+use pressroom_cli::place::Place;
+use pressroom_model::config::Config;
+use pressroom_model::file::{self, Facts};
+use pressroom_model::process::{ProcessSpec, Request, Restart, Stop};
+use pressroom_runtime::tasks::Group;
+use pressroom_runtime::{logs, shutdown};
+use pressroom_store::Store;
+use pressroom_store::embedded::EmbeddedStore;
+
+use crate::cron::Sites;
+use crate::operator::ThisOperator;
+
+/// The keeper, which starts the agent.
+pub fn keeper(place: &Place) -> Result<(), Failure> {
+    let layout = Layout::new(&place.data);
+    let program = host::own_program()
+        .map_err(|error| Failure::ours("cannot find my own program").cause(error))?;
+    let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    let mut env =
+        BTreeMap::from([("PATH".to_owned(), path), ("LANG".to_owned(), "C.UTF-8".to_owned())]);
+    if let Ok(level) = std::env::var(logs::VARIABLE) {
+        env.insert(logs::VARIABLE.to_owned(), level);
+    }
+    let agent = ProcessSpec {
+        name: "agent".into(),
+        program,
+        args: vec![
+            "agent".into(),
+            "--data".into(),
+            place.data.display().to_string(),
+            "--config".into(),
+            place.config.display().to_string(),
+        ],
+        env,
+        cwd: Some("/".into()),
+        user: None,
+        listeners: vec![],
+        umask: 0o022,
+        open_files: Some(16_384),
+        output: layout.output("agent"),
+        output_limit: 16 << 20,
+        stop: Stop { signal: 15, grace_ms: 15_000 },
+        restart: Restart::Always,
+    };
+    keeper::run(keeper::Options::new(&place.data, agent))
+        .map_err(|error| Failure::ours("the keeper cannot run").cause(error))
+}
+
+/// The agent: observes, decides, applies; the operator's door; the cron loop.
+pub fn agent(place: &Place, facts: Facts) -> Result<(), Failure> {
+    logs::init("agent");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::ours("cannot start the agent").cause(error))?;
+    runtime.block_on(run_agent(place, facts))
+}
+
+async fn run_agent(place: &Place, facts: Facts) -> Result<(), Failure> {
+    let (trigger, stop) = shutdown::pair();
+    let layout = Layout::new(&place.data);
+    let store_tasks = Group::new("store", stop.clone());
+    let (store, replaced) = EmbeddedStore::open_or_replace(&layout.store(), &store_tasks)
+        .await
+        .map_err(|error| Failure::ours("cannot open the store").cause(error))?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let agent = Agent::open(layout.clone(), &place.config, store, configuration(place, &facts))
+        .await
+        .map_err(|error| Failure::ours("cannot read the store").cause(error))?;
+    if let Some(replaced) = replaced {
+        let text = format!(
+            "the store was damaged ({}); it is kept as {}, and the configuration file counts",
+            replaced.found,
+            replaced.kept.display()
+        );
+        tracing::error!("{text}");
+        agent.note(text);
+    }
+    let group = Group::new("doors", stop.clone());
+    group.spawn("alive", {
+        let socket = layout.keeper_socket();
+        move |stop| async move {
+            let client = keeper::Client::new(&socket);
+            while !stop.is_requested() {
+                // The watcher of processes deals with a keeper that is gone.
+                let _ = client.call(&Request::Alive).await;
+                tokio::select! { () = stop.requested() => {}, () = tokio::time::sleep(Duration::from_secs(2)) => {} }
+            }
+        }
+    });
+    let operator = Arc::new(ThisOperator::new(Arc::clone(&agent)));
+    pressroom_api::server::start(operator, &layout.agent_socket(), &group)
+        .map_err(|error| Failure::ours("cannot open the operator's door").cause(error))?;
+    group.spawn("console", {
+        let agent = Arc::clone(&agent);
+        move |stop| crate::operator::keep_console(agent, stop)
+    });
+    group.spawn("cron", {
+        let sites = Arc::new(Sites(Arc::clone(&agent)));
+        move |stop| pressroom_control::cron::run(sites, stop)
+    });
+    let signals = async {
+        if let Err(error) = shutdown::on_signals(&trigger).await {
+            tracing::error!(%error, "cannot listen for signals");
+        }
+    };
+    tokio::join!(signals, agent.run(stop.clone()));
+    group.finish(Duration::from_secs(5)).await;
+    store_tasks.finish(Duration::from_secs(5)).await;
+    Ok(())
+}
+
+/// The configuration as the file has it, where it is good.
+fn configuration(place: &Place, facts: &Facts) -> Option<Config> {
+    let text = std::fs::read_to_string(&place.config).ok()?;
+    match file::parse(&text, facts) {
+        Ok(config) => Some(config),
+        Err(faults) => {
+            tracing::warn!(
+                faults = faults.len(),
+                "the configuration file has faults; the stored intent counts"
+            );
+            None
+        }
+    }
+}
+
+/// The edge.
+pub fn edge(place: &Place) -> Result<(), Failure> {
+    logs::init("edge");
+    let layout = Layout::new(&place.data);
+    let options = pressroom_edge::Options {
+        snapshot: layout.snapshot(),
+        control: layout.edge_socket(),
+        state: layout.edge(),
+    };
+    pressroom_edge::run(options).map_err(|error| Failure::ours("the edge cannot run").cause(error))
+}
