@@ -1,0 +1,291 @@
+//! Asks the agent, over its unix socket. Every question has a deadline; an operation may take as long as it likes while
+//! the agent gives signs of life.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use pressroom_model::affirmation::{Purge, Receipt};
+use pressroom_model::id::SiteName;
+use pressroom_model::status::Status;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+
+use crate::failure::Failure;
+use crate::operation::{Event, SIGN_OF_LIFE};
+use crate::operator::{Check, InitialAdmin, Planned, Visit, Why, Wish};
+use crate::progress::Progress;
+use crate::server::Question;
+
+/// Longest wait for an answer that the agent has at hand.
+const QUICK: Duration = Duration::from_secs(10);
+/// Longest wait for an answer that takes work.
+const WORK: Duration = Duration::from_secs(60);
+
+/// Why a question was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody listens on the socket.
+    #[error("no agent answers on {}: {error}", socket.display())]
+    Away {
+        /// The socket.
+        socket: PathBuf,
+        /// What connecting said.
+        error: io::Error,
+    },
+    /// The agent answered that it cannot be done, or stopped answering.
+    #[error("{0}")]
+    Failed(Failure),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Failed(failure) => failure,
+            Error::Away { ref error, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
+                Failure::yours("this user may not speak to the agent")
+                    .cause(error)
+                    .hint("run the command as the user that ran `pressroom up`, or as root")
+            }
+            Error::Away { socket, .. } => Failure::yours("Pressroom is not running here")
+                .cause(format!("no agent answers on `{}`", socket.display()))
+                .hint("start it with `pressroom up`, or name its data directory with `--data DIR`"),
+        }
+    }
+}
+
+/// Asks the agent that listens on one socket.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the agent at `socket`; nothing is asked yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// Whether an agent answers.
+    pub async fn answers(&self) -> bool {
+        self.status().await.is_ok()
+    }
+
+    /// See [`crate::operator::Operator::status`].
+    pub async fn status(&self) -> Result<Status, Error> {
+        self.get("/v1/status", QUICK).await
+    }
+
+    /// See [`crate::operator::Operator::doctor`].
+    pub async fn doctor(&self) -> Result<Vec<Check>, Error> {
+        self.get("/v1/doctor", WORK).await
+    }
+
+    /// See [`crate::operator::Operator::plan`].
+    pub async fn plan(&self, wish: &Wish) -> Result<Vec<Planned>, Error> {
+        self.post("/v1/plan", wish, WORK).await
+    }
+
+    /// See [`crate::operator::Operator::apply`].
+    pub async fn apply(&self, wish: &Wish, progress: &Progress) -> Result<(), Error> {
+        self.operate(Method::POST, "/v1/apply", wish, progress).await.map(drop)
+    }
+
+    /// See [`crate::operator::Operator::down`].
+    pub async fn down(&self, progress: &Progress) -> Result<(), Error> {
+        self.operate(Method::POST, "/v1/down", &(), progress).await.map(drop)
+    }
+
+    /// See [`crate::operator::Operator::remove_site`].
+    pub async fn remove_site(
+        &self,
+        name: &SiteName,
+        wish: &Wish,
+        progress: &Progress,
+    ) -> Result<PathBuf, Error> {
+        let path = format!("/v1/sites/{name}/remove");
+        Ok(self.operate(Method::POST, &path, wish, progress).await?.unwrap_or_default())
+    }
+
+    /// Follows an operation from its first step to its end.
+    pub async fn follow(&self, id: &str, progress: &Progress) -> Result<Option<PathBuf>, Error> {
+        self.operate(Method::GET, &format!("/v1/operations/{id}"), &(), progress).await
+    }
+
+    /// See [`crate::operator::Operator::visit`].
+    pub async fn visit(&self, name: &SiteName) -> Result<Visit, Error> {
+        self.get(&format!("/v1/sites/{name}/visit"), WORK).await
+    }
+
+    /// See [`crate::operator::Operator::take_initial_admin`].
+    pub async fn take_initial_admin(&self, name: &SiteName) -> Result<Option<InitialAdmin>, Error> {
+        self.post(&format!("/v1/sites/{name}/initial-admin"), &(), QUICK).await
+    }
+
+    /// See [`crate::operator::Operator::purge`].
+    pub async fn purge(&self, name: &SiteName, purge: &Purge) -> Result<Receipt, Error> {
+        self.post(&format!("/v1/sites/{name}/purge"), purge, WORK).await
+    }
+
+    /// See [`crate::operator::Operator::why`].
+    pub async fn why(&self, url: &str) -> Result<Why, Error> {
+        self.post("/v1/why", &Question { url: url.to_owned() }, WORK).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, most: Duration) -> Result<T, Error> {
+        self.ask(Method::GET, path, Vec::new(), most).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        most: Duration,
+    ) -> Result<T, Error> {
+        self.ask(Method::POST, path, to_json(body), most).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        most: Duration,
+    ) -> Result<T, Error> {
+        let whole = async {
+            let mut connection = Connection::open(&self.socket).await?;
+            let answer = connection.send(method, path, body).await?;
+            let bytes = answer.into_body().collect().await.map_err(broken)?.to_bytes();
+            serde_json::from_slice(&bytes).map_err(broken)
+        };
+        tokio::time::timeout(most, whole).await.unwrap_or_else(|_| Err(Error::Failed(silent(most))))
+    }
+
+    /// Starts or follows an operation; what was kept, if it succeeded.
+    async fn operate(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        progress: &Progress,
+    ) -> Result<Option<PathBuf>, Error> {
+        let open = async {
+            let mut connection = Connection::open(&self.socket).await?;
+            let answer = connection.send(method, path, to_json(body)).await?;
+            Ok((connection, answer))
+        };
+        let (_connection, answer) = tokio::time::timeout(QUICK, open)
+            .await
+            .unwrap_or_else(|_| Err(Error::Failed(silent(QUICK))))?;
+        let mut lines = Lines { body: answer.into_body(), rest: Vec::new() };
+        while let Some(line) = lines.next().await? {
+            match serde_json::from_slice(&line).map_err(broken)? {
+                Event::Operation { .. } => {}
+                Event::Step(step) => progress.tell(step),
+                Event::End { failure: None, kept } => return Ok(kept),
+                Event::End { failure: Some(failure), .. } => return Err(Error::Failed(failure)),
+            }
+        }
+        Err(Error::Failed(
+            Failure::ours("the agent went away in the middle of the operation")
+                .state("what was done so far stays; the agent is started again by the keeper")
+                .hint("try again; `pressroom logs agent` shows what happened"),
+        ))
+    }
+}
+
+/// One connection, and the task that drives it.
+struct Connection {
+    sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+    _driver: JoinSet<()>,
+}
+
+impl Connection {
+    async fn open(socket: &Path) -> Result<Self, Error> {
+        let away = |error| Error::Away { socket: socket.to_owned(), error };
+        let stream = UnixStream::connect(socket).await.map_err(away)?;
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "the connection to the agent broke");
+            }
+        });
+        Ok(Self { sender, _driver: driver })
+    }
+
+    /// The answer, if it is a good one.
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Response<Incoming>, Error> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "agent")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(broken)?;
+        let answer = self.sender.send_request(request).await.map_err(broken)?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await.map_err(broken)?.to_bytes();
+        let failure = serde_json::from_slice(&bytes);
+        Err(Error::Failed(
+            failure.unwrap_or_else(|_| Failure::ours(format!("the agent answered {status}"))),
+        ))
+    }
+}
+
+/// The lines of a body.
+struct Lines {
+    body: Incoming,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line that is not empty; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                if line.len() > 1 {
+                    return Ok(Some(line));
+                }
+                continue;
+            }
+            let most = SIGN_OF_LIFE * 10;
+            let frame = tokio::time::timeout(most, self.body.frame());
+            match frame.await.map_err(|_| Error::Failed(silent(most)))? {
+                None => return Ok(None),
+                Some(Err(_)) => return Ok(None),
+                Some(Ok(frame)) => self.rest.extend(frame.into_data().unwrap_or_default()),
+            }
+        }
+    }
+}
+
+fn to_json(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).expect("our values have string keys")
+}
+
+fn broken(error: impl std::fmt::Display) -> Error {
+    Error::Failed(Failure::ours("the agent's answer was cut off or not understood").cause(error))
+}
+
+fn silent(most: Duration) -> Failure {
+    Failure::ours(format!("the agent did not answer in {} s", most.as_secs()))
+        .state("sites are served without it")
+        .hint("read `pressroom logs agent`; the keeper starts a stuck agent again by itself")
+}

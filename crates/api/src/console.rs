@@ -1,0 +1,172 @@
+//! The console: one page, and the status as JSON, for a browser on this machine.
+//!
+//! Always: it only shows, and shows no secret. A web page from elsewhere cannot read it: answers are for requests whose
+//! `Host` is this machine's loopback (so a name that was made to point here gets nothing), no other origin is let in,
+//! and it cannot be framed. It has no login, so it is bound to loopback only; `model::file` sees to that.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pressroom_runtime::shutdown::Shutdown;
+use pressroom_runtime::tasks::Group;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::operator::Operator;
+
+const PAGE: &str = include_str!("console.html");
+/// Open connections; more wait to be accepted.
+const CONNECTIONS: usize = 64;
+/// Longest time to send a request, and longest rest between two.
+const REQUEST_TIME: Duration = Duration::from_secs(15);
+
+/// Answers browsers on `listener` until shutdown; connections are tasks of `group`.
+pub async fn serve(
+    listener: TcpListener,
+    operator: Arc<dyn Operator>,
+    group: Group,
+    shutdown: Shutdown,
+) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.requested() => return Ok(()),
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let operator = Arc::clone(&operator);
+                group.spawn("console connection", move |stop| async move {
+                    connection(stream, operator, stop).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept on the console's port");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, operator: Arc<dyn Operator>, stop: Shutdown) {
+    let service = service_fn(move |request| {
+        let operator = Arc::clone(&operator);
+        async move { Ok::<_, Infallible>(answer(&request, &*operator).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIME)
+        .max_headers(64)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.requested() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to the console broke");
+    }
+}
+
+async fn answer(request: &Request<Incoming>, operator: &dyn Operator) -> Response<Full<Bytes>> {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    if !host.is_some_and(is_this_machine) {
+        return text(StatusCode::FORBIDDEN, "The console answers for localhost only.\n");
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "The console only shows; use the commands to change things.\n",
+        );
+    }
+    match request.uri().path() {
+        "/" => page("text/html; charset=utf-8", PAGE.to_owned()),
+        "/status.json" => {
+            match operator.status().await.map(|status| serde_json::to_string(&status)) {
+                Ok(Ok(status)) => page("application/json", status),
+                _ => text(StatusCode::SERVICE_UNAVAILABLE, "The status cannot be told now.\n"),
+            }
+        }
+        _ => text(StatusCode::NOT_FOUND, "There is only one page here: /\n"),
+    }
+}
+
+/// Whether a `Host` header names this machine's loopback, with any port (a tunnel may have another).
+fn is_this_machine(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((name, port)) => (name, port.strip_prefix(':')),
+        None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
+    };
+    let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok());
+    let is_loopback = name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    is_port && (name.eq_ignore_ascii_case("localhost") || is_loopback)
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = page("text/plain; charset=utf-8", text.to_owned());
+    *response.status_mut() = status;
+    response
+}
+
+fn page(kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; \
+                  connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+    for (name, value) in [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (header::HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_names_are_this_machine() {
+        for good in
+            ["localhost", "LOCALHOST:7070", "127.0.0.1:7070", "127.0.0.2", "[::1]:7070", "[::1]"]
+        {
+            assert!(is_this_machine(good), "{good}");
+        }
+        for bad in [
+            "",
+            "example.com",
+            "localhost.example.com",
+            "127.0.0.1.example.com:7070",
+            "10.0.0.1",
+            "[::2]:1",
+            "::1",
+            "localhost:",
+            "localhost:x",
+            "a@localhost",
+            "[::1",
+        ] {
+            assert!(!is_this_machine(bad), "{bad}");
+        }
+    }
+}

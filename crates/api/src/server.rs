@@ -1,0 +1,310 @@
+//! The operator API on the agent's unix socket: HTTP/1.1 and JSON over an [`Operator`].
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /v1/status` | | `model::status::Status` |
+//! | `GET /v1/doctor` | | list of [`crate::operator::Check`] |
+//! | `POST /v1/plan` | [`Wish`] | list of [`crate::operator::Planned`] |
+//! | `POST /v1/apply` | [`Wish`] | [`crate::operation::Event`] lines |
+//! | `POST /v1/down` | | [`crate::operation::Event`] lines |
+//! | `GET /v1/operations/ID` | | [`crate::operation::Event`] lines, from the first |
+//! | `POST /v1/why` | `{"url"}` | [`crate::operator::Why`] |
+//! | `GET /v1/sites/NAME/visit` | | [`crate::operator::Visit`] |
+//! | `POST /v1/sites/NAME/initial-admin` | | [`crate::operator::InitialAdmin`] or `null`, once |
+//! | `POST /v1/sites/NAME/purge` | `model::affirmation::Purge` | `model::affirmation::Receipt` |
+//! | `POST /v1/sites/NAME/remove` | [`Wish`] | [`crate::operation::Event`] lines |
+//!
+//! What cannot be done is answered with a [`Failure`], and 422 where the operator can mend it, 500 where not.
+//! Always: only root and the socket's owner are answered; the kernel says who they are.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pressroom_model::id::SiteName;
+use pressroom_runtime::shutdown::Shutdown;
+use pressroom_runtime::tasks::Group;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+use crate::failure::{Blame, Failure};
+use crate::operation::{Event, Log, Operations};
+use crate::operator::{Operator, Wish};
+
+/// Largest request body: a configuration of thousands of sites fits.
+const BODY_LIMIT: usize = 16 << 20;
+/// Longest time to send a whole request.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// Open connections; more wait to be accepted.
+const CONNECTIONS: usize = 128;
+
+/// The body of `POST /v1/why`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Question {
+    pub(crate) url: String,
+}
+
+/// Binds the agent's socket at `path`, for its owner alone. A socket that nobody listens on is replaced; one that
+/// somebody listens on, or a file that is no socket, is an error.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if !there.file_type().is_socket() => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the path is taken by something else",
+            ));
+        }
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another agent answers there"));
+        }
+        Ok(_) => std::fs::remove_file(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// The API over an operator. Clones are the same.
+#[derive(Clone)]
+pub struct Server {
+    operator: Arc<dyn Operator>,
+    operations: Operations,
+    group: Group,
+}
+
+impl Server {
+    /// Offers `operator`; connections and operations are tasks of `group`.
+    pub fn new(operator: Arc<dyn Operator>, group: Group) -> Self {
+        Self { operator, operations: Operations::new(group.clone()), group }
+    }
+
+    /// Answers on `listener` until shutdown. Requests under way are finished by the group.
+    pub async fn serve(self, listener: UnixListener, shutdown: Shutdown) -> io::Result<()> {
+        let address = listener.local_addr()?;
+        let path =
+            address.as_pathname().ok_or_else(|| io::Error::other("the socket has no path"))?;
+        let owner = std::fs::metadata(path)?.uid();
+        let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.requested() => return Ok(()),
+            };
+            match accepted {
+                Ok((stream, _)) if may_ask(&stream, owner) => {
+                    let server = self.clone();
+                    self.group.spawn("api connection", move |stop| async move {
+                        server.connection(stream, stop).await;
+                        drop(place);
+                    });
+                }
+                Ok(_) => tracing::warn!("a stranger knocked at the agent's socket"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept on the agent's socket");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self, stream: UnixStream, stop: Shutdown) {
+        let service = service_fn(move |request| {
+            let server = self.clone();
+            async move { Ok::<_, std::convert::Infallible>(server.answer(request).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIME)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.requested() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection to the agent's socket broke");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+        self.route(request).await.unwrap_or_else(|failure| {
+            let status = match failure.blame {
+                Blame::Yours => StatusCode::UNPROCESSABLE_ENTITY,
+                Blame::Ours => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            json(status, &failure)
+        })
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let parts: Vec<_> = path.split('/').skip(1).collect();
+        let operator = Arc::clone(&self.operator);
+        match (&method, parts.as_slice()) {
+            (&Method::GET, ["v1", "status"]) => Ok(good(&operator.status().await?)),
+            (&Method::GET, ["v1", "doctor"]) => Ok(good(&operator.doctor().await?)),
+            (&Method::POST, ["v1", "plan"]) => {
+                Ok(good(&operator.plan(body(request).await?).await?))
+            }
+            (&Method::POST, ["v1", "why"]) => {
+                let question: Question = body(request).await?;
+                Ok(good(&operator.why(question.url).await?))
+            }
+            (&Method::POST, ["v1", "apply"]) => {
+                let wish: Wish = body(request).await?;
+                let work =
+                    |progress| async move { operator.apply(wish, progress).await.map(|()| None) };
+                Ok(self.follow(self.operations.begin("apply", work)?))
+            }
+            (&Method::POST, ["v1", "down"]) => {
+                let work = |progress| async move { operator.down(progress).await.map(|()| None) };
+                Ok(self.follow(self.operations.begin("down", work)?))
+            }
+            (&Method::GET, ["v1", "operations", id]) => match self.operations.find(id) {
+                Some(log) => Ok(self.follow(log)),
+                None => Err(Failure::yours(format!("there is no operation `{id}`")).hint(
+                    "only the last few are remembered, and none over a restart of the agent",
+                )),
+            },
+            (_, ["v1", "sites", name, verb]) => {
+                let name =
+                    name.parse::<SiteName>().map_err(|bad| Failure::yours(bad.to_string()))?;
+                self.route_site(&method, name, verb, request).await
+            }
+            _ => Err(unknown(&method, &path)),
+        }
+    }
+
+    async fn route_site(
+        &self,
+        method: &Method,
+        name: SiteName,
+        verb: &str,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Failure> {
+        let operator = Arc::clone(&self.operator);
+        match (method, verb) {
+            (&Method::GET, "visit") => Ok(good(&operator.visit(name).await?)),
+            (&Method::POST, "initial-admin") => Ok(good(&operator.take_initial_admin(name).await?)),
+            (&Method::POST, "purge") => {
+                Ok(good(&operator.purge(name, body(request).await?).await?))
+            }
+            (&Method::POST, "remove") => {
+                let wish: Wish = body(request).await?;
+                let work = |progress| async move {
+                    operator.remove_site(name, wish, progress).await.map(Some)
+                };
+                Ok(self.follow(self.operations.begin("remove-site", work)?))
+            }
+            _ => Err(unknown(method, request.uri().path())),
+        }
+    }
+
+    /// An operation as lines, from its first, until its end or until nobody reads any more.
+    fn follow(&self, log: Arc<Log>) -> Response<Answer> {
+        let (sender, lines) = mpsc::channel(64);
+        self.group.spawn("follower", move |_| async move {
+            let mut seen = 0;
+            loop {
+                let events = log.after(seen).await;
+                seen += events.len();
+                let is_ended = matches!(events.last(), Some(Event::End { .. }));
+                let text: String = events.iter().map(|event| to_json(event) + "\n").collect();
+                let text = if text.is_empty() { "\n".to_owned() } else { text };
+                if sender.send(Bytes::from(text)).await.is_err() || is_ended {
+                    return;
+                }
+            }
+        });
+        let mut response = Response::new(Either::Right(Lines(lines)));
+        response.headers_mut().insert(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/x-ndjson"),
+        );
+        response
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Server")
+    }
+}
+
+fn may_ask(stream: &UnixStream, owner: u32) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == owner)
+}
+
+fn unknown(method: &Method, path: &str) -> Failure {
+    Failure::yours(format!("`{method} {path}` is not known here"))
+        .hint("the command and the running agent may be of different versions: `pressroom up` starts the newer one")
+}
+
+async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
+    let path = request.uri().path().to_owned();
+    let whole = Limited::new(request.into_body(), BODY_LIMIT).collect();
+    let bytes = tokio::time::timeout(REQUEST_TIME, whole)
+        .await
+        .map_err(|_| {
+            Failure::yours(format!("the request to `{path}` did not arrive in {REQUEST_TIME:?}"))
+        })?
+        .map_err(|error| {
+            Failure::yours(format!("the request to `{path}` cannot be read")).cause(error)
+        })?
+        .to_bytes();
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Failure::yours(format!("the request to `{path}` is not understood")).cause(error)
+    })
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("our values have string keys")
+}
+
+fn good(value: &impl Serialize) -> Response<Answer> {
+    json(StatusCode::OK, value)
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Answer> {
+    let mut response = Response::new(Either::Left(Full::new(Bytes::from(to_json(value) + "\n"))));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}
+
+type Answer = Either<Full<Bytes>, Lines>;
+
+/// A body that is sent as it comes.
+struct Lines(mpsc::Receiver<Bytes>);
+
+impl Body for Lines {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
