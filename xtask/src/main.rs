@@ -2,7 +2,7 @@
 //!
 //! - [`tidy`] rules of the house that the compiler does not know
 //! - [`ci`] everything that is checked before a change is taken, but for the tests
-//! - [`test`] the tests, with the packages that they need
+//! - [`mod@test`] the tests, with the packages that they need
 //! - [`step`] running one command after the other and saying how it went
 
 use std::path::{Path, PathBuf};
