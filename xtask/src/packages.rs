@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::step::{command, is_there};
 
-const EXTENSIONS: [&str; 12] = [
+const EXTENSIONS: [&str; 13] = [
     "fpm", "cli", "mysql", "redis", "igbinary", "gd", "curl", "xml", "mbstring", "intl", "zip",
     "imagick",
 ];
