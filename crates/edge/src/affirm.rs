@@ -119,7 +119,7 @@ impl Affirmations {
     }
 
     /// Purges a site because something may have been written and nobody said what.
-    fn purge_for_silence(&self, site: &Site, because: &str) {
+    fn purge_for_silence(&self, site: &Arc<Site>, because: &str) {
         self.silences.fetch_add(1, Ordering::Relaxed);
         tracing::info!(site = %site.name(), because, "all pages of the site are made stale");
         let _ = self.cache.purge(site, &cache::all(), because, cache::now());

@@ -28,6 +28,7 @@
 //! drop(lead)                                              // gave up: the next who waits leads
 //!
 //! cache.purge(&site, &purge, "why", now).receipt().await  // applied at once; the receipt when it is journalled
+//! cache.close().await                                     // when the process ends in order
 //! ```
 //!
 //! # What always holds
@@ -40,14 +41,18 @@
 //! # The rooms
 //! `key`, `bypass`, `learned`, `storable`, `freshness`, `names`, `rules`: thoughts, pure. `page`, `answer`: what is
 //! stored and what it answers. `memory`: the map and who leaves it. `book`: tags and purges. `flight`, `lead`: one
-//! render for many. `coder`: variants in the background. `stats`, `refusals`: for people.
+//! render for many. `coder`: variants in the background. `journal`, `hot`, `state`: what is on disk; `disk` writes it,
+//! `waking` brings it back. `stats`, `refusals`: for people.
 
 mod answer;
 mod book;
 mod bypass;
 mod coder;
+mod disk;
 mod flight;
 mod freshness;
+mod hot;
+mod journal;
 mod key;
 mod lead;
 mod learned;
@@ -57,17 +62,22 @@ mod page;
 mod refusals;
 mod rules;
 mod site;
+mod state;
 mod stats;
 mod storable;
+mod waking;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::id::SiteName;
 use pressroom_model::snapshot::CacheRules;
+use tokio::sync::oneshot;
 
 pub use self::answer::{Hit, bypassed, rendered};
 pub use self::bypass::Bypass;
@@ -82,9 +92,12 @@ pub use self::storable::Refusal;
 
 use self::book::Met;
 use self::coder::Coder;
+use self::disk::{Command, Disk};
 use self::flight::{Flights, Part};
+use self::journal::Record;
 use self::memory::Memory;
 use self::refusals::Refusals;
+use self::state::Places;
 use self::stats::{Count, Stats};
 
 /// Milliseconds since 1970, by the wall clock.
@@ -103,6 +116,19 @@ pub struct Config {
     pub limit: u64,
     /// Most bytes of one body.
     pub page_limit: usize,
+    /// The edge's state folder, where pages and purges are kept over a restart; `None`: in memory only.
+    pub state: Option<PathBuf>,
+}
+
+/// Where the cache lives on disk.
+#[derive(Debug)]
+struct Home {
+    disk: Disk,
+    places: Places,
+    /// What an earlier process left can be believed.
+    believed: bool,
+    /// Sites with pages to be woken.
+    waking: std::sync::mpsc::SyncSender<Arc<Site>>,
 }
 
 /// The page cache.
@@ -116,6 +142,7 @@ pub struct PageCache {
     refusals: Mutex<Refusals>,
     next_id: AtomicU64,
     page_limit: usize,
+    home: Option<Arc<Home>>,
 }
 
 /// What the cache has for a request.
@@ -141,12 +168,21 @@ pub struct Purged {
     pub position: u64,
     /// How many stored pages it made stale.
     pub pages: u64,
+    written: Option<oneshot::Receiver<()>>,
 }
 
+/// How long a receipt waits for the disk.
+const DISK_TIME: Duration = Duration::from_secs(2);
+
 impl Purged {
-    /// The receipt, once the journal has it.
+    /// The receipt, once the journal has it. A journal that fails takes the pages on disk with it, so that is as good;
+    /// a disk that hangs makes it `ok: false`.
     pub async fn receipt(self) -> Receipt {
-        Receipt { ok: true, position: self.position, pages: self.pages }
+        let ok = match self.written {
+            Some(written) => tokio::time::timeout(DISK_TIME, written).await.is_ok(),
+            None => true,
+        };
+        Receipt { ok, position: self.position, pages: self.pages }
     }
 }
 
@@ -179,11 +215,20 @@ pub struct WhyPage {
 }
 
 impl PageCache {
-    /// An empty cache.
+    /// A cache, with what an earlier process left in the state folder.
     pub fn new(config: &Config) -> std::io::Result<Arc<Self>> {
         let memory = Arc::new(Memory::new(config.limit));
-        let coder = Coder::start(Arc::clone(&memory), |_| {})?;
-        Ok(Arc::new(Self {
+        let (waking, sites) = std::sync::mpsc::sync_channel(1024);
+        let home = match &config.state {
+            Some(state) => {
+                let (places, believed) = Places::begin_session(state)?;
+                let disk = Disk::start(places.clone(), Arc::clone(&memory))?;
+                Some(Arc::new(Home { disk, places, believed, waking }))
+            }
+            None => None,
+        };
+        let (coder, coding) = Coder::new();
+        let cache = Arc::new(Self {
             memory,
             flights: Flights::new(),
             sites: RwLock::default(),
@@ -192,7 +237,32 @@ impl PageCache {
             refusals: Mutex::default(),
             next_id: AtomicU64::new(1),
             page_limit: config.page_limit,
-        }))
+            home,
+        });
+        let coded = Arc::downgrade(&cache);
+        coding.start(Arc::clone(&cache.memory), move |page| {
+            if let Some(cache) = coded.upgrade() {
+                cache.coded(page);
+            }
+        })?;
+        if cache.home.is_some() {
+            let cache = Arc::downgrade(&cache);
+            std::thread::Builder::new()
+                .name("page-waker".into())
+                .spawn(move || wake_all(&sites, &cache))?;
+        }
+        Ok(cache)
+    }
+
+    /// Writes what is worth it, in order, before the process ends. Without it only the machine must go on.
+    pub async fn close(&self) {
+        if let Some(home) = &self.home {
+            let (done, told) = oneshot::channel();
+            if home.disk.ask(Command::Finish(done)) {
+                // A thread that died has said so in the log.
+                let _ = told.await;
+            }
+        }
     }
 
     /// Most bytes of one body.
@@ -206,7 +276,8 @@ impl PageCache {
         self.evict();
     }
 
-    /// The site of a name, with these rules from now on. A release other than the last one purges its pages.
+    /// The site of a name, with these rules from now on. A release other than the last one purges its pages. The first
+    /// time it reads what is on disk of the site (not the pages themselves).
     pub fn site(
         &self,
         name: &SiteName,
@@ -215,16 +286,23 @@ impl PageCache {
         now: Millis,
     ) -> Arc<Site> {
         let rules = Rules::new(rules);
-        let site = Arc::clone(
-            self.sites
-                .write()
-                .entry(name.clone())
-                .or_insert_with(|| Arc::new(Site::new(name.clone(), rules.clone()))),
-        );
-        site.set_rules(rules);
-        if site.is_switch(release) {
-            let _ = self.purge(&site, &all(), "another release", now);
+        if let Some(site) = self.known_site(name) {
+            site.set_rules(rules);
+            if site.is_switch(release) {
+                let _ = self.purge(&site, &all(), "another release", now);
+            }
+            return site;
         }
+        let mut sites = self.sites.write();
+        if let Some(site) = sites.get(name) {
+            return Arc::clone(site);
+        }
+        let site = Arc::new(Site::new(name.clone(), rules));
+        site.is_switch(release);
+        if let Some(home) = &self.home {
+            home.open(&site);
+        }
+        sites.insert(name.clone(), Arc::clone(&site));
         site
     }
 
@@ -235,7 +313,20 @@ impl PageCache {
 
     /// Forgets sites that are no more, with their pages.
     pub fn retain_sites(&self, keep: impl Fn(&SiteName) -> bool) {
-        self.sites.write().retain(|name, _| keep(name));
+        let mut gone = Vec::new();
+        self.sites.write().retain(|name, site| {
+            let kept = keep(name);
+            if !kept {
+                gone.push(Arc::clone(site));
+            }
+            kept
+        });
+        for site in gone {
+            site.asleep.clear();
+            if let Some(home) = &self.home {
+                home.disk.insist(Command::Close(site));
+            }
+        }
         for page in self.memory.find(|page| !keep(page.site.name())) {
             self.remove(&page);
         }
@@ -243,7 +334,9 @@ impl PageCache {
 
     /// What there is for a request.
     pub fn lookup(self: &Arc<Self>, site: &Arc<Site>, key: &Key, now: Millis) -> Lookup {
-        let Some(page) = self.memory.get(key) else { return self.miss(site, key, None, now) };
+        let Some(page) = self.memory.get(key).or_else(|| self.awake(site, key, now)) else {
+            return self.miss(site, key, None, now);
+        };
         let freshness = page.freshness(now);
         let hit = Hit::new(page, freshness, now);
         hit.count();
@@ -261,6 +354,32 @@ impl PageCache {
             Freshness::StaleIfError(_) => self.miss(site, key, Some(hit), now),
             Freshness::Expired => self.miss(site, key, None, now),
         }
+    }
+
+    /// The page of a key that an earlier process left, if there is one.
+    fn awake(&self, site: &Arc<Site>, key: &Key, now: Millis) -> Option<Arc<Page>> {
+        if !site.is_waking() {
+            return None;
+        }
+        site.asleep.wake(self, site, key, now);
+        self.memory.get(key)
+    }
+
+    /// Puts a page of an earlier process in, unless there is a newer one.
+    fn woken(&self, page: Page, purged_at: Option<Millis>, now: Millis) {
+        if let Some(at) = purged_at {
+            page.purge(at);
+        }
+        if self.memory.get(&page.key).is_none() {
+            let page = self.enter(Arc::new(page), now);
+            if let Some(home) = &self.home {
+                home.disk.ask(Command::Woke(page));
+            }
+        }
+    }
+
+    fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     fn refresh(
@@ -336,12 +455,24 @@ impl PageCache {
             rendered_at: lead.began,
             ttl,
             position: lead.position,
-            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            id: self.new_id(),
         }));
         let page = self.enter(page, now);
         self.stats.count(Count::Stored);
-        self.coder.ask(&page);
+        if page.varies() {
+            self.coder.ask(&page);
+        } else if let Some(home) = &self.home {
+            home.disk.ask(Command::Keep(Arc::clone(&page)));
+        }
         page
+    }
+
+    /// A page has its variants, and has grown by them.
+    fn coded(&self, page: &Arc<Page>) {
+        self.evict();
+        if let Some(home) = &self.home {
+            home.disk.ask(Command::Keep(Arc::clone(page)));
+        }
     }
 
     fn enter(&self, page: Arc<Page>, now: Millis) -> Arc<Page> {
@@ -391,6 +522,9 @@ impl PageCache {
     fn forget(&self, key: &Key) {
         if let Some(page) = self.memory.get(key) {
             self.remove(&page);
+            if let Some(home) = &self.home {
+                home.disk.ask(Command::Forget(page));
+            }
         }
     }
 
@@ -401,7 +535,7 @@ impl PageCache {
     }
 
     /// Applies a purge: every later answer honours it.
-    pub fn purge(&self, site: &Site, purge: &Purge, because: &str, now: Millis) -> Purged {
+    pub fn purge(&self, site: &Arc<Site>, purge: &Purge, because: &str, now: Millis) -> Purged {
         let met = Met::of(purge, &site.rules());
         let mut book = site.book.lock();
         let position = site.advance(&book);
@@ -415,15 +549,20 @@ impl PageCache {
                 met.filter(|page| page.purged_at().is_none() && page.purge(now)).count()
             }
         };
+        // Still with the book in hand: the journal has purges in the order of their numbers.
+        let written = self.home.as_ref().map(|home| home.journal(site, position, purge, now));
         drop(book);
         self.stats.count(Count::Purge);
         tracing::debug!(site = %site.name(), position, pages, because, "purged");
-        Purged { position, pages: pages as u64 }
+        Purged { position, pages: pages as u64, written }
     }
 
     /// Notes a cookie name that the site sets: later requests with it bypass.
-    pub fn learn_cookie(&self, site: &Site, name: &str) {
+    pub fn learn_cookie(&self, site: &Arc<Site>, name: &str) {
         if !site.rules().vary_cookies.contains(name) && site.learned.learn(name) {
+            if let Some(home) = &self.home {
+                home.disk.ask(Command::Cookies(Arc::clone(site)));
+            }
             tracing::info!(site = %site.name(), name = &*bypass::shown(name), "the site sets a cookie: requests with it bypass");
         }
     }
@@ -452,6 +591,52 @@ impl PageCache {
         let refused =
             self.refusals.lock().get(key.hash()).map(|(refusal, at)| (refusal.to_string(), at));
         Why { page, refused }
+    }
+}
+
+impl Home {
+    fn open(&self, site: &Arc<Site>) {
+        let cookies = std::fs::read_to_string(self.places.cookies(site.name())).unwrap_or_default();
+        site.learned.read_lines(&cookies);
+        match site.asleep.open(site, &self.places, self.believed) {
+            Ok(opened) => {
+                site.start_at(opened.position);
+                let (journal, pages) = (opened.journal, opened.pages);
+                self.disk.insist(Command::Open { site: Arc::clone(site), journal, pages });
+                if site.is_waking() {
+                    // A full queue only means that this site's pages wake when they are asked for.
+                    let _ = self.waking.try_send(Arc::clone(site));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, site = %site.name(), "the state on disk cannot be used: pages are kept in memory only");
+                self.places.clear(site.name());
+            }
+        }
+    }
+
+    fn journal(
+        &self,
+        site: &Arc<Site>,
+        position: u64,
+        purge: &Purge,
+        at: Millis,
+    ) -> oneshot::Receiver<()> {
+        let (written, told) = oneshot::channel();
+        let record = Record { position, at, purge: purge.clone() };
+        self.disk.ask(Command::Purge { site: Arc::clone(site), record, written });
+        told
+    }
+}
+
+/// Wakes all pages of all sites that come, one after the other.
+fn wake_all(sites: &std::sync::mpsc::Receiver<Arc<Site>>, cache: &Weak<PageCache>) {
+    while let Ok(site) = sites.recv() {
+        while let Some(cache) = cache.upgrade() {
+            if !site.asleep.wake_any(&cache, &site, now()) {
+                break;
+            }
+        }
     }
 }
 

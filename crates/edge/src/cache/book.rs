@@ -63,6 +63,11 @@ impl Met {
 }
 
 impl Book {
+    /// Starts at a position (after a restart): what began before it is taken as purged.
+    pub(super) fn start_at(&mut self, position: u64) {
+        self.before = self.before.max(position);
+    }
+
     /// Notes a purge; returns the keys of the pages that it meets, `None` for all of them.
     pub(super) fn purge(&mut self, position: u64, met: &Met) -> Option<Vec<u64>> {
         let (remembered, keys) = match met {

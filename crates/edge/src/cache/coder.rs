@@ -19,17 +19,27 @@ pub(super) struct Coder {
     queue: SyncSender<Arc<Page>>,
 }
 
-impl Coder {
+/// The other end of the way.
+#[derive(Debug)]
+pub(super) struct Coding(Receiver<Arc<Page>>);
+
+impl Coding {
     /// Starts the thread; it ends with the last sender. `done` is told of every page that has its variants.
     pub(super) fn start(
+        self,
         memory: Arc<Memory>,
         done: impl Fn(&Arc<Page>) + Send + 'static,
-    ) -> std::io::Result<Self> {
+    ) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name("page-coder".into());
+        thread.spawn(move || run(&self.0, &memory, done)).map(|_| ())
+    }
+}
+
+impl Coder {
+    /// A way and its other end.
+    pub(super) fn new() -> (Self, Coding) {
         let (queue, pages) = sync_channel(QUEUE);
-        std::thread::Builder::new()
-            .name("page-coder".into())
-            .spawn(move || run(&pages, &memory, done))?;
-        Ok(Self { queue })
+        (Self { queue }, Coding(pages))
     }
 
     /// Asks for the variants of a page, once.

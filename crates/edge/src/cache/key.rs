@@ -85,7 +85,6 @@ impl Key {
     }
 
     /// A key read back from disk.
-    #[cfg(test)]
     pub(super) fn from_text(text: &str) -> Option<Self> {
         let mut ends = memchr::memchr_iter(b'\n', text.as_bytes());
         let (_, host, query) = (ends.next()?, ends.next()?, ends.next()?);

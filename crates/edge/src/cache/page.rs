@@ -230,6 +230,13 @@ impl Page {
                 .is_ok()
     }
 
+    /// Notes that the variants are there already.
+    pub(super) fn is_coded(&self) {
+        if self.varies() {
+            self.coding.store(CODING_ASKED, Ordering::Relaxed);
+        }
+    }
+
     /// Gives a claim back: the thread that codes had no room.
     pub(super) fn unclaim_coding(&self) {
         self.coding.store(CODING_WANTED, Ordering::Relaxed);

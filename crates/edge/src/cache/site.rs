@@ -1,7 +1,7 @@
 //! What the cache knows of one site: its rules, the cookies it ever set, its purges.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use super::bypass::Bypass;
 use super::key::{Asked, Key};
 use super::learned::Learned;
 use super::rules::Rules;
+use super::waking::Asleep;
 
 /// One site in the cache.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Site {
     floor_at: AtomicU64,
     pub(super) book: Mutex<Book>,
     release: Mutex<Option<Box<str>>>,
+    pub(super) asleep: Asleep,
+    lost_journal: AtomicBool,
 }
 
 impl Site {
@@ -40,6 +43,8 @@ impl Site {
             floor_at: AtomicU64::new(0),
             book: Mutex::default(),
             release: Mutex::default(),
+            asleep: Asleep::default(),
+            lost_journal: AtomicBool::new(false),
         }
     }
 
@@ -78,6 +83,33 @@ impl Site {
     /// Takes the next number; only with the book in hand.
     pub(super) fn advance(&self, _book: &Book) -> u64 {
         self.position.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Starts at a position (after a restart).
+    pub(super) fn start_at(&self, position: u64) {
+        let mut book = self.book.lock();
+        self.position.fetch_max(position, Ordering::AcqRel);
+        book.start_at(position);
+    }
+
+    /// The running release.
+    pub(super) fn release(&self) -> Box<str> {
+        self.release.lock().clone().unwrap_or_default()
+    }
+
+    /// Whether pages of an earlier process are still on disk only.
+    pub(super) fn is_waking(&self) -> bool {
+        self.asleep.is_waking()
+    }
+
+    /// Notes that a purge could not be journalled.
+    pub(super) fn lose_journal(&self) {
+        self.lost_journal.store(true, Ordering::Release);
+    }
+
+    /// Whether a purge could not be journalled; asked once.
+    pub(super) fn take_lost_journal(&self) -> bool {
+        self.lost_journal.load(Ordering::Acquire) && self.lost_journal.swap(false, Ordering::AcqRel)
     }
 
     /// Makes all pages rendered before `position` stale.

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 use super::*;
 
+mod restart;
+
 pub(super) const T0: Millis = 1_700_000_000_000;
 pub(super) const RELEASE: &str = "0123456789abcdef0123456789abcdef";
 
@@ -33,7 +35,8 @@ pub(super) fn name(text: &str) -> SiteName {
 }
 
 pub(super) fn empty(limit: u64) -> (Arc<PageCache>, Arc<Site>) {
-    let cache = PageCache::new(&Config { limit, page_limit: 1 << 20 }).expect("a cache");
+    let cache =
+        PageCache::new(&Config { limit, page_limit: 1 << 20, state: None }).expect("a cache");
     let site = cache.site(&name("blog"), &rules(), RELEASE, T0);
     (cache, site)
 }
@@ -238,7 +241,7 @@ fn the_limit_of_bytes_is_kept_and_used_pages_stay() {
     let limit = 512 << 10;
     let (cache, site) = empty(limit);
     for n in 0..400 {
-        store(&cache, &site, &format!("/{n}/"), &"x".repeat(2000 + n), &["tag", "other"], T0);
+        store(&cache, &site, &format!("/{n}/"), &"x".repeat(200 + n % 300), &["tag", "other"], T0);
         assert!(cache.totals().bytes <= limit, "{:?}", cache.totals());
         assert_ne!(word(&cache, &site, "/0/", T0), "miss", "used all the time, after {n}");
     }
