@@ -1,0 +1,16 @@
+//! Pressroom as its users meet it: the real binary, real engines, real clients.
+//!
+//! Every test starts a whole Pressroom in a temporary data directory, with ports from the system, and takes it down
+//! again; one runs at a time, because each is many processes. Tests that need another user than root's, or root, or a
+//! browser say so and pass without a claim where that is missing.
+
+mod browser;
+mod contract;
+mod faults;
+mod house;
+mod isolation;
+mod leaks;
+mod load;
+mod order;
+mod stored;
+mod visitor;
