@@ -239,8 +239,9 @@ impl House {
         text
     }
 
-    /// Processes that belong to this data directory: it is in their command line.
+    /// Processes that belong to this data directory: it is in their command line, or they have a file of it open.
     pub(crate) fn processes(&self) -> Vec<(i32, String)> {
+        let data = self.data.to_string_lossy();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").expect("/proc").flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -248,7 +249,9 @@ impl House {
             };
             let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            if line.contains(&*self.data.to_string_lossy()) {
+            let opened = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+            let mut opened = opened.filter_map(|file| fs::read_link(file.path()).ok());
+            if line.contains(&*data) || opened.any(|path| path.starts_with(&self.data)) {
                 found.push((pid, line));
             }
         }
