@@ -273,12 +273,9 @@ impl Agent {
                 .map(|p| p.spec.name.clone())
                 .collect()
         };
-        let is_php = |name: &String| name.starts_with("php-");
-        let waves: [&dyn Fn(&String) -> bool; 3] = [&|name| name == EDGE, &is_php, &|name| {
-            name != EDGE && !is_php(name) && name != "agent"
-        }];
-        for wave in waves {
-            let names: Vec<String> = running().into_iter().filter(|name| wave(name)).collect();
+        for wave in [Wave::Edge, Wave::Php, Wave::Engines] {
+            let names: Vec<String> =
+                running().into_iter().filter(|name| wave_of(name) == Some(wave)).collect();
             let since = clock::now();
             for name in &names {
                 tell(Event {
@@ -305,6 +302,24 @@ impl Agent {
             }
         }
         Ok(())
+    }
+}
+
+/// Who is stopped together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wave {
+    Edge,
+    Php,
+    Engines,
+}
+
+/// The agent itself is in none: it stops last, by the keeper.
+fn wave_of(name: &str) -> Option<Wave> {
+    match name {
+        "agent" => None,
+        EDGE => Some(Wave::Edge),
+        _ if machine::instance_of(name).is_some() => Some(Wave::Php),
+        _ => Some(Wave::Engines),
     }
 }
 

@@ -171,8 +171,9 @@ impl Agent {
             "email": site.admin.email,
             "password": password.reveal(),
         });
-        let answer =
-            self.run_script(name, "install.php", &[], input.to_string().into_bytes()).await?;
+        let answer = self
+            .run_script(name, "install.php", &[script::ROOT], input.to_string().into_bytes())
+            .await?;
         let is_new = serde_json::from_slice::<serde_json::Value>(&answer)
             .ok()
             .and_then(|answer| answer.get("installed")?.as_bool())
@@ -203,7 +204,7 @@ impl Agent {
 
     /// Runs the due cron events of a site.
     pub async fn run_cron(&self, name: &SiteName) -> Result<(), Error> {
-        self.run_script(name, "cron.php", &["--run"], Vec::new())
+        self.run_script(name, "cron.php", &[script::ROOT, "--run"], Vec::new())
             .await
             .map(drop)
             .map_err(Error::from)

@@ -70,10 +70,10 @@ pub struct SiteUser<'a> {
 }
 
 const CACHE_COMMANDS: &str = "+get +set +mget +mset +del +unlink +exists +expire +incr +incrby +decrby +setex +setnx \
-    +getdel +multi +exec +discard +watch +unwatch +ping +auth +hello +select +client|setname +client|setinfo";
+    +getdel +multi +exec +discard +watch +unwatch +ping +auth +hello +select +client|setname";
 
 const SESSION_COMMANDS: &str = "+get +set +del +unlink +exists +expire +setex +setnx +getex +ping +auth +hello +select \
-    +client|setname +client|setinfo +eval +evalsha";
+    +client|setname +eval +evalsha";
 
 /// The ACL file: our own user, and one per site.
 pub fn users(purpose: Purpose, operator_sha256: &str, sites: &[SiteUser<'_>]) -> String {

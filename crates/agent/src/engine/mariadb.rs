@@ -46,7 +46,7 @@ impl MariaDb {
             data: &folder.join("data"),
             tmp: &folder.join("tmp"),
             socket: &layout.writer(),
-            pid_file: &folder.join("mariadbd.pid"),
+            pid_file: &folder.join("tmp/mariadbd.pid"),
             memory: memory.unwrap_or_else(|| capacity::database_memory(machine)),
             workers: config
                 .sites

@@ -140,8 +140,12 @@ impl Instances {
             }
             run("php-fpm", "its configuration", &mut command)
         })?;
-        let arguments =
-            vec!["--nodaemonize".into(), "--fpm-config".into(), path.display().to_string()];
+        let arguments = vec![
+            "--nodaemonize".into(),
+            "--force-stderr".into(),
+            "--fpm-config".into(),
+            path.display().to_string(),
+        ];
         let mut spec =
             spec(&process, server, arguments, &self.fingerprint, self.layout.output(&process));
         spec.env.insert("PHP_INI_SCAN_DIR".into(), scan);

@@ -47,6 +47,8 @@ pub enum ScriptError {
     },
 }
 
+/// An argument that stands for the folder of the site's WordPress.
+pub(super) const ROOT: &str = "{root}";
 const LIMIT: Duration = Duration::from_secs(300);
 const MOST: u64 = 4 << 20;
 
@@ -136,7 +138,11 @@ impl Agent {
                 "max_execution_time=0",
             ])
             .arg(self.scripts()?.join(script))
-            .args(arguments)
+            .args(
+                arguments
+                    .iter()
+                    .map(|word| if *word == ROOT { root.as_os_str() } else { word.as_ref() }),
+            )
             .current_dir(&root)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")

@@ -1,0 +1,585 @@
+//! The keeper's one loop: wait for a signal, a request, an ended adopted process or a due moment; do what follows; save; answer.
+//!
+//! Nothing here blocks for long: exec is waited for (milliseconds), everything else is non-blocking or local files. The state file is
+//! written before a new child runs and before the answer to whoever asked for a change.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use pressroom_model::process::{ListenerSpec, ProcessSpec, Reply, Request};
+use pressroom_runtime::clock;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with, sockopt};
+use rustix::process::{Pid, Rlimit, WaitId, WaitIdOptions, WaitOptions};
+use serde_json::json;
+
+use super::children::{self, Children, ProcessError, kill_group};
+use super::connection::{Connection, Watch};
+use super::launch::{self, Extras, LaunchError, Parent};
+use super::listeners::{ListenError, Listeners};
+use super::{Error, Options, log, output, proc_stat, signals, sockets, state, takeover};
+
+/// How often output files are looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Beyond these the connection that was opened first is closed.
+const MOST_CONNECTIONS: usize = 128;
+/// Of the keeper's own log.
+const OWN_OUTPUT_LIMIT: u64 = 16 << 20;
+/// The longest a watch may wait.
+const LONGEST_WATCH: Duration = Duration::from_secs(300);
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("cannot write {}: {source}; nothing is started that the next keeper would not know of", path.display())]
+    State { path: PathBuf, source: std::io::Error },
+    #[error("the keeper is shutting down")]
+    ShuttingDown,
+}
+
+/// Everything a running keeper has.
+pub(super) struct Keeper {
+    options: Options,
+    wake: OwnedFd,
+    socket: OwnedFd,
+    children: Children,
+    listeners: Listeners,
+    connections: Vec<Connection>,
+    generation: u64,
+    /// Limits of open files that children get when their spec names none.
+    open_files: Rlimit,
+    own_output: Option<PathBuf>,
+    is_changed: bool,
+    is_stopping: bool,
+    next_housekeeping: Instant,
+}
+
+impl Keeper {
+    /// Adopts, opens the socket, starts the agent.
+    pub(super) fn begin(options: Options, wake: OwnedFd) -> Result<Self, Error> {
+        let now = clock::now();
+        let open_files = signals::raise_open_files();
+        let stored = state::load(&options.state);
+        let generation = stored.as_ref().map_or(0, |stored| stored.generation) + 1;
+        let (processes, listeners) =
+            stored.map(|stored| (stored.processes, stored.listeners)).unwrap_or_default();
+        if !options.takeover {
+            refuse_leftovers(&processes)?;
+        }
+        let children = takeover::processes(processes, now);
+        let listeners = takeover::listeners(listeners, &children);
+        let socket = sockets::open_unix(&options.socket, 0o600, None).map_err(|error| {
+            Error::file("listen on", &options.socket, std::io::Error::other(error))
+        })?;
+        // A client that gives up between poll and accept must not hold up the loop.
+        rustix::io::ioctl_fionbio(&socket, true)
+            .map_err(|error| Error::file("listen on", &options.socket, error))?;
+        rustix::io::ioctl_fionbio(&socket, true)
+            .map_err(|error| Error::file("not block on", &options.socket, error))?;
+        let mut keeper = Self {
+            wake,
+            socket,
+            children,
+            listeners,
+            connections: Vec::new(),
+            generation,
+            open_files,
+            own_output: output::own(),
+            is_changed: true,
+            is_stopping: false,
+            next_housekeeping: now,
+            options,
+        };
+        keeper.save().map_err(|error| Error::file("write", &keeper.options.state, error))?;
+        log::info("keeper runs", json!({"pid": std::process::id(), "data": keeper.options.data}));
+        keeper.begin_agent(now)?;
+        Ok(keeper)
+    }
+
+    /// An adopted agent goes on as it is and gets the newer spec at its next start. An agent that cannot start is fatal only where
+    /// nothing else runs: children must not lose their keeper for it.
+    fn begin_agent(&mut self, now: Instant) -> Result<(), Error> {
+        let spec = self.options.agent.clone();
+        match self.start(&spec, now) {
+            Ok(_) => {
+                self.children.renew(&spec);
+                Ok(())
+            }
+            Err(because) if self.children.running().next().is_none() => {
+                self.clean_up();
+                Err(Error::Agent { because: because.to_string() })
+            }
+            Err(because) => {
+                log::error("cannot start the agent", json!({"because": because.to_string()}));
+                self.children.remember(&spec, now);
+                self.children.retry_later(&spec.name, now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Until everything has been stopped.
+    pub(super) fn serve(mut self) -> Result<(), Error> {
+        loop {
+            let before = clock::now();
+            let timeout = self.timeout(before);
+            self.wait(timeout)?;
+            let now = clock::now();
+            self.children
+                .forgive(now, now.saturating_duration_since(before).saturating_sub(timeout));
+            self.reap(now);
+            self.answer_requests(now);
+            self.do_what_is_due(now);
+            if self.is_changed {
+                self.save_or_warn();
+            }
+            self.answer_watches(now);
+            self.connections.retain(|connection| !connection.is_over());
+            if self.is_stopping && self.children.running().next().is_none() {
+                self.clean_up();
+                log::info("keeper ends: nothing is left", json!({}));
+                return Ok(());
+            }
+        }
+    }
+
+    fn timeout(&self, now: Instant) -> Duration {
+        let watches = self
+            .connections
+            .iter()
+            .filter_map(|connection| connection.watch.map(|watch| watch.until));
+        let next = watches.chain(self.children.next_due()).chain([self.next_housekeeping]).min();
+        next.map_or(HOUSEKEEPING, |at| at.saturating_duration_since(now))
+    }
+
+    /// Sleeps until something happens, then moves bytes and takes signals.
+    fn wait(&mut self, timeout: Duration) -> Result<(), Error> {
+        let ready = self.poll(timeout)?;
+        let (wake, rest) = ready
+            .split_first()
+            .map_or((PollFlags::empty(), ready.as_slice()), |(first, rest)| (*first, rest));
+        let (accept, rest) =
+            rest.split_first().map_or((PollFlags::empty(), rest), |(first, rest)| (*first, rest));
+        for (connection, flags) in self.connections.iter_mut().zip(rest) {
+            connection.exchange(*flags);
+        }
+        if !accept.is_empty() {
+            self.accept();
+        }
+        if !wake.is_empty() && signals::drain(&self.wake) {
+            self.shut_down();
+        }
+        Ok(())
+    }
+
+    /// What is ready: the signal pipe, the socket, each connection, then the adopted processes (which `reap` looks at itself).
+    fn poll(&self, timeout: Duration) -> Result<Vec<PollFlags>, Error> {
+        let mut fds =
+            vec![PollFd::new(&self.wake, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
+        fds.extend(
+            self.connections
+                .iter()
+                .map(|connection| PollFd::new(connection.stream(), connection.interest())),
+        );
+        let adopted = self.children.running().filter_map(|child| child.adopted.as_ref());
+        fds.extend(adopted.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
+        // One millisecond more than asked for, or the loop would come back just before the moment.
+        let timeout = timeout + Duration::from_millis(1);
+        let timeout = Timespec {
+            tv_sec: timeout.as_secs().cast_signed(),
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) => Ok(fds.iter().map(PollFd::revents).collect()),
+            Err(Errno::INTR | Errno::NOMEM | Errno::AGAIN) => Ok(Vec::new()),
+            Err(source) => Err(Error::system("wait for events", source)),
+        }
+    }
+
+    fn accept(&mut self) {
+        loop {
+            match accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => self.welcome(socket),
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+                    if !self.connections.is_empty() =>
+                {
+                    drop(self.connections.remove(0));
+                }
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Root and the keeper's own user only, whatever the file's permissions say.
+    fn welcome(&mut self, socket: OwnedFd) {
+        let Ok(peer) = sockopt::socket_peercred(&socket) else { return };
+        if !peer.uid.is_root() && peer.uid != rustix::process::geteuid() {
+            log::warn(
+                "refused a peer",
+                json!({"uid": peer.uid.as_raw(), "pid": peer.pid.as_raw_nonzero().get()}),
+            );
+            return;
+        }
+        if self.connections.len() >= MOST_CONNECTIONS {
+            drop(self.connections.remove(0));
+        }
+        self.connections
+            .push(Connection::new(UnixStream::from(socket), peer.pid.as_raw_nonzero().get()));
+    }
+
+    /// Sees who has ended: own children, adopted ones, and orphans of theirs, which only need to be buried.
+    fn reap(&mut self, now: Instant) {
+        let running: Vec<(String, Pid, bool)> = self
+            .children
+            .running()
+            .filter_map(|child| {
+                Some((child.name().to_owned(), child.pid()?, child.adopted.is_some()))
+            })
+            .collect();
+        for (name, pid, is_adopted) in running {
+            match is_adopted {
+                true => self.look_after_adopted(&name, pid, now),
+                false => self.look_after_own(&name, pid, now),
+            }
+        }
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            // One of ours that ended since the look above?
+            if let Some(name) = self
+                .children
+                .by_pid(pid.as_raw_nonzero().get())
+                .map(|child| child.name().to_owned())
+            {
+                takeover::kill_rest(pid.as_raw_nonzero().get());
+                self.ended(&name, status.exit_status(), status.terminating_signal(), now);
+            }
+        }
+    }
+
+    /// Its group is killed while it still is a zombie: as long as it is, nobody else can get its id.
+    fn look_after_own(&mut self, name: &str, pid: Pid, now: Instant) {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let (code, signal) = match rustix::process::waitid(WaitId::Pid(pid), options) {
+            Ok(Some(status)) => (status.exit_status(), status.terminating_signal()),
+            Err(Errno::CHILD) => (None, None),
+            Ok(None) | Err(_) => return,
+        };
+        kill_group(pid);
+        let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+        self.ended(name, code, signal, now);
+    }
+
+    fn look_after_adopted(&mut self, name: &str, pid: Pid, now: Instant) {
+        let has_ended = self
+            .children
+            .get(name)
+            .and_then(|child| child.adopted.as_ref())
+            .is_some_and(takeover::has_ended);
+        if has_ended {
+            takeover::kill_rest(pid.as_raw_nonzero().get());
+            self.ended(name, None, None, now);
+        }
+    }
+
+    fn ended(&mut self, name: &str, code: Option<i32>, signal: Option<i32>, now: Instant) {
+        self.changed();
+        if let Some(exit) = self.children.ended(name, code, signal, now) {
+            log::info(
+                "ended",
+                json!({"name": name, "code": exit.code, "signal": exit.signal, "was_asked": exit.was_asked}),
+            );
+        }
+        if self.is_stopping {
+            self.children.settle();
+        }
+        let children = &self.children;
+        let is_inherited = |listener: &str| {
+            children
+                .running()
+                .any(|child| child.state.spec.listeners.iter().any(|name| name == listener))
+        };
+        for (listener, error) in self.listeners.wake_orphans(is_inherited) {
+            match error {
+                None => log::info(
+                    "a deferred listener listens: its last inheritor is gone",
+                    json!({"listener": listener}),
+                ),
+                Some(error) => log::error(
+                    "cannot listen",
+                    json!({"listener": listener, "because": error.to_string()}),
+                ),
+            }
+        }
+    }
+
+    fn changed(&mut self) {
+        self.generation += 1;
+        self.is_changed = true;
+    }
+
+    fn do_what_is_due(&mut self, now: Instant) {
+        for name in self.children.kill_late(now) {
+            log::warn("did not stop in time: killed", json!({"name": name}));
+        }
+        if self.is_stopping {
+            self.stop_next(now);
+        } else {
+            self.watch_agent(now);
+            for spec in self.children.due(now) {
+                self.start_again(&spec, now);
+            }
+        }
+        if self.next_housekeeping <= now {
+            self.next_housekeeping = now + HOUSEKEEPING;
+            self.rotate_output();
+        }
+    }
+
+    fn watch_agent(&mut self, now: Instant) {
+        let (agent, allowed) = (&self.options.agent.name, self.options.silence);
+        if self.children.kill_if_silent(agent, now, allowed) {
+            log::warn(
+                "the agent gave no sign of life: killed",
+                json!({"seconds": allowed.as_secs_f64()}),
+            );
+        }
+    }
+
+    fn start_again(&mut self, spec: &ProcessSpec, now: Instant) {
+        if let Err(because) = self.start(spec, now) {
+            log::error(
+                "cannot start it again",
+                json!({"name": spec.name, "because": because.to_string()}),
+            );
+            self.children.retry_later(&spec.name, now);
+        }
+    }
+
+    fn stop_next(&mut self, now: Instant) {
+        for name in self.children.next_to_stop(&self.options.agent.name) {
+            log::info("stopping", json!({"name": name}));
+            self.is_changed = true;
+            if let Err(because) = self.children.stop(&name, false, now) {
+                log::error(
+                    "cannot ask it to stop",
+                    json!({"name": name, "because": because.to_string()}),
+                );
+            }
+        }
+    }
+
+    fn rotate_output(&self) {
+        let outputs = self
+            .children
+            .running()
+            .map(|child| (&child.state.spec.output, child.state.spec.output_limit));
+        for (path, limit) in
+            outputs.chain(self.own_output.iter().map(|path| (path, OWN_OUTPUT_LIMIT)))
+        {
+            if let Err(error) = output::rotate(path, limit) {
+                log::warn(
+                    "cannot keep the tail of an output file",
+                    json!({"path": path, "because": error.to_string()}),
+                );
+            }
+        }
+    }
+
+    fn answer_requests(&mut self, now: Instant) {
+        for index in 0..self.connections.len() {
+            while let Some(request) = self.connections[index].next_request() {
+                let pid = self.connections[index].pid;
+                self.children.heard(pid, now);
+                let reply = match request {
+                    Ok(Request::Watch { seen, wait_ms }) => {
+                        let wait = Duration::from_millis(wait_ms).min(LONGEST_WATCH);
+                        self.connections[index].watch = Some(Watch { seen, until: now + wait });
+                        continue;
+                    }
+                    Ok(request) => self
+                        .fulfil(request, now)
+                        .unwrap_or_else(|refusal| refused(&refusal.to_string())),
+                    Err(because) => refused(&because),
+                };
+                if self.is_changed {
+                    self.save_or_warn();
+                }
+                self.connections[index].answer(&reply);
+            }
+        }
+    }
+
+    fn answer_watches(&mut self, now: Instant) {
+        let generation = self.generation;
+        let is_due = |watch: Watch| watch.seen != generation || watch.until <= now;
+        if self.connections.iter().any(|connection| connection.watch.is_some_and(is_due)) {
+            let reply = self.listed();
+            let due = self
+                .connections
+                .iter_mut()
+                .filter(|connection| connection.watch.is_some_and(is_due));
+            due.for_each(|connection| connection.answer(&reply));
+        }
+    }
+
+    fn fulfil(&mut self, request: Request, now: Instant) -> Result<Reply, Refusal> {
+        match request {
+            Request::Listen { listener } => self.listen(&listener)?,
+            Request::Unlisten { name } => {
+                if self.listeners.unlisten(&name) {
+                    log::info("closed a listener", json!({"listener": name}));
+                    self.changed();
+                }
+            }
+            Request::Start { spec } => {
+                return self.start(&spec, now).map(|pid| Reply::Started { pid });
+            }
+            Request::Stop { name, kill } => {
+                log::info(if kill { "killing" } else { "stopping" }, json!({"name": name}));
+                self.is_changed = true;
+                self.children.stop(&name, kill, now)?;
+            }
+            Request::Signal { name, signal } => self.children.signal(&name, signal)?,
+            Request::Forget { name } => {
+                self.is_changed = true;
+                self.children.forget(&name)?;
+            }
+            Request::List | Request::Watch { .. } => return Ok(self.listed()),
+            Request::Alive => {}
+            Request::Shutdown => self.shut_down(),
+        }
+        Ok(Reply::Done)
+    }
+
+    fn listed(&self) -> Reply {
+        Reply::Listed {
+            generation: self.generation,
+            keeper: rustix::process::getpid().as_raw_nonzero().get(),
+            processes: self.children.states(),
+            listeners: self.listeners.specs(),
+        }
+    }
+
+    fn listen(&mut self, listener: &ListenerSpec) -> Result<(), Refusal> {
+        if self.is_stopping {
+            return Err(Refusal::ShuttingDown);
+        }
+        let children = &self.children;
+        let is_own = |pid: i32| {
+            let group = proc_stat::read(pid).map_or(pid, |stat| stat.group);
+            children.by_pid(pid).is_some() || children.by_pid(group).is_some()
+        };
+        if self.listeners.listen(listener, is_own)? {
+            log::info(
+                "listens",
+                json!({"listener": listener.name, "address": listener.address, "sockets": listener.sockets}),
+            );
+            self.changed();
+        }
+        Ok(())
+    }
+
+    /// Forks, writes down what was forked, lets it go.
+    fn start(&mut self, spec: &ProcessSpec, now: Instant) -> Result<i32, Refusal> {
+        if self.is_stopping {
+            return Err(Refusal::ShuttingDown);
+        }
+        if let Some(pid) = self.children.runs(&spec.name)? {
+            return Ok(pid);
+        }
+        children::check(spec)?;
+        let sockets = self.listeners.inherit(&spec.listeners)?;
+        let extras = Extras { sockets, open_files: self.open_files, parent: Parent::Maker };
+        let waiting = launch::fork(spec, &extras)?;
+        let (forked, pid) = (waiting.pid, waiting.pid.as_raw_nonzero().get());
+        let ticks = proc_stat::read(pid).map_or(0, |stat| stat.ticks);
+        let former = self.children.begin(spec.clone(), pid, ticks, now);
+        self.generation += 1;
+        let path = self.options.state.clone();
+        let began = self.save().map_err(|source| Refusal::State { path, source });
+        // Dropped without `go`, it ends by itself.
+        if let Err(refusal) = began.and_then(|()| waiting.go().map_err(Refusal::from)) {
+            let _ = rustix::process::waitpid(Some(forked), WaitOptions::empty());
+            self.children.never_began(&spec.name, former);
+            self.is_changed = true;
+            return Err(refusal);
+        }
+        log::info("started", json!({"name": spec.name, "pid": pid, "program": spec.program}));
+        Ok(pid)
+    }
+
+    fn shut_down(&mut self) {
+        if !self.is_stopping {
+            log::info("shutting down", json!({"running": self.children.running().count()}));
+            self.is_stopping = true;
+            self.children.settle();
+        }
+    }
+
+    fn save(&mut self) -> std::io::Result<()> {
+        let stored = state::Stored {
+            version: state::VERSION,
+            boot: proc_stat::boot(),
+            generation: self.generation,
+            processes: self.children.stored(),
+            listeners: self.listeners.stored(),
+        };
+        self.is_changed = false;
+        state::save(&self.options.state, &stored)
+    }
+
+    /// A full disk must not end the keeper; it is tried again with the next change.
+    fn save_or_warn(&mut self) {
+        if let Err(error) = self.save() {
+            log::error(
+                "cannot write the state file",
+                json!({"path": self.options.state, "because": error.to_string()}),
+            );
+        }
+    }
+
+    /// What children left behind in sessions of their own has become ours: it ends with us. Then the files go.
+    fn clean_up(&mut self) {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        loop {
+            let strays: Vec<Pid> = proc_stat::all()
+                .filter(|(_, stat)| stat.parent == own)
+                .filter_map(|(pid, _)| Pid::from_raw(pid))
+                .collect();
+            if strays.is_empty() {
+                break;
+            }
+            for pid in strays {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+            }
+        }
+        self.listeners.close_all();
+        let _ = std::fs::remove_file(&self.options.socket);
+        let _ = std::fs::remove_file(&self.options.state);
+    }
+}
+
+fn refused(because: &str) -> Reply {
+    Reply::Refused { because: because.to_owned() }
+}
+
+fn refuse_leftovers(processes: &[state::Process]) -> Result<(), Error> {
+    let lives = |process: &&state::Process| {
+        process.state.pid.is_some_and(|pid| takeover::open_same(pid, process.ticks).is_some())
+    };
+    let name = |process: &state::Process| {
+        format!("{} (pid {})", process.state.spec.name, process.state.pid.unwrap_or(0))
+    };
+    let names: Vec<String> = processes.iter().filter(lives).map(name).collect();
+    if names.is_empty() { Ok(()) } else { Err(Error::Leftover { names: names.join(", ") }) }
+}

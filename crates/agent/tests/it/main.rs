@@ -1,0 +1,3 @@
+//! The agent's rooms from outside, with real processes.
+
+mod keeper;
