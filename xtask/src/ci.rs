@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::step::{Steps, command, is_there};
-use crate::tidy;
+use crate::{reference, tidy};
 
 /// Runs every check, and fails at the end if one failed.
 pub(crate) fn run(root: &Path) -> Result<()> {
@@ -34,6 +34,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         command(docs.env("RUSTDOCFLAGS", "-D warnings"))
     });
     steps.run("tidy", || tidy::run(root));
+    steps.run("reference", || reference::check(root));
     if is_there("cargo", "deny") {
         steps.run("licences and advisories", || command(&mut cargo(&["deny", "check"])));
     } else {

@@ -1,8 +1,9 @@
-//! The workshop: `cargo xtask tidy | ci | test`.
+//! The workshop: `cargo xtask tidy | ci | test | reference`.
 //!
 //! - [`tidy`] rules of the house that the compiler does not know
 //! - [`ci`] everything that is checked before a change is taken, but for the tests
 //! - [`mod@test`] the tests, with the packages that they need
+//! - [`reference`] pages that are printed from the code
 //! - [`step`] running one command after the other and saying how it went
 
 use std::path::{Path, PathBuf};
@@ -12,15 +13,17 @@ use anyhow::{Context, Result, bail};
 
 mod ci;
 mod packages;
+mod reference;
 mod step;
 mod test;
 mod tidy;
 
 const USAGE: &str = "usage: cargo xtask COMMAND
 
-  tidy   rules of the house: arrows between crates, powers, file sizes, openings
-  ci     format, clippy, docs, tidy, licences
-  test   install what the tests need (as root), then run all of them
+  tidy        rules of the house: arrows between crates, powers, file sizes, openings
+  ci          format, clippy, docs, tidy, reference, licences
+  test        install what the tests need (as root), then run all of them
+  reference   write the pages that are printed from the code
 ";
 
 fn main() -> ExitCode {
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["tidy"] => root().and_then(|root| tidy::run(&root)),
         ["ci"] => root().and_then(|root| ci::run(&root)),
+        ["reference"] => root().and_then(|root| reference::write(&root)),
         ["test", filters @ ..] => root().and_then(|root| test::run(&root, filters)),
         ["help" | "--help" | "-h"] | [] => {
             println!("{USAGE}");

@@ -14,7 +14,7 @@ use crate::step::{command, is_there};
 
 const EXTENSIONS: [&str; 13] = [
     "fpm", "cli", "mysql", "redis", "igbinary", "gd", "curl", "xml", "mbstring", "intl", "zip",
-    "imagick",
+    "bcmath", "imagick",
 ];
 const OTHERS: [&str; 5] = ["mariadb-server", "mariadb-client", "redis-server", "wordpress", "acl"];
 
