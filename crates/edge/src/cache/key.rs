@@ -25,7 +25,7 @@ const LONGEST_VARIANT: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     hash: u64,
-    text: Box<str>,
+    text: String,
     path: u32,
     path_end: u32,
     cookies: u32,
@@ -95,7 +95,6 @@ impl Key {
 
     fn sealed(text: String, path: usize, path_end: usize, cookies: usize) -> Self {
         let hash = SEED.hash_one(text.as_bytes());
-        let text = text.into_boxed_str();
         Self { hash, text, path: path as u32, path_end: path_end as u32, cookies: cookies as u32 }
     }
 

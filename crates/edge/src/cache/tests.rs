@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::*;
 
+mod order;
 mod restart;
 
 pub(super) const T0: Millis = 1_700_000_000_000;
