@@ -73,6 +73,8 @@ pub(crate) struct State {
     pub decisions: u64,
     /// Digest of the view that was published by us, and its generation.
     pub published: Option<(String, u64)>,
+    /// The engines of a configuration, which are costly to compose.
+    pub engines: Option<(Config, Arc<crate::observe::Engines>)>,
     /// Sites that answered a real request through PHP and the database since they last changed.
     pub ready: BTreeMap<SiteName, pressroom_model::verdict::Verdict>,
 }
@@ -366,7 +368,7 @@ impl Agent {
             });
         match started {
             Ok(pid) => {
-                self.notice(format!("started a new keeper (process {pid}); it adopts what runs"))
+                self.notice(format!("started a new keeper (process {pid}); it adopts what runs"));
             }
             Err(error) => self.notice(format!("cannot start a new keeper: {error}")),
         }

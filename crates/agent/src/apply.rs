@@ -44,7 +44,7 @@ impl Agent {
     pub(crate) fn decide(self: &Arc<Self>, group: &Group) {
         let Some(config) = self.config() else { return };
         let engines = match self.engines(&config) {
-            Ok(engines) => Arc::new(engines),
+            Ok(engines) => engines,
             Err(error) => {
                 self.notice(format!("cannot decide: {error}"));
                 return;

@@ -124,10 +124,7 @@ fn write_checked(
     }
     let candidate = path.with_extension("candidate");
     files::write(&candidate, contents.as_bytes(), mode, owner)?;
-    let verdict = check(&candidate);
-    if verdict.is_err() {
-        return verdict;
-    }
+    check(&candidate)?;
     std::fs::rename(&candidate, path)?;
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! From what the agent knows to the values that `plan` decides on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pressroom_model::config::Config;
+use pressroom_model::id::SiteName;
 use pressroom_model::process::ListenerSpec;
 use pressroom_model::verdict::Health;
 use pressroom_plan::machine::{self, EDGE, Intent, MARIADB, Observed, SiteSeen, SiteWanted, View};
@@ -41,7 +43,18 @@ pub(crate) struct Picture {
 
 impl Agent {
     /// The engines as `config` wants them. Makes users and secrets that are missing.
-    pub fn engines(&self, config: &Config) -> Result<Engines, Error> {
+    pub fn engines(&self, config: &Config) -> Result<Arc<Engines>, Error> {
+        if let Some((of, engines)) = &self.state.lock().engines
+            && of == config
+        {
+            return Ok(Arc::clone(engines));
+        }
+        let engines = Arc::new(self.compose_engines(config)?);
+        self.state.lock().engines = Some((config.clone(), Arc::clone(&engines)));
+        Ok(engines)
+    }
+
+    fn compose_engines(&self, config: &Config) -> Result<Engines, Error> {
         let secrets = secrets::engines(&self.layout).map_err(std::io::Error::other)?;
         let user = self.users.database()?;
         let mariadb = MariaDb::new(&self.layout, config, self.memory, user, secrets.database);
@@ -190,8 +203,23 @@ impl Agent {
                 certificate: prepared.certificate.clone(),
             });
         }
-        Ok(view::compose(&self.layout, config, &served))
+        let mut view = view::compose(&self.layout, config, &served);
+        keep_known(&mut view, config, before);
+        Ok(view)
     }
+}
+
+/// A site that was served stays in the view as it was until we know better: an agent that has just begun, or that
+/// lost its store, must not take sites from the edge.
+fn keep_known(view: &mut Snapshot, config: &Config, before: Option<Snapshot>) {
+    for old in before.into_iter().flat_map(|view| view.sites) {
+        let is_wanted = config.sites.iter().any(|site| site.name == old.name);
+        if is_wanted && view.sites.iter().all(|site| site.name != old.name) {
+            view.sites.push(old);
+        }
+    }
+    let place = |name: &SiteName| config.sites.iter().position(|site| site.name == *name);
+    view.sites.sort_by_key(|site| place(&site.name));
 }
 
 fn wanted_engines(engines: &Engines) -> Vec<Wanted> {

@@ -54,13 +54,14 @@ impl Agent {
                 })
                 .cloned()
                 .collect();
-            if let (false, Some(config)) = (asked.is_empty(), self.config()) {
-                if let Ok(engines) = self.engines(&config) {
-                    let healths = self.probe_all(&asked, &engines).await;
-                    for ((name, pid), health) in asked.into_iter().zip(healths) {
-                        let pause = if health == Health::Starting { QUICK } else { CALM };
-                        due.insert(name, (pid, clock::now() + pause));
-                    }
+            if !asked.is_empty()
+                && let Some(config) = self.config()
+                && let Ok(engines) = self.engines(&config)
+            {
+                let healths = self.probe_all(&asked, &engines).await;
+                for ((name, pid), health) in asked.into_iter().zip(healths) {
+                    let pause = if health == Health::Starting { QUICK } else { CALM };
+                    due.insert(name, (pid, clock::now() + pause));
                 }
             }
             workers.look(&running, &self);

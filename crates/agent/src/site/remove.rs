@@ -22,7 +22,7 @@ impl Agent {
     /// whole before anything is deleted.
     pub async fn delete_site(&self, name: &SiteName) -> Result<Removed, Error> {
         let config = self.config().ok_or_else(|| Error::Unknown(name.clone()))?;
-        let mariadb = self.engines(&config)?.mariadb;
+        let mariadb = self.engines(&config)?.mariadb.clone();
         let stamp = clock::stamp(clock::wall_ms());
         let kept = self.layout.removed().join(format!("{name}-{stamp}"));
         files::folder(&self.layout.removed(), 0o700, None)?;
