@@ -49,10 +49,12 @@ impl Text {
         self.path.strip_prefix("crates/")?.split('/').next()
     }
 
-    /// Whether it is no part of the product: tests and build scripts.
+    /// Whether it is no part of the product: tests, examples and build scripts.
     fn is_test(&self) -> bool {
+        let folders = ["/tests/", "/examples/"];
         let ends = ["/tests.rs", "/battery.rs", "/build.rs"];
-        self.path.contains("/tests/") || ends.iter().any(|end| self.path.ends_with(end))
+        folders.iter().any(|folder| self.path.contains(folder))
+            || ends.iter().any(|end| self.path.ends_with(end))
     }
 
     /// The code that is not for tests: up to the module of tests at the file's end.

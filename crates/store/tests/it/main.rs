@@ -14,6 +14,7 @@ use pressroom_store::{Store, StoreError, battery};
 
 mod crash;
 mod damage;
+mod full_disk;
 
 /// A store and what keeps its leases running.
 struct Opened {
