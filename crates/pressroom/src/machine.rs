@@ -268,13 +268,13 @@ fn furnish(data: &Path) -> Result<(), Failure> {
     for (folder, mode) in [
         (layout.run(), 0o755),
         (layout.secrets(), 0o700),
-        (layout.releases(), 0o755),
-        (layout.sites(), 0o755),
+        (layout.releases(), 0o700),
+        (layout.sites(), 0o711),
         (data.join("engines"), 0o755),
         (data.join("store"), 0o700),
         (data.join("tls"), 0o755),
         (data.join("snapshot"), 0o755),
-        (layout.logs(), 0o755),
+        (layout.logs(), 0o711),
         (layout.run().join("php"), 0o755),
         (layout.run().join("affirm"), 0o755),
     ] {
