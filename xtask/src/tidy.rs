@@ -3,6 +3,7 @@
 //! - [`arrows`] which crate may use which
 //! - [`powers`] what only one crate may do
 //! - [`files`] sizes, openings, and what has no place in a file
+//! - [`links`] between pages
 //!
 //! A rule returns its complaints; a complaint fails the run, a remark is only printed.
 
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, bail};
 
 mod arrows;
 mod files;
+mod links;
 mod powers;
 
 /// What the rules say.
@@ -71,6 +73,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     arrows::check(root, &mut findings)?;
     powers::check(root, &texts, &mut findings)?;
     files::check(&texts, &mut findings);
+    links::check(root, &texts, &mut findings);
     for remark in &findings.remarks {
         println!("   note: {remark}");
     }
