@@ -1,5 +1,7 @@
 //! The two Redis servers. Passwords stand in the ACL files as digests; the plain ones never leave `secrets/`.
 
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pressroom_model::config::{Cache, Config};
@@ -85,13 +87,56 @@ impl Redis {
         files::folder(&self.layout.run().join(self.name()), 0o755, ours)?;
         self.write_users()?;
         let path = folder.join("redis.conf");
-        files::write(&path, self.configuration.as_bytes(), 0o640, ours)?;
         let server = program(&["/usr/bin/redis-server", "/usr/local/bin/redis-server"])?;
+        super::write_checked(&path, &self.configuration, 0o640, ours, |candidate| {
+            self.try_out(&server, candidate)
+        })?;
         let arguments = vec![path.display().to_string()];
         let output = self.layout.output(self.name());
         let mut spec = spec(self.name(), server, arguments, &self.fingerprint(), output);
         spec.user = self.user.clone();
         Ok(spec)
+    }
+
+    /// Redis has no check of its own for a configuration: a server is started with it, on another socket and without
+    /// data, and ended once it listens.
+    fn try_out(&self, server: &Path, candidate: &Path) -> Result<(), Error> {
+        let folder = self.layout.engine(self.name());
+        let socket = folder.join("trial.sock");
+        let mut command = Command::new(server);
+        command
+            .arg(candidate)
+            .args(["--appendonly", "no", "--save", "", "--unixsocket"])
+            .arg(&socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .current_dir("/");
+        if let Some(user) = &self.user {
+            use std::os::unix::process::CommandExt;
+            command.uid(user.uid).gid(user.gid);
+        }
+        let mut child = command.spawn()?;
+        let until = pressroom_runtime::clock::now() + Duration::from_secs(10);
+        let is_good = loop {
+            if child.try_wait()?.is_some() {
+                break false;
+            }
+            if socket.exists() || pressroom_runtime::clock::now() > until {
+                break socket.exists();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        // It may have ended by itself.
+        let _ = child.kill();
+        let output = child.wait_with_output()?;
+        let _ = std::fs::remove_file(&socket);
+        if is_good {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        let said = super::tail(said.trim(), 1500);
+        Err(Error::Refused { engine: "Redis", what: "its configuration".into(), said })
     }
 
     fn acl(&self) -> std::path::PathBuf {
