@@ -70,9 +70,9 @@ pub struct SiteUser<'a> {
 }
 
 const CACHE_COMMANDS: &str = "+get +set +mget +mset +del +unlink +exists +expire +incr +incrby +decrby +setex +setnx \
-    +getdel +multi +exec +discard +watch +unwatch +ping +auth +hello +select +client|setname";
+    +getdel +echo +multi +exec +discard +watch +unwatch +ping +auth +hello +select +client|setname";
 
-const SESSION_COMMANDS: &str = "+get +set +del +unlink +exists +expire +setex +setnx +getex +ping +auth +hello +select \
+const SESSION_COMMANDS: &str = "+get +set +del +unlink +exists +expire +setex +setnx +getex +echo +ping +auth +hello +select \
     +client|setname +eval +evalsha";
 
 /// The ACL file: our own user, and one per site.
