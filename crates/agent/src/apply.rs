@@ -108,7 +108,8 @@ impl Agent {
             }
             Err(error) => {
                 tracing::error!(action = %words, %error, "failed; it will be tried again");
-                self.notice(format!("{words} failed: {error}"));
+                let text = error.to_string();
+                self.notice(format!("{words} failed: {}", text.lines().next().unwrap_or_default()));
                 tell(Stage::Failed, error.to_string());
             }
         }
