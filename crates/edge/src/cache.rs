@@ -39,8 +39,8 @@
 //! - The bytes of all pages stay below the limit, but for the moment in which a new page is put in.
 //!
 //! # The rooms
-//! `key`, `bypass`, `learned`, `storable`, `freshness`, `names`, `rules`: thoughts, pure. `page`, `answer`: what is
-//! stored and what it answers. `memory`: the map and who leaves it. `book`: tags and purges. `flight`, `lead`: one
+//! `key`, `bypass`, `learned`, `storable`, `freshness`, `names`, `rules`: thoughts, pure. `page`, `answer`,
+//! `moment`: what is stored and what it answers. `memory`: the map and who leaves it. `book`: tags and purges. `flight`, `lead`: one
 //! render for many. `coder`: variants in the background. `journal`, `hot`, `state`: what is on disk; `disk` writes it,
 //! `waking` brings it back. `stats`, `refusals`: for people.
 
@@ -57,6 +57,7 @@ mod key;
 mod lead;
 mod learned;
 mod memory;
+mod moment;
 mod names;
 mod page;
 mod refusals;

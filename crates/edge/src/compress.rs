@@ -74,6 +74,13 @@ pub struct Accepted([u16; 4]);
 impl Accepted {
     /// Reads the `Accept-Encoding` headers of a request.
     pub fn of(headers: &HeaderMap) -> Self {
+        match headers.get(ACCEPT_ENCODING).map(http::HeaderValue::as_bytes) {
+            None => return Self([1, 0, 0, 0]),
+            // What nearly all browsers say.
+            Some(b"gzip, deflate, br, zstd") => return Self([1, 1000, 1000, 1000]),
+            Some(b"gzip, deflate, br") => return Self([1, 1000, 0, 1000]),
+            Some(_) => {}
+        }
         let mut weights = [None; 4];
         let mut rest = None;
         for value in headers.get_all(ACCEPT_ENCODING) {

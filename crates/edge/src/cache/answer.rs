@@ -11,8 +11,10 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use super::Millis;
 use super::bypass::Bypass;
 use super::freshness::Freshness;
-use super::page::{CACHE_STATUS, Page, X_CACHE};
+use super::moment;
+use super::page::{CACHE_STATUS, Page, Representation, X_CACHE};
 use super::storable::Refusal;
+use crate::compress::Encoding;
 
 /// A page and how it was judged for one request.
 #[derive(Debug, Clone)]
@@ -38,9 +40,9 @@ impl Hit {
         matches!(self.freshness, Freshness::Fresh(_))
     }
 
-    /// Whole seconds since its render began.
+    /// Whole seconds since its render began, by the second hand of the clock.
     pub fn age(&self) -> u64 {
-        self.now.saturating_sub(self.page.rendered_at) / 1000
+        (self.now / 1000).saturating_sub(self.page.rendered_at / 1000)
     }
 
     /// What `x-cache` says.
@@ -57,30 +59,41 @@ impl Hit {
         let representation = self.page.best(request);
         let unchanged = self.page.status == StatusCode::OK && self.is_held_by(request);
         let (status, headers, body) = if unchanged {
-            (StatusCode::NOT_MODIFIED, &representation.unchanged, Bytes::new())
+            (StatusCode::NOT_MODIFIED, self.placed(&representation.unchanged), Bytes::new())
         } else if *method == Method::HEAD {
-            (self.page.status, &representation.headers, Bytes::new())
+            (self.page.status, self.headers(representation), Bytes::new())
         } else {
-            (self.page.status, &representation.headers, representation.body.clone())
+            (self.page.status, self.headers(representation), representation.body.clone())
         };
-        let mut headers = headers.clone();
-        let place = |headers: &mut HeaderMap, name, value| {
-            if let Some(place) = headers.get_mut(name) {
-                *place = value;
-            }
-        };
-        let age = self.age();
-        if age > 0 {
-            place(&mut headers, AGE, HeaderValue::from(age));
-        }
-        if self.word() != "hit" {
-            place(&mut headers, X_CACHE, HeaderValue::from_static(self.word()));
-        }
-        place(&mut headers, CACHE_STATUS, self.cache_status());
         let mut answer = Response::new(body);
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;
         answer
+    }
+
+    /// The headers of the page itself. Those of a hit are the same for a whole second.
+    fn headers(&self, representation: &Representation) -> HeaderMap {
+        let make = || self.placed(&representation.headers);
+        if self.word() == "hit" {
+            let page = self.page.id * Encoding::ALL.len() as u64 + representation.encoding as u64;
+            moment::headers(page, self.now / 1000, make)
+        } else {
+            make()
+        }
+    }
+
+    /// Headers with the values of this moment in their places.
+    fn placed(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut headers = headers.clone();
+        let mut place = |name, value| {
+            if let Some(place) = headers.get_mut(name) {
+                *place = value;
+            }
+        };
+        place(AGE, HeaderValue::from(self.age()));
+        place(X_CACHE, HeaderValue::from_static(self.word()));
+        place(CACHE_STATUS, self.cache_status());
+        headers
     }
 
     /// What `Cache-Status` says.
@@ -91,14 +104,18 @@ impl Hit {
         } else {
             "pressroom; hit"
         });
-        let (sign, millis) = match self.freshness {
-            Freshness::Fresh(left) => ("", left),
-            Freshness::StaleWhileRevalidate(since) | Freshness::StaleIfError(since) => ("-", since),
-            Freshness::Expired => ("-", 0),
-        };
-        text.push_str("; ttl=");
+        let now = self.now / 1000;
         // A structured integer has at most 15 digits; writing to a String cannot fail.
-        let _ = write!(text, "{sign}{}", (millis / 1000).min(999_999_999_999_999));
+        let _ = match self.freshness {
+            Freshness::Fresh(left) => {
+                let ends = self.now.saturating_add(left) / 1000;
+                write!(text, "; ttl={}", (ends - now).min(999_999_999_999_999))
+            }
+            Freshness::StaleWhileRevalidate(since) | Freshness::StaleIfError(since) => {
+                write!(text, "; ttl=-{}", since / 1000)
+            }
+            Freshness::Expired => Ok(()),
+        };
         HeaderValue::try_from(text).expect("made of plain characters")
     }
 

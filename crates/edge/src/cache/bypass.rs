@@ -81,9 +81,14 @@ const PARAMETERS: [&str; 16] = [
 
 /// Judges a normalised path.
 pub(super) fn path(path: &str) -> Result<(), Bypass> {
-    // Every such name has `wp-` or `rpc` in it; most paths have neither.
-    for segment in path.split('/').filter(|segment| segment.len() >= 8) {
-        if let Some(known) = PATHS.iter().find(|known| segment.eq_ignore_ascii_case(known)) {
+    for segment in path.as_bytes().split(|byte| *byte == b'/') {
+        // Most segments are told apart by their first letter.
+        if segment.len() < 8 || !matches!(segment[0], b'w' | b'W' | b'x' | b'X') {
+            continue;
+        }
+        if let Some(known) =
+            PATHS.iter().find(|known| segment.eq_ignore_ascii_case(known.as_bytes()))
+        {
             return Err(Bypass::Path(known));
         }
     }
@@ -146,7 +151,7 @@ mod tests {
 
     #[test]
     fn every_name_of_a_door_is_long_enough_to_be_looked_at() {
-        assert!(PATHS.iter().all(|path| path.len() >= 8));
+        assert!(PATHS.iter().all(|path| path.len() >= 8 && path.starts_with(['w', 'x'])));
     }
 
     #[test]

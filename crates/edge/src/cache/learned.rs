@@ -48,7 +48,11 @@ impl Learned {
     /// Whether the site ever set such a cookie.
     pub fn contains(&self, name: &str) -> bool {
         let names = self.names.load();
-        !names.is_empty() && (names.contains(name) || names.contains(&*pattern(name)))
+        if names.is_empty() {
+            return false;
+        }
+        names.contains(name)
+            || matches!(pattern(name), std::borrow::Cow::Owned(pattern) if names.contains(&*pattern))
     }
 
     /// Whether more was set than is remembered.

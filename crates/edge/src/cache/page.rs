@@ -59,6 +59,7 @@ pub struct Page {
 /// A page in one coding.
 #[derive(Debug)]
 pub struct Representation {
+    pub(super) encoding: Encoding,
     /// All headers, with places for `x-cache`, `cache-status` and `age`.
     pub(super) headers: HeaderMap,
     /// The headers of a 304.
@@ -132,7 +133,7 @@ impl Page {
         let weight = body.len() + 1024;
         let headers = self.headers_of(encoding, body.len());
         let unchanged = unchanged(&headers);
-        let new = Representation { headers, unchanged, body };
+        let new = Representation { encoding, headers, unchanged, body };
         if self.representations[encoding as usize].set(new).is_err() {
             return 0;
         }

@@ -271,7 +271,7 @@ fn an_answer_has_all_that_a_client_needs() {
     assert_eq!(header("content-length").as_deref(), Some("6000"));
     assert_eq!(header("x-cache").as_deref(), Some("hit"));
     assert_eq!(header("age").as_deref(), Some("7"));
-    assert_eq!(header("cache-status").as_deref(), Some("pressroom; hit; ttl=92"));
+    assert_eq!(header("cache-status").as_deref(), Some("pressroom; hit; ttl=93"));
     assert_eq!(header("vary").as_deref(), Some("accept-encoding"));
     let etag = header("etag").expect("an entity tag");
     let head = hit.answer(&Method::HEAD, &HeaderMap::new());
