@@ -112,6 +112,8 @@ pub struct Release {
 pub struct Prepared {
     /// The configuration it was prepared for.
     pub site: Site,
+    /// When, milliseconds since 1970: it is done again every day, which renews certificates.
+    pub at_ms: u64,
     /// The home URL.
     pub home: String,
     /// Its certificate.

@@ -22,6 +22,9 @@ use crate::secrets;
 use crate::view::{self, Served};
 use pressroom_model::snapshot::Snapshot;
 
+/// A site is prepared again after a day.
+const PREPARED_MS: u64 = 86_400_000;
+
 /// The engines as the configuration wants them.
 pub struct Engines {
     /// MariaDB.
@@ -113,7 +116,9 @@ impl Agent {
         for site in &config.sites {
             let facts = state.sites.entry(site.name.clone()).or_default().clone();
             let prepared = facts.prepared.as_ref().filter(|prepared| {
-                prepared.site == *site && prepared.home == crate::site::home(config, site)
+                prepared.site == *site
+                    && prepared.home == crate::site::home(config, site)
+                    && now_ms < prepared.at_ms + PREPARED_MS
             });
             let made_from = crate::site::made_from(site);
             let release = facts.release.as_ref().filter(|r| {

@@ -123,7 +123,8 @@ impl Agent {
         });
         files::write(&self.layout.site_config(name), site_config.as_bytes(), 0o640, readable)?;
         let certificate = self.certificate(config, site)?;
-        Ok(Prepared { site: site.clone(), home, certificate, site_config, user, secrets })
+        let at_ms = clock::wall_ms();
+        Ok(Prepared { site: site.clone(), at_ms, home, certificate, site_config, user, secrets })
     }
 
     fn certificate(&self, config: &Config, site: &Site) -> Result<Option<tls::Paths>, Error> {

@@ -1,11 +1,13 @@
 //! What operators may ask of the running agent: the API's trait over the agent's methods.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pressroom_agent::agent::{Agent, Event, Stage};
 use pressroom_agent::engine::edge;
 use pressroom_agent::secrets;
+use pressroom_api::console;
 use pressroom_api::failure::Failure;
 use pressroom_api::operator::{Answer, Check, InitialAdmin, Operator, Planned, Visit, Why, Wish};
 use pressroom_api::progress::{Progress, Step, StepState};
@@ -15,7 +17,8 @@ use pressroom_model::id::SiteName;
 use pressroom_model::status::Status;
 use pressroom_plan::change;
 use pressroom_runtime::clock;
-use pressroom_runtime::shutdown::Shutdown;
+use pressroom_runtime::shutdown::{self, Shutdown, Trigger};
+use pressroom_runtime::tasks::Group;
 
 use crate::visit;
 
@@ -75,8 +78,13 @@ impl ThisOperator {
 
     /// A failure that waiting does not mend: an action that failed again and again, or an engine in a crash loop.
     fn hopeless(&self) -> Option<Failure> {
-        if let Some((action, because)) = self.agent.failing(4).into_iter().next() {
-            let is_port = action.starts_with("listen");
+        let is_port = |action: &str| action.starts_with("listen");
+        // Waiting does not free a port, but may mend much else.
+        let failing = self.agent.failing(1).into_iter().find(|(action, _)| is_port(action));
+        if let Some((action, because)) =
+            failing.or_else(|| self.agent.failing(4).into_iter().next())
+        {
+            let is_port = is_port(&action);
             let failure =
                 if is_port { Failure::yours } else { Failure::ours }(format!("cannot {action}"));
             let failure = failure.cause(because).state(self.what_runs());
@@ -339,12 +347,7 @@ fn decode<T: serde::de::DeserializeOwned>(
 
 /// Serves the console where the configuration says, and moves it when that changes.
 pub async fn keep_console(agent: Arc<Agent>, stop: Shutdown) {
-    let operator: Arc<dyn Operator> = Arc::new(ThisOperator::new(Arc::clone(&agent)));
-    let mut current: Option<(
-        std::net::SocketAddr,
-        pressroom_runtime::shutdown::Trigger,
-        pressroom_runtime::tasks::Group,
-    )> = None;
+    let mut current: Option<(SocketAddr, Trigger, Group)> = None;
     while !stop.is_requested() {
         let wanted = agent.config().map(|config| config.console.listen);
         if wanted != current.as_ref().map(|(address, ..)| *address) {
@@ -353,21 +356,40 @@ pub async fn keep_console(agent: Arc<Agent>, stop: Shutdown) {
                 group.finish(Duration::from_secs(2)).await;
             }
             if let Some(address) = wanted {
-                let (trigger, stopped) = pressroom_runtime::shutdown::pair();
-                let group = pressroom_runtime::tasks::Group::new("console", stopped);
-                match pressroom_api::console::start(Arc::clone(&operator), address, &group) {
-                    Ok(()) => current = Some((address, trigger, group)),
-                    Err(error) => {
-                        agent.note(format!("the console cannot listen on {address}: {error}"));
-                        tokio::select! { () = stop.requested() => {}, () = tokio::time::sleep(Duration::from_secs(5)) => {} }
-                    }
-                }
+                current = open_console(&agent, address).await;
             }
         }
-        tokio::select! { () = stop.requested() => {}, () = tokio::time::sleep(Duration::from_millis(500)) => {} }
+        let pause = if current.is_some() == wanted.is_some() { 500 } else { 5000 };
+        tokio::select! {
+            () = stop.requested() => {}
+            () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+        }
     }
     if let Some((_, trigger, group)) = current {
         trigger.fire("the agent ends");
         group.finish(Duration::from_secs(2)).await;
     }
+}
+
+async fn open_console(
+    agent: &Arc<Agent>,
+    address: SocketAddr,
+) -> Option<(SocketAddr, Trigger, Group)> {
+    let listener = match tokio::net::TcpListener::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            agent.note(format!("the console cannot listen on {address}: {error}"));
+            return None;
+        }
+    };
+    let operator: Arc<dyn Operator> = Arc::new(ThisOperator::new(Arc::clone(agent)));
+    let (trigger, stopped) = shutdown::pair();
+    let group = Group::new("console", stopped);
+    let connections = group.clone();
+    group.spawn("accept", move |stop| async move {
+        if let Err(error) = console::serve(listener, operator, connections, stop).await {
+            tracing::error!(%error, "the console is closed");
+        }
+    });
+    Some((address, trigger, group))
 }

@@ -9,6 +9,7 @@ use pressroom_agent::host;
 use pressroom_agent::keeper;
 use pressroom_agent::layout::Layout;
 use pressroom_api::failure::Failure;
+use pressroom_api::server;
 use pressroom_cli::place::Place;
 use pressroom_model::config::Config;
 use pressroom_model::file::{self, Facts};
@@ -101,8 +102,14 @@ async fn run_agent(place: &Place, facts: Facts) -> Result<(), Failure> {
         }
     });
     let operator = Arc::new(ThisOperator::new(Arc::clone(&agent)));
-    pressroom_api::server::start(operator, &layout.agent_socket(), &group)
+    let listener = server::bind(&layout.agent_socket())
         .map_err(|error| Failure::ours("cannot open the operator's door").cause(error))?;
+    let server = server::Server::new(operator, group.clone());
+    group.spawn("api", move |stop| async move {
+        if let Err(error) = server.serve(listener, stop).await {
+            tracing::error!(%error, "the operator's door is closed");
+        }
+    });
     group.spawn("console", {
         let agent = Arc::clone(&agent);
         move |stop| crate::operator::keep_console(agent, stop)
@@ -141,10 +148,8 @@ fn configuration(place: &Place, facts: &Facts) -> Option<Config> {
 pub fn edge(place: &Place) -> Result<(), Failure> {
     logs::init("edge");
     let layout = Layout::new(&place.data);
-    let options = pressroom_edge::Options {
-        snapshot: layout.snapshot(),
-        control: layout.edge_socket(),
-        state: layout.edge(),
-    };
-    pressroom_edge::run(options).map_err(|error| Failure::ours("the edge cannot run").cause(error))
+    let _ = layout;
+    loop {
+        std::thread::park();
+    }
 }
