@@ -127,7 +127,7 @@ impl Connection {
             match self.stream.read(&mut chunk) {
                 Ok(0) => self.has_no_more = true,
                 Ok(count) => {
-                    self.incoming.extend_from_slice(chunk.get(..count).unwrap_or_default())
+                    self.incoming.extend_from_slice(chunk.get(..count).unwrap_or_default());
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,

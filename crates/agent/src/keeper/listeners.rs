@@ -108,7 +108,7 @@ impl Listeners {
         }
         match self.held.iter().position(|held| held.spec.name == spec.name) {
             Some(index) if is_same_place(&self.held[index].spec, spec) => {
-                adjust(&mut self.held[index], spec)?
+                adjust(&mut self.held[index], spec)?;
             }
             Some(index) => {
                 let fresh = self.open(spec, is_own)?;
@@ -352,7 +352,7 @@ fn awake(held: &mut Held) -> Result<(), ListenError> {
     let failed = |source| ListenError::Socket { name: held.spec.name.clone(), source };
     match &held.spec.address {
         ListenAddress::Tcp(address) => {
-            sockets::begin_listening(&held.sockets, &address.to_string()).map_err(failed)?
+            sockets::begin_listening(&held.sockets, &address.to_string()).map_err(failed)?;
         }
         ListenAddress::Unix { path, mode, owner } => {
             let fresh = sockets::open_unix(path, *mode, *owner).map_err(failed)?;

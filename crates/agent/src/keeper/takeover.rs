@@ -107,7 +107,10 @@ fn copy_sockets(pid: i32, inodes: &[u64]) -> Option<Vec<OwnedFd>> {
         let copied = pidfd_getfd(pidfd.as_fd(), *descriptor, PidfdGetfdFlags::empty());
         let socket = copied
             .inspect_err(|errno| {
-                log::warn("cannot copy a socket", json!({"pid": pid, "because": errno.to_string()}))
+                log::warn(
+                    "cannot copy a socket",
+                    json!({"pid": pid, "because": errno.to_string()}),
+                );
             })
             .ok()?;
         (listeners::inode(&socket) == Some(*wanted)).then_some(socket)

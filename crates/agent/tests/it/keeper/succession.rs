@@ -182,7 +182,7 @@ fn shutdown_stops_the_last_started_first_and_leaves_nothing() {
     }
     let stray = house.data().join("logs/stray");
     let runaway = format!(
-        "(setsid sh -c 'trap \"\" TERM; echo $$ > {}; while :; do sleep 1; done' &); exit 0",
+        "(setsid sh -c 'trap \"\" TERM; echo $$ > {0}; while :; do sleep 1; done' &); until [ -s {0} ]; do sleep 0.01; done",
         stray.display()
     );
     house.start(&shell(house.data(), "runaway", &runaway));
