@@ -1,0 +1,171 @@
+<?php
+/**
+ * WordPress's scheduled events, run by Pressroom's scheduler on the command line: `php cron.php [ROOT] --due|--run`.
+ *
+ * `--due` looks; `--run` runs what is due, one event after another, as `wp-cron.php` does: each is rescheduled and unscheduled
+ * before it runs, so an event that dies costs itself only and the next run goes on behind it. Both print one JSON object:
+ * {"due": how many are due now, "next": unix time of the next one or null, "ran": how many ran}. In a network every site is visited.
+ *
+ * Always: no event runs twice at once. The lock `doing_cron`, which `wp-cron.php` respects too, is taken by an atomic add, and on
+ * this machine a file lock holds also while Redis is away.
+ *
+ * @package Pressroom
+ * @license GPL-2.0-or-later
+ */
+
+if ( 'cli' !== PHP_SAPI ) {
+	exit( 1 );
+}
+
+$pressroom_arguments = array_slice( $argv, 1 );
+$pressroom_run       = in_array( '--run', $pressroom_arguments, true );
+$pressroom_root      = rtrim( current( preg_grep( '/^--/', $pressroom_arguments, PREG_GREP_INVERT ) ) ?: __DIR__, '/' );
+
+ignore_user_abort( true );
+define( 'DOING_CRON', true );
+$_SERVER['REQUEST_METHOD']  = 'GET';
+$_SERVER['REQUEST_URI']     = '/wp-cron.php';
+$_SERVER['SCRIPT_NAME']     = '/wp-cron.php';
+$_SERVER['SERVER_PROTOCOL'] = 'HTTP/1.1';
+$_SERVER['REMOTE_ADDR']     = '127.0.0.1';
+
+// WordPress wants to know its host before it can say it; the configuration knows.
+( static function () use ( $pressroom_root ) {
+	$config = getenv( 'PRESSROOM_CONFIG' ) ?: dirname( $pressroom_root, 2 ) . '/config/site.php';
+	putenv( "PRESSROOM_CONFIG=$config" );
+	$url = preg_match( '/define\(\s*[\'"]WP_HOME[\'"]\s*,\s*[\'"]([^\'"]+)[\'"]/', (string) @file_get_contents( $config ), $match ) ? parse_url( $match[1] ) : array();
+
+	$_SERVER['SERVER_NAME'] = $url['host'] ?? 'localhost';
+	$_SERVER['HTTP_HOST']   = $_SERVER['SERVER_NAME'] . ( isset( $url['port'] ) ? ':' . $url['port'] : '' );
+	if ( 'https' === ( $url['scheme'] ?? '' ) ) {
+		$_SERVER['HTTPS'] = 'on';
+	}
+} )();
+
+// Events may print; the scheduler reads JSON.
+ob_start(
+	static function () {
+		return '';
+	},
+	4096
+);
+
+require $pressroom_root . '/wp-load.php';
+
+/** What is due, and when the next event is. */
+function pressroom_cron_look(): array {
+	$due  = 0;
+	$next = null;
+	$now  = microtime( true );
+	foreach ( _get_cron_array() ?: array() as $timestamp => $hooks ) {
+		foreach ( $hooks as $events ) {
+			if ( $timestamp <= $now ) {
+				$due += count( $events );
+			}
+			$next = null === $next ? (int) $timestamp : min( $next, (int) $timestamp );
+		}
+	}
+	return array( $due, $next );
+}
+
+/** Runs what is due in the current blog. */
+function pressroom_cron_run(): int {
+	$key = sprintf( '%.22F', microtime( true ) );
+	$old = get_transient( 'doing_cron' );
+	if ( $old && $old + WP_CRON_LOCK_TIMEOUT < microtime( true ) ) {
+		delete_transient( 'doing_cron' );
+	}
+	if ( wp_using_ext_object_cache() ) {
+		if ( ! wp_cache_add( 'doing_cron', $key, 'transient', WP_CRON_LOCK_TIMEOUT ) ) {
+			return 0;
+		}
+	} elseif ( $old && $old + WP_CRON_LOCK_TIMEOUT > microtime( true ) ) {
+		return 0;
+	} else {
+		set_transient( 'doing_cron', $key, WP_CRON_LOCK_TIMEOUT );
+	}
+	$mine = static function () use ( $key ) {
+		return ( wp_using_ext_object_cache() ? wp_cache_get( 'doing_cron', 'transient', true ) : get_transient( 'doing_cron' ) ) === $key;
+	};
+	// An event that ends the process must not hold the lock for its time-out.
+	register_shutdown_function(
+		static function () use ( $mine ) {
+			if ( $mine() ) {
+				delete_transient( 'doing_cron' );
+			}
+		}
+	);
+	$ran = 0;
+	foreach ( wp_get_ready_cron_jobs() as $timestamp => $hooks ) {
+		foreach ( $hooks as $hook => $events ) {
+			foreach ( $events as $event ) {
+				if ( $event['schedule'] ) {
+					$result = wp_reschedule_event( $timestamp, $event['schedule'], $hook, $event['args'], true );
+					if ( is_wp_error( $result ) ) {
+						error_log( "pressroom: event $hook could not be rescheduled: " . $result->get_error_message() );
+						do_action( 'cron_reschedule_event_error', $result, $hook, $event );
+					}
+				}
+				$result = wp_unschedule_event( $timestamp, $hook, $event['args'], true );
+				if ( is_wp_error( $result ) ) {
+					error_log( "pressroom: event $hook could not be unscheduled: " . $result->get_error_message() );
+					do_action( 'cron_unschedule_event_error', $result, $hook, $event );
+				}
+				do_action_ref_array( $hook, $event['args'] );
+				++$ran;
+				if ( ! $mine() ) {
+					break 3; // It took longer than the lock, and somebody else has it now.
+				}
+			}
+		}
+	}
+	if ( $mine() ) {
+		delete_transient( 'doing_cron' );
+	}
+	return $ran;
+}
+
+/** Visits every blog, at most a thousand in a run. */
+function pressroom_cron_visit( bool $run ): array {
+	$blogs  = is_multisite() ? get_sites( array( 'fields' => 'ids', 'number' => 1000, 'deleted' => 0, 'archived' => 0, 'spam' => 0 ) ) : array( 0 );
+	$result = array(
+		'due'  => 0,
+		'next' => null,
+		'ran'  => 0,
+	);
+	foreach ( $blogs as $blog ) {
+		if ( $blog ) {
+			switch_to_blog( $blog );
+		}
+		if ( $run ) {
+			$result['ran'] += pressroom_cron_run();
+		}
+		list( $due, $next ) = pressroom_cron_look();
+		$result['due']     += $due;
+		if ( null !== $next && ( null === $result['next'] || $next < $result['next'] ) ) {
+			$result['next'] = $next;
+		}
+		if ( $blog ) {
+			restore_current_blog();
+		}
+	}
+	return $result;
+}
+
+if ( ! is_blog_installed() ) {
+	$pressroom_result = array(
+		'due'  => 0,
+		'next' => null,
+		'ran'  => 0,
+	);
+} else {
+	$pressroom_lock = null;
+	if ( $pressroom_run ) {
+		$pressroom_lock = @fopen( dirname( (string) getenv( 'PRESSROOM_CONFIG' ), 2 ) . '/tmp/cron.lock', 'c' );
+		if ( $pressroom_lock && ! flock( $pressroom_lock, LOCK_EX | LOCK_NB ) ) {
+			$pressroom_run = false; // Another run is under way.
+		}
+	}
+	$pressroom_result = pressroom_cron_visit( $pressroom_run );
+}
+fwrite( STDOUT, json_encode( $pressroom_result ) . "\n" );

@@ -1,0 +1,6 @@
+<?php
+if ( post_password_required() ) {
+	return;
+}
+wp_list_comments();
+comment_form();

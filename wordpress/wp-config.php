@@ -1,0 +1,29 @@
+<?php
+/**
+ * The configuration of every release: it only says where the site's own configuration is.
+ *
+ * Secrets, sockets and the table prefix are in `config/site.php` beside the releases, readable by the site alone, so a
+ * release holds no secret and may be shared. wp-cli evaluates this file without its last line.
+ *
+ * @package Pressroom
+ * @license GPL-2.0-or-later
+ */
+
+require getenv( 'PRESSROOM_CONFIG' ) ?: dirname( __DIR__, 2 ) . '/config/site.php';
+
+if ( ! defined( 'ABSPATH' ) ) {
+	define( 'ABSPATH', __DIR__ . '/' );
+}
+
+// A readiness probe must not be fooled by maintenance mode, which WordPress checks before any plugin can be loaded. The
+// parameter cannot come from a client: those arrive with the prefix HTTP_.
+if ( '1' === ( $_SERVER['PRESSROOM_READY'] ?? '' ) ) {
+	$GLOBALS['wp_filter']['enable_maintenance_mode'][10]['pressroom_ready'] = array(
+		'function'      => static function () {
+			return false;
+		},
+		'accepted_args' => 0,
+	);
+}
+
+require_once ABSPATH . 'wp-settings.php';
