@@ -1,5 +1,189 @@
-//! edge
+//! The HTTP plane of a node: listeners, TLS, routing, page cache, balancing, FastCGI, static files, limits.
+//!
+//! [`run`] serves on inherited sockets, one runtime per core, from the snapshot that the agent wrote, and asks nobody
+//! for anything: it goes on with agent and keeper gone.
+//!
+//! # Map
+//! - Coming in: [`sockets`] inherited listeners · [`core`] a core, its connections · [`connection`] slowness · [`proxy`]
+//!   PROXY protocol · [`tls`] certificates · [`client`] who asks · [`host`] which site
+//! - Deciding: [`view`] snapshots · [`handler`] a request from head to answer · [`route`] what a path means
+//! - Answering: [`files`] static files · [`cache`], [`affirm`], [`compress`] the page cache · [`pages`] requests that
+//!   need PHP · [`pool`] whose turn it is · [`php`], [`fastcgi`] asking PHP · [`notice`] our own pages · [`body`]
+//! - Telling: [`access_log`] · [`metrics`] · [`control`] the agent's socket · [`why`] one request explained
+//!
+//! # What always holds
+//! - A request of an unknown host gets no site's content. A path never leaves its site's folders; PHP in uploads never runs.
+//! - An instance has at most as many requests as it has workers, over all cores.
+//! - Nothing that a client sends is believed about who it is, unless a trusted proxy says it.
+//! - A hit takes no lock that another core could hold for long, starts no task, sets no timer.
 
+pub mod access_log;
 pub mod affirm;
+pub mod body;
 pub mod cache;
+pub mod client;
 pub mod compress;
+pub mod connection;
+pub mod control;
+pub mod core;
+pub mod fastcgi;
+pub mod files;
+pub mod handler;
+pub mod host;
+pub mod metrics;
+pub mod notice;
+pub mod pages;
+pub mod php;
+pub mod pool;
+pub mod proxy;
+pub mod route;
+pub mod sockets;
+pub mod tls;
+pub mod view;
+pub mod watch;
+pub mod why;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pressroom_runtime::shutdown;
+
+use crate::affirm::Affirmations;
+use crate::cache::PageCache;
+use crate::sockets::Inherited;
+use crate::tls::Certificates;
+
+/// What an edge needs to start.
+#[derive(Debug)]
+pub struct Options {
+    /// The snapshot (`snapshot/edge.json`).
+    pub snapshot: PathBuf,
+    /// The agent's socket (`run/edge.sock`).
+    pub control: PathBuf,
+    /// The edge's own folder (`edge/`).
+    pub state: PathBuf,
+    /// Listening sockets; see [`sockets::inherited`].
+    pub sockets: Vec<Inherited>,
+    /// How many cores to use; `None`: all.
+    pub cores: Option<usize>,
+}
+
+/// Why an edge could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its folder cannot be used.
+    #[error("the edge's folder {path} cannot be used: {error}", path = path.display())]
+    State {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The control socket cannot be listened on.
+    #[error("the control socket {path} cannot be listened on: {error}", path = path.display())]
+    Control {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// No socket to serve on.
+    #[error("no listening socket was inherited (LISTEN_FDS with the names `http` or `https`)")]
+    NoSockets,
+    /// Threads or sockets failed.
+    #[error("the edge cannot start: {0}")]
+    System(#[from] std::io::Error),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What all cores share.
+pub struct Shared {
+    /// What is served.
+    pub view: ArcSwap<view::View>,
+    /// Pages.
+    pub cache: Arc<PageCache>,
+    /// What PHP says.
+    pub affirmations: Arc<Affirmations>,
+    /// Counters.
+    pub metrics: metrics::Metrics,
+    /// The access log.
+    pub log: access_log::Log,
+    /// Where big bodies of unknown length are spooled.
+    pub spool: PathBuf,
+    /// Certificates.
+    pub certificates: Arc<Certificates>,
+}
+
+/// Serves until SIGTERM or SIGINT, or until told to drain; then ends in order.
+pub fn run(options: Options) -> Result<(), Error> {
+    let cores = options
+        .cores
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        .max(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let sorted = sockets::sort(options.sockets);
+    if sorted.web.is_empty() {
+        return Err(Error::NoSockets);
+    }
+    let spool = options.state.join("spool");
+    let unusable = |error| Error::State { path: options.state.clone(), error };
+    std::fs::create_dir_all(&spool).map_err(unusable)?;
+    let config =
+        cache::Config { limit: 64 << 20, page_limit: 8 << 20, state: Some(options.state.clone()) };
+    let pages = PageCache::new(&config).map_err(unusable)?;
+    let certificates = Arc::new(Certificates::default());
+    let shared = Arc::new(Shared {
+        view: ArcSwap::from_pointee(view::View::default()),
+        affirmations: Affirmations::new(pages.clone()),
+        cache: pages,
+        metrics: metrics::Metrics::new(cores),
+        log: access_log::Log::start(cores)?,
+        spool,
+        certificates: certificates.clone(),
+    });
+    let (trigger, listener) = shutdown::pair();
+    let mut watch =
+        watch::Watch::new(shared.clone(), options.snapshot, options.state.clone(), sorted.affirm);
+    let _in_runtime = runtime.enter();
+    watch.load();
+    let control = control::listen(&options.control)
+        .map_err(|error| Error::Control { path: options.control.clone(), error })?;
+    let tls = certificates.config()?;
+    let dealt = sockets::deal(sorted.web, cores)?;
+    let mut threads = Vec::new();
+    for (number, sockets) in dealt.into_iter().enumerate() {
+        let (shared, tls, shutdown) = (shared.clone(), tls.clone(), listener.clone());
+        let serve = move || {
+            if let Err(error) = core::run(shared, number, sockets, tls, shutdown) {
+                tracing::error!(%error, core = number, "a core cannot serve");
+            }
+        };
+        threads.push(std::thread::Builder::new().name(format!("edge-{number}")).spawn(serve)?);
+    }
+    tracing::info!(cores, generation = shared.view.load().generation, "serving");
+    let trigger = Arc::new(trigger);
+    runtime.block_on(async {
+        tokio::spawn(control::serve(control, shared.clone(), trigger.clone()));
+        let watching = watch.run();
+        tokio::select! {
+            () = watching => {}
+            signal = shutdown::on_signals(&trigger) => {
+                if let Err(error) = signal {
+                    tracing::error!(%error, "signals cannot be heard");
+                }
+            }
+            () = listener.requested() => {}
+        }
+        // Affirmations are still heard while requests finish.
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())));
+        let _ = joined.await;
+        shared.cache.close().await;
+    });
+    shared.log.close();
+    tracing::info!("stopped in order");
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! What is known of a site's files: small ones are kept whole, and coded once; every one is checked at most once a
+//! second, so a changed file is seen within that time.
+//!
+//! Always: at most [`MOST_BYTES`] of content and [`MOST_ENTRIES`] entries; what was not asked for lately goes first.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use parking_lot::{Mutex, RwLock};
+
+use super::folder::{Folder, Mark};
+use super::kind;
+use crate::compress::{Encoding, is_compressible};
+use crate::route::{Kind, Probe, Tree};
+
+/// Files up to this size are kept.
+pub const SMALL: u64 = 256 * 1024;
+const MOST_BYTES: u64 = 64 << 20;
+const MOST_ENTRIES: usize = 8192;
+const FRESH: Duration = Duration::from_secs(1);
+/// Smaller files are not worth coding.
+const CODE_FROM: u64 = 512;
+
+/// The two folders of a site.
+pub struct Library {
+    root: Option<Folder>,
+    uploads: Option<Folder>,
+    entries: [RwLock<HashMap<Box<str>, Entry>>; 2],
+    bytes: AtomicU64,
+    coding: Mutex<()>,
+    epoch: Instant,
+}
+
+struct Entry {
+    kind: Kind,
+    file: Option<Arc<Known>>,
+    checked_ms: AtomicU64,
+    used: AtomicBool,
+}
+
+/// A file as it was when it was last looked at.
+pub struct Known {
+    /// Size and time.
+    pub mark: Mark,
+    /// `ETag` of the plain bytes.
+    pub etag: HeaderValue,
+    /// `Last-Modified`.
+    pub modified: HeaderValue,
+    /// `Content-Type`.
+    pub content_type: HeaderValue,
+    /// Whether codings are worth it.
+    pub is_text: bool,
+    /// The bytes by coding; a big file has none.
+    variants: [OnceLock<Variant>; 4],
+    coding_begun: AtomicBool,
+}
+
+/// Bytes in one coding, with what their answer needs.
+#[derive(Debug, Clone)]
+pub struct Variant {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// `Content-Length`.
+    pub length: HeaderValue,
+    /// `ETag` of this coding.
+    pub etag: HeaderValue,
+}
+
+impl Known {
+    fn new(path: &str, mark: Mark) -> Self {
+        let content_type = kind::content_type(path);
+        let time =
+            SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(mark.seconds).unwrap_or(0));
+        Self {
+            etag: etag(&mark, ""),
+            modified: value(httpdate::fmt_http_date(time)),
+            content_type: HeaderValue::from_static(content_type),
+            is_text: is_compressible(content_type) && mark.length >= CODE_FROM,
+            mark,
+            variants: Default::default(),
+            coding_begun: AtomicBool::new(false),
+        }
+    }
+
+    /// The bytes in a coding, when they are there.
+    pub fn variant(&self, encoding: Encoding) -> Option<&Variant> {
+        self.variants[encoding as usize].get()
+    }
+
+    fn keep(&self, encoding: Encoding, bytes: Vec<u8>) {
+        let suffix = encoding.token().map(|t| format!("-{t}")).unwrap_or_default();
+        let variant = Variant {
+            length: HeaderValue::from(bytes.len()),
+            etag: etag(&self.mark, &suffix),
+            bytes: bytes.into(),
+        };
+        let _ = self.variants[encoding as usize].set(variant);
+    }
+
+    fn weight(&self) -> u64 {
+        self.variants.iter().filter_map(OnceLock::get).map(|v| v.bytes.len() as u64).sum()
+    }
+}
+
+fn etag(mark: &Mark, suffix: &str) -> HeaderValue {
+    value(format!("\"{:x}{:08x}-{:x}{suffix}\"", mark.seconds, mark.nanoseconds, mark.length))
+}
+
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("made of digits and letters")
+}
+
+impl Library {
+    /// Opens a site's folders; a folder that is not there has no files.
+    pub fn open(root: &Path, uploads: &Path) -> Self {
+        let open = |path: &Path| {
+            Folder::open(path)
+                .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "a folder of files cannot be opened"))
+                .ok()
+        };
+        Self {
+            root: open(root),
+            uploads: open(uploads),
+            entries: Default::default(),
+            bytes: AtomicU64::new(0),
+            coding: Mutex::new(()),
+            epoch: Instant::now(),
+        }
+    }
+
+    fn folder(&self, tree: Tree) -> Option<&Folder> {
+        match tree {
+            Tree::Root => self.root.as_ref(),
+            Tree::Uploads => self.uploads.as_ref(),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
+    }
+
+    /// The file at a path, as it is now or was within the last second.
+    pub fn find(&self, tree: Tree, path: &str) -> Option<Arc<Known>> {
+        self.with(tree, path, |entry| entry.file.clone())
+    }
+
+    fn with<T>(&self, tree: Tree, path: &str, take: impl Fn(&Entry) -> T) -> T {
+        let now = self.now_ms();
+        let entries = &self.entries[tree as usize];
+        if let Some(entry) = entries.read().get(path) {
+            if now.saturating_sub(entry.checked_ms.load(Ordering::Relaxed))
+                < FRESH.as_millis() as u64
+            {
+                entry.used.store(true, Ordering::Relaxed);
+                return take(entry);
+            }
+        }
+        let (kind, mark) = self.folder(tree).map_or((Kind::Missing, None), |f| f.look(path));
+        let mut entries = entries.write();
+        if let Some(entry) = entries.get(path)
+            && entry.kind == kind
+            && entry.file.as_ref().map(|f| f.mark) == mark
+        {
+            entry.checked_ms.store(now, Ordering::Relaxed);
+            return take(entry);
+        }
+        let file = mark.map(|mark| Arc::new(Known::new(path, mark)));
+        let entry =
+            Entry { kind, file, checked_ms: AtomicU64::new(now), used: AtomicBool::new(true) };
+        let result = take(&entry);
+        if entries.len() >= MOST_ENTRIES {
+            self.forget(&mut entries);
+        }
+        if let Some(Entry { file: Some(old), .. }) = entries.insert(path.into(), entry) {
+            self.bytes
+                .fetch_sub(old.weight().min(self.bytes.load(Ordering::Relaxed)), Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Drops what was not used since the last time; everything, if that is not enough.
+    fn forget(&self, entries: &mut HashMap<Box<str>, Entry>) {
+        let before = entries.len();
+        entries.retain(|_, entry| entry.used.swap(false, Ordering::Relaxed));
+        if entries.len() > before * 3 / 4 {
+            entries.clear();
+        }
+        self.bytes.store(
+            entries.values().filter_map(|e| e.file.as_ref()).map(|f| f.weight()).sum(),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Reads a small file, and whatever coded copies lie beside it. Blocking.
+    pub fn load(&self, tree: Tree, path: &str, known: &Known) -> std::io::Result<()> {
+        let folder = self.folder(tree).ok_or(std::io::ErrorKind::NotFound)?;
+        let bytes = read(folder, path, known.mark.length.max(1))?;
+        if bytes.len() as u64 != known.mark.length {
+            return Err(std::io::ErrorKind::Interrupted.into());
+        }
+        if known.is_text {
+            for (encoding, suffix) in
+                [(Encoding::Brotli, "br"), (Encoding::Zstd, "zst"), (Encoding::Gzip, "gz")]
+            {
+                let beside = format!("{path}.{suffix}");
+                // An older copy belongs to an older file.
+                if let (Kind::File, Some(mark)) = folder.look(&beside)
+                    && mark.seconds >= known.mark.seconds
+                    && let Ok(coded) = read(folder, &beside, SMALL)
+                {
+                    self.bytes.fetch_add(coded.len() as u64, Ordering::Relaxed);
+                    known.keep(encoding, coded);
+                }
+            }
+        }
+        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        known.keep(Encoding::Identity, bytes);
+        if self.bytes.load(Ordering::Relaxed) > MOST_BYTES {
+            self.forget(&mut self.entries[tree as usize].write());
+        }
+        Ok(())
+    }
+
+    /// Whether the caller should code this file now; says yes once.
+    pub fn should_code(&self, known: &Known) -> bool {
+        known.is_text
+            && !known.coding_begun.load(Ordering::Relaxed)
+            && !known.coding_begun.swap(true, Ordering::Relaxed)
+    }
+
+    /// Codes a kept file, one at a time. Blocking and slow: not on a serving thread.
+    pub fn code(&self, known: &Known) {
+        let Some(plain) = known.variant(Encoding::Identity) else { return };
+        let _one_at_a_time = self.coding.lock();
+        for encoding in [Encoding::Gzip, Encoding::Brotli, Encoding::Zstd] {
+            if known.variant(encoding).is_some() {
+                continue;
+            }
+            if let Ok(coded) = encoding.encode(&plain.bytes)
+                && coded.len() < plain.bytes.len()
+            {
+                self.bytes.fetch_add(coded.len() as u64, Ordering::Relaxed);
+                known.keep(encoding, coded);
+            }
+        }
+    }
+
+    /// Opens a file for streaming. Blocking.
+    pub fn open_file(&self, tree: Tree, path: &str) -> std::io::Result<(std::fs::File, Mark)> {
+        self.folder(tree).ok_or(std::io::ErrorKind::NotFound)?.read(path)
+    }
+}
+
+fn read(folder: &Folder, path: &str, most: u64) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let (file, mark) = folder.read(path)?;
+    let mut bytes = Vec::with_capacity(mark.length.min(most) as usize);
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+impl Probe for Library {
+    fn kind(&self, tree: Tree, path: &str) -> Kind {
+        self.with(tree, path, |entry| entry.kind)
+    }
+}

@@ -1,0 +1,429 @@
+//! Requests that need PHP: pages through the cache, everything else past it, and the readiness probe.
+//!
+//! Always: a render that others may wait for runs as its own task, so it does not end with the client who caused it;
+//! what may not be stored is shown to nobody but its asker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
+use tokio::sync::oneshot;
+
+use crate::body::Body;
+use crate::cache::{
+    self, Bypass, CACHE_STATUS, Hit, Lead, Lookup, Refusal, Rendered, Waited, X_CACHE,
+};
+use crate::core::Core;
+use crate::fastcgi::exchange::{Fault, Source};
+use crate::fastcgi::head::Head;
+use crate::fastcgi::params::Params;
+use crate::handler::{Asking, Script};
+use crate::metrics::Count;
+use crate::notice::{self, Notice};
+use crate::php::answer::{Answer, Outcome, PhpBody};
+use crate::php::call::{Call, Failure, Times};
+use crate::php::class::{class, is_logged_in};
+use crate::php::request::{self, Facts};
+use crate::php::spool::spool;
+use crate::pool::Class;
+use crate::view::Site;
+
+/// Bodies up to this size are read before a worker is taken, so that slow clients do not hold workers.
+const SMALL_BODY: u64 = 256 * 1024;
+/// How long the readiness probe waits for a worker before it says *busy*.
+const READY_PATIENCE: Duration = Duration::from_secs(2);
+const READY_LIMIT: Duration = Duration::from_secs(10);
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// What a render comes to for its asker.
+enum Outlook {
+    /// A page that is stored, or an older one that may still be served.
+    Page(Hit),
+    /// An answer for this asker alone.
+    Own(Box<(Head, Body, Times, HeaderValue)>),
+    /// Nothing.
+    Failed(Failure),
+}
+
+/// A page that the cache may have or get.
+pub async fn page(
+    core: &Arc<Core>,
+    site: &Arc<Site>,
+    asking: &Asking,
+    script: Script,
+    lookup: Lookup,
+) -> Response<Body> {
+    match lookup {
+        Lookup::Hit(hit) => answer_hit(&hit, asking),
+        Lookup::Stale(hit, lead) => {
+            if let Some(lead) = lead {
+                drop(start(core, site, asking, &script, lead));
+            }
+            answer_hit(&hit, asking)
+        }
+        Lookup::Miss(lead) | Lookup::Pass(lead) => {
+            rendered(core, site, asking, &script, lead).await
+        }
+        Lookup::Wait(wait) => {
+            let limits = &site.model.limits;
+            let deadline =
+                tokio::time::Instant::now() + limits.queue_time.get() + limits.time.get();
+            match wait.until(deadline, cache::now).await {
+                Waited::Page(hit) | Waited::Late(Some(hit)) => answer_hit(&hit, asking),
+                Waited::Lead(lead) | Waited::Pass(lead) => {
+                    rendered(core, site, asking, &script, lead).await
+                }
+                Waited::Late(None) => Notice::Overloaded.answer(&asking.id),
+            }
+        }
+    }
+}
+
+async fn rendered(
+    core: &Arc<Core>,
+    site: &Arc<Site>,
+    asking: &Asking,
+    script: &Script,
+    lead: Lead,
+) -> Response<Body> {
+    match start(core, site, asking, script, lead).await {
+        Ok(Outlook::Page(hit)) => {
+            let mut answer = answer_hit(&hit, asking);
+            if hit.is_fresh() {
+                let headers = answer.headers_mut();
+                headers.insert(X_CACHE, HeaderValue::from_static("miss"));
+                headers.insert(CACHE_STATUS, cache::rendered(Some(&Ok(()))));
+            }
+            answer
+        }
+        Ok(Outlook::Own(own)) => {
+            let (head, body, times, status) = *own;
+            let mut answer = php_answer(asking, head, body, times);
+            let headers = answer.headers_mut();
+            headers.insert(X_CACHE, HeaderValue::from_static("miss"));
+            headers.insert(CACHE_STATUS, status);
+            answer
+        }
+        Ok(Outlook::Failed(failure)) => failed(core, asking, &failure),
+        Err(_) => Notice::BadGateway.answer(&asking.id),
+    }
+}
+
+fn answer_hit(hit: &Hit, asking: &Asking) -> Response<Body> {
+    hit.answer(&asking.parts.method, &asking.parts.headers).map(Body::Whole)
+}
+
+/// Begins a render as a task of its own.
+fn start(
+    core: &Arc<Core>,
+    site: &Arc<Site>,
+    asking: &Asking,
+    script: &Script,
+    lead: Lead,
+) -> oneshot::Receiver<Outlook> {
+    let uri = lead.key().path_and_query().to_owned();
+    let facts = Facts { uri: &uri, method: &Method::GET, ..facts(site, asking, script) };
+    let params = request::canonical(&facts, lead.key().cookies());
+    let mut call = call(core, site, asking, params);
+    call.safe = true;
+    let (tell, told) = oneshot::channel();
+    tokio::spawn(render(core.clone(), site.clone(), call, lead, tell));
+    told
+}
+
+async fn render(
+    core: Arc<Core>,
+    site: Arc<Site>,
+    call: Call,
+    mut lead: Lead,
+    tell: oneshot::Sender<Outlook>,
+) {
+    // Nobody may be there to be told any more; the page is stored all the same.
+    match call.run(|| lead.begin(cache::now())).await {
+        Ok((answer, pending)) => {
+            count(&core, &answer.times);
+            let Answer { head, times, mut body, .. } = answer;
+            learn(&core, &site, &head.headers);
+            if let Err(refusal) = lead.judge(head.status, &head.headers) {
+                body.on_end(move |outcome| spawn_closing(pending, outcome));
+                let _ = tell.send(refuse(lead, &refusal, head, body, times));
+                return;
+            }
+            match collect(&mut body, core.shared.cache.page_limit()).await {
+                Collected::Whole(bytes) => {
+                    let finished = body.outcome().is_some_and(|o| o != Outcome::Cut);
+                    let closing = pending.finished(finished).await;
+                    let answer = Rendered {
+                        status: head.status,
+                        headers: head.headers.clone(),
+                        body: bytes.clone(),
+                        complete: body.outcome() == Some(Outcome::Finished),
+                        affirmation: closing.affirmation.as_ref(),
+                        because: closing.because.as_deref(),
+                    };
+                    let outlook = match lead.store(answer, cache::now()) {
+                        Ok(hit) => Outlook::Page(hit),
+                        Err(refusal) => {
+                            let status = cache::rendered(Some(&Err(refusal)));
+                            Outlook::Own(Box::new((head, Body::Whole(bytes), times, status)))
+                        }
+                    };
+                    let _ = tell.send(outlook);
+                }
+                Collected::TooMuch(bytes) => {
+                    let refusal = Refusal::TooLarge(bytes.len());
+                    body.unread(bytes);
+                    body.on_end(move |outcome| spawn_closing(pending, outcome));
+                    let _ = tell.send(refuse(lead, &refusal, head, body, times));
+                }
+                Collected::Broken(fault) => {
+                    drop(pending);
+                    let _ = tell.send(fall_back(lead, fault.into()));
+                }
+            }
+        }
+        Err(failure) => {
+            let _ = tell.send(fall_back(lead, failure));
+        }
+    }
+}
+
+/// An answer that may not be stored: for its asker, or, when it is an error of the moment, the stale page instead.
+fn refuse(lead: Lead, refusal: &Refusal, head: Head, body: PhpBody, times: Times) -> Outlook {
+    let now = cache::now();
+    let stale = lead.fallback(now).filter(|_| head.status.is_server_error());
+    let status = cache::rendered(Some(&Err(refusal.clone())));
+    lead.refuse(refusal, now);
+    match stale {
+        Some(hit) => {
+            tokio::spawn(body.drain());
+            Outlook::Page(hit)
+        }
+        None => Outlook::Own(Box::new((head, Body::Php(Box::new(body)), times, status))),
+    }
+}
+
+fn fall_back(lead: Lead, failure: Failure) -> Outlook {
+    let now = cache::now();
+    let stale = lead.fallback(now);
+    lead.refuse(&Refusal::NoAnswer, now);
+    stale.map_or(Outlook::Failed(failure), Outlook::Page)
+}
+
+enum Collected {
+    Whole(Bytes),
+    TooMuch(Bytes),
+    Broken(Fault),
+}
+
+async fn collect(body: &mut PhpBody, most: usize) -> Collected {
+    let mut all = BytesMut::new();
+    loop {
+        match body.piece().await {
+            None => return Collected::Whole(all.freeze()),
+            Some(Ok(piece)) => {
+                all.extend_from_slice(&piece);
+                if all.len() > most {
+                    return Collected::TooMuch(all.freeze());
+                }
+            }
+            Some(Err(crate::php::answer::Broken::Fault(fault))) => return Collected::Broken(fault),
+            Some(Err(crate::php::answer::Broken::TooLong)) => {
+                return Collected::Broken(Fault::Died);
+            }
+        }
+    }
+}
+
+fn spawn_closing(pending: crate::affirm::Pending, outcome: Outcome) {
+    // Outside of a runtime the process is ending, and dropping it says the same.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(async move {
+            pending.finished(outcome != Outcome::Cut).await;
+        });
+    }
+}
+
+/// A request past the cache.
+pub async fn direct(
+    core: &Arc<Core>,
+    site: &Arc<Site>,
+    asking: &Asking,
+    script: &Script,
+    bypass: &Bypass,
+    body: Incoming,
+) -> Response<Body> {
+    core.shared.cache.count_bypass();
+    let most = site.model.limits.upload.get();
+    let length = content_length(&asking.parts.headers);
+    if length.is_some_and(|l| l > most) {
+        return Notice::TooLarge.answer(&asking.id);
+    }
+    let (source, length) = match (body.is_end_stream(), length) {
+        (true, _) => (Source::Memory(Bytes::new()), length),
+        (false, Some(length)) if length > SMALL_BODY => (Source::Client(body), Some(length)),
+        _ => match spool(body, most, &core.shared.spool).await {
+            Ok((source, length)) => (source, Some(length)),
+            Err(fault) => return failed(core, asking, &fault.into()),
+        },
+    };
+    let params = request::direct(&facts(site, asking, script), &asking.parts.headers, length);
+    let mut call = call(core, site, asking, params);
+    call.source = source;
+    match call.run(|| {}).await {
+        Ok((answer, pending)) => {
+            count(core, &answer.times);
+            let Answer { head, times, mut body, .. } = answer;
+            learn(core, site, &head.headers);
+            body.on_end(move |outcome| spawn_closing(pending, outcome));
+            let mut answer = php_answer(asking, head, Body::Php(Box::new(body)), times);
+            let headers = answer.headers_mut();
+            headers.insert(X_CACHE, HeaderValue::from_static("bypass"));
+            headers.insert(CACHE_STATUS, cache::bypassed(bypass));
+            answer
+        }
+        Err(failure) => failed(core, asking, &failure),
+    }
+}
+
+/// Whether PHP and the database work, asked without any of WordPress's own redirects in the way.
+pub async fn ready(core: &Arc<Core>, site: &Arc<Site>, asking: &Asking) -> Response<Body> {
+    let script = Script { script: "/index.php".to_owned(), path_info: String::new() };
+    let facts =
+        Facts { uri: "/.pressroom/ready", method: &Method::GET, ..facts(site, asking, &script) };
+    let params = request::readiness(&facts);
+    let mut call = call(core, site, asking, params);
+    call.patience = READY_PATIENCE.min(call.patience);
+    call.class = Class::Person;
+    call.safe = true;
+    let mut answer = match tokio::time::timeout(READY_LIMIT, call.run(|| {})).await {
+        Ok(Ok((answer, pending))) => {
+            let is_ready = answer.head.status == StatusCode::OK;
+            answer.body.drain().await;
+            pending.finished(false).await;
+            match is_ready {
+                true => notice::text(StatusCode::OK, "ready\n"),
+                false => notice::text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "not ready: PHP or the database does not work\n",
+                ),
+            }
+        }
+        // Workers that all have something to do are not a fault.
+        Ok(Err(Failure::Refused(_))) if site.pool.is_saturated() => {
+            notice::text(StatusCode::OK, "busy\n")
+        }
+        Ok(Err(_)) | Err(_) => {
+            notice::text(StatusCode::SERVICE_UNAVAILABLE, "not ready: PHP does not answer\n")
+        }
+    };
+    answer.headers_mut().insert(X_CACHE, HeaderValue::from_static("bypass"));
+    answer
+}
+
+fn facts<'a>(site: &'a Site, asking: &'a Asking, script: &'a Script) -> Facts<'a> {
+    Facts {
+        root: &site.model.root,
+        script: &script.script,
+        path_info: &script.path_info,
+        method: &asking.parts.method,
+        uri: asking.uri(),
+        host: &asking.host,
+        authority: &asking.authority,
+        scheme: asking.client.scheme,
+        address: asking.client.address,
+        protocol: asking.protocol(),
+        request_id: &asking.id,
+    }
+}
+
+fn call(core: &Core, site: &Site, asking: &Asking, params: Params) -> Call {
+    Call {
+        site: site.model.name.as_str().to_owned(),
+        affirmations: core.shared.affirmations.clone(),
+        cached: site.cached.clone(),
+        pool: site.pool.clone(),
+        limits: site.model.limits.clone(),
+        params,
+        source: Source::Memory(Bytes::new()),
+        safe: asking.parts.method.is_safe(),
+        class: class(&asking.parts.method, asking.parts.uri.path(), &asking.parts.headers),
+        request_id: asking.id.clone(),
+        patience: site.model.limits.queue_time.get(),
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn count(core: &Core, times: &Times) {
+    core.shared.metrics.add(core.number, Count::Php, 1);
+    core.shared.metrics.add(core.number, Count::PhpMillis, times.php.as_millis() as u64);
+}
+
+/// Notes the names of cookies that a site sets.
+fn learn(core: &Core, site: &Site, headers: &HeaderMap) {
+    for cookie in headers.get_all(header::SET_COOKIE) {
+        let name = cookie.as_bytes().split(|b| *b == b'=').next().unwrap_or_default();
+        if let Ok(name) = std::str::from_utf8(name) {
+            core.shared.cache.learn_cookie(&site.cached, name.trim());
+        }
+    }
+}
+
+fn php_answer(asking: &Asking, head: Head, body: Body, times: Times) -> Response<Body> {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = head.status;
+    *answer.headers_mut() = head.headers;
+    if is_logged_in(&asking.parts.headers) {
+        let total = asking.begun.elapsed();
+        let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+        let text = format!(
+            "queue;dur={:.1}, php;dur={:.1}, edge;dur={:.1}",
+            ms(times.queue),
+            ms(times.php),
+            ms(total)
+        );
+        if let Ok(value) = HeaderValue::try_from(text) {
+            answer.headers_mut().insert(SERVER_TIMING, value);
+        }
+    }
+    let bodyless = asking.parts.method == Method::HEAD
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if bodyless {
+        // The script shall finish, though nobody reads what it says.
+        if let Body::Php(body) = std::mem::replace(answer.body_mut(), Body::Empty) {
+            tokio::spawn(body.drain());
+        }
+    }
+    answer
+}
+
+fn failed(core: &Core, asking: &Asking, failure: &Failure) -> Response<Body> {
+    let site = asking.site.as_ref().map_or("", |s| s.model.name.as_str());
+    let what = match failure {
+        Failure::Refused(refused) => {
+            core.shared.metrics.add(core.number, Count::Refused, 1);
+            tracing::warn!(site, request = asking.id, uri = asking.uri(), %refused, "no worker");
+            Notice::Overloaded
+        }
+        Failure::Fault(Fault::TooLarge) => Notice::TooLarge,
+        Failure::Fault(Fault::ClientGone) => Notice::RequestTimeout,
+        other => {
+            core.shared.metrics.add(core.number, Count::PhpFailed, 1);
+            tracing::error!(site, request = asking.id, uri = asking.uri(), error = %other, "PHP did not answer");
+            if matches!(other, Failure::Fault(Fault::TimedOut)) {
+                Notice::GatewayTimeout
+            } else {
+                Notice::BadGateway
+            }
+        }
+    };
+    let mut answer = what.answer(&asking.id);
+    answer.headers_mut().insert(X_CACHE, HeaderValue::from_static("bypass"));
+    answer
+}
