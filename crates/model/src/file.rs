@@ -14,6 +14,7 @@ pub mod key;
 mod meaning;
 mod reader;
 mod reference;
+mod show;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 
 pub use reference::reference;
+pub use show::show;
 
 /// What defaults depend on. Whoever may touch the machine finds it out.
 #[derive(Debug, Clone, PartialEq, Eq)]

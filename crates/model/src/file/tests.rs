@@ -78,10 +78,7 @@ fn a_site_is_complete_without_a_word_said() {
     assert!(site.page_cache.bypass_cookies.iter().any(|name| name == "wordpress_logged_in_*"));
 }
 
-#[test]
-fn everything_said_is_meant() {
-    let config = good(
-        r#"
+const EVERYTHING: &str = r#"
         [node]
         name = "web-1"
         zone = "b"
@@ -112,8 +109,11 @@ fn everything_said_is_meant() {
         [site.page_cache]
         enabled = false
         vary_cookies = ["currency"]
-        "#,
-    );
+        "#;
+
+#[test]
+fn everything_said_is_meant() {
+    let config = good(EVERYTHING);
     assert_eq!(config.edge.trusted_proxies, ["10.0.0.0/8", "192.0.2.1/32", "::1/128"]);
     assert!(
         config.edge.http.is_empty()
@@ -130,6 +130,18 @@ fn everything_said_is_meant() {
     let certificate = site.certificate.as_ref().expect("given");
     assert_eq!(certificate.chain, PathBuf::from("/etc/press/c.pem"));
     assert_eq!(certificate.key, PathBuf::from("/k.pem"));
+}
+
+#[test]
+fn what_is_shown_means_the_same() {
+    let (quotes, minimal) = (
+        "[[site]]\nname = 'a'\ntitle = 'a \"b\" \\ c'",
+        "[[site]]\nname = 'a'\n[[site]]\nname = 'b'",
+    );
+    for text in ["", minimal, quotes, EVERYTHING] {
+        let config = good(text);
+        assert_eq!(good(&show(&config)), config, "{}", show(&config));
+    }
 }
 
 #[test]

@@ -1,0 +1,315 @@
+//! What may be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use pressroom_model::id::SiteName;
+
+/// WordPress that stays up and keeps up.
+///
+/// Exit status: 0 done, 1 your mistake, 2 our failure.
+#[derive(Debug, Parser)]
+#[command(name = "pressroom", version, max_term_width = 100, infer_long_args = false)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) place: PlaceArguments,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which Pressroom on this machine.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PlaceArguments {
+    /// The data directory [default: /var/lib/pressroom as root, else ~/.local/share/pressroom]
+    #[arg(long, global = true, value_name = "DIR", env = "PRESSROOM_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// The configuration [default: pressroom.toml in the data directory]
+    #[arg(long, global = true, value_name = "FILE", env = "PRESSROOM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Install what is missing, start everything, and serve the sites
+    Up(Up),
+    /// Stop everything that `up` started
+    Down,
+    /// Make it as pressroom.toml says, without an outage
+    Apply(Apply),
+    /// Show how things are
+    Status(Status),
+    /// Look for what is wrong, or will be
+    Doctor(Json),
+    /// Show what processes wrote
+    Logs(Logs),
+    /// Explain one request: site, cache, instance, time in each step
+    Why(Why),
+    /// Sites: add, list, show, remove
+    #[command(subcommand)]
+    Site(Site),
+    /// Stored pages
+    #[command(subcommand)]
+    Cache(Cache),
+    /// The configuration: check, show, reference
+    #[command(subcommand)]
+    Config(Config),
+    /// Certificates
+    #[command(subcommand)]
+    Tls(Tls),
+    /// Write a systemd unit, so that Pressroom starts with the machine
+    Install(Install),
+    #[command(hide = true)]
+    Keep,
+    #[command(hide = true)]
+    Agent,
+    #[command(hide = true)]
+    Edge,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct Up {
+    /// Install missing packages without asking
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Return once the first site answers, instead of staying until Ctrl-C
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Serve plain HTTP here (may be repeated); written to pressroom.toml
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) http: Vec<SocketAddr>,
+    /// Serve HTTPS here (may be repeated); written to pressroom.toml
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) https: Vec<SocketAddr>,
+    /// Show the console here; written to pressroom.toml
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) console: Option<SocketAddr>,
+    /// The site: made if it is not there [default: the first, or `blog`]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) site: Option<SiteName>,
+    #[command(flatten)]
+    pub(crate) new: NewSite,
+}
+
+/// What can be said of a site when it is made.
+#[derive(Debug, Default, Clone, Args)]
+pub(crate) struct NewSite {
+    /// A host name of the site (may be repeated; the first is in its URLs) [default: NAME.localhost, the first site localhost]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) domain: Vec<String>,
+    /// The administrator's login name [default: admin]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) admin_user: Option<String>,
+    /// The administrator's e-mail address
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin_email: Option<String>,
+    /// Read the administrator's password from this file (`-`: standard input) instead of making one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct Apply {
+    /// Only show what would be done, and why
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print the actions as JSON (with --dry-run)
+    #[arg(long, requires = "dry_run")]
+    pub(crate) json: bool,
+    /// Install missing packages without asking
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct Status {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show it again each second
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct Json {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// A site, an engine, or one of keeper, agent, edge, access [default: all]
+    pub(crate) name: Option<String>,
+    /// Go on as more is written
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Lines from the end of each file
+    #[arg(long, short = 'n', default_value_t = 50, value_name = "N")]
+    pub(crate) lines: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Why {
+    /// A whole URL, or a path of the first site
+    pub(crate) url: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Site {
+    /// Add a site
+    Add {
+        /// Its name: lower-case letters, digits and `-`
+        name: SiteName,
+        /// Its title
+        #[arg(long)]
+        title: Option<String>,
+        #[command(flatten)]
+        new: NewSite,
+        /// Install missing packages without asking
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// List the sites
+    List(Json),
+    /// Show one site
+    Show {
+        /// Its name
+        name: SiteName,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a site: keeps a dump of its database and uploads, deletes the rest
+    Remove {
+        /// Its name
+        name: SiteName,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cache {
+    /// Make stored pages of a site stale
+    Purge {
+        /// The site
+        site: SiteName,
+        /// Pages with this tag, as `post-12` (may be repeated)
+        #[arg(long, value_name = "TAG")]
+        tag: Vec<String>,
+        /// The page at this URL or path (may be repeated)
+        #[arg(long, value_name = "URL")]
+        url: Vec<String>,
+        /// All pages
+        #[arg(long, conflicts_with_all = ["tag", "url"])]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Say everything that is wrong with the file
+    Check,
+    /// Show what the file means, with all defaults
+    Show(Json),
+    /// Print the reference of all keys, as Markdown
+    Reference,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tls {
+    /// Say how browsers and programs come to trust the local authority
+    Trust,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct Install {
+    /// Print the unit instead of installing it
+    #[arg(long)]
+    pub(crate) print: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_data_directory_is_named_before_or_after_the_verb() {
+        for line in [
+            "pressroom --data /d status --json",
+            "pressroom status --json --data /d",
+            "pressroom site --data /d list",
+            "pressroom site list --data=/d",
+        ] {
+            assert_eq!(parse(line).expect(line).place.data, Some(PathBuf::from("/d")), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_contracts_command_is_understood() {
+        let line = "pressroom --data /d up --yes --detach --http 127.0.0.1:1 --https 127.0.0.1:2 --console 127.0.0.1:3 --site blog --admin-password-file /p";
+        let Command::Up(up) = parse(line).expect(line).command else { panic!("it is `up`") };
+        assert!(up.yes && up.detach);
+        assert_eq!(up.https, ["127.0.0.1:2".parse().expect("address")]);
+        assert_eq!(up.site.expect("given").as_str(), "blog");
+    }
+
+    #[test]
+    fn every_verb_of_the_issue_is_there() {
+        for line in [
+            "up",
+            "down",
+            "apply --dry-run",
+            "apply --dry-run --json",
+            "status --json --watch",
+            "doctor --json",
+            "logs",
+            "logs mariadb -f -n 5",
+            "why /a?b=c",
+            "cache purge blog --all",
+            "cache purge blog --tag a --tag b",
+            "site add shop --domain shop.example.com --title Shop",
+            "site list --json",
+            "site show blog",
+            "site remove blog --yes",
+            "config check",
+            "config show",
+            "config reference",
+            "tls trust",
+            "install",
+            "install --print",
+            "keep --data /d --config /f",
+            "agent --data /d --config /f",
+            "edge --data /d --config /f",
+        ] {
+            assert!(parse(&format!("pressroom {line}")).is_ok(), "{line}");
+        }
+        for line in [
+            "",
+            "nonsense",
+            "up --http 80",
+            "site add Bad_Name",
+            "apply --json",
+            "cache purge blog --all --tag a",
+        ] {
+            assert!(parse(&format!("pressroom {line}")).is_err(), "{line}");
+        }
+    }
+}

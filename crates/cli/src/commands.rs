@@ -1,0 +1,172 @@
+//! One file for each verb, and what they share.
+
+mod apply;
+mod cache;
+mod config;
+mod doctor;
+mod down;
+mod install;
+mod logs;
+mod site;
+mod status;
+mod tls;
+mod up;
+mod why;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::Read;
+use std::path::Path;
+
+use pressroom_api::client::{Client, Error};
+use pressroom_api::failure::Failure;
+use pressroom_api::operator::{InitialAdmin, Wish};
+use pressroom_model::config::Config;
+use pressroom_model::id::SiteName;
+use pressroom_model::secret::Secret;
+
+use crate::args::{self, Command};
+use crate::machine::Machine;
+use crate::place::{self, Place};
+use crate::talk::Talk;
+
+/// What a verb gives: its exit status, or a failure that is shown.
+pub(crate) type Done = Result<u8, Failure>;
+
+/// What every verb has at hand.
+pub(crate) struct Context<'a> {
+    pub(crate) machine: &'a dyn Machine,
+    pub(crate) place: Place,
+    pub(crate) talk: Talk,
+    pub(crate) client: Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(machine: &'a dyn Machine, place: Place, talk: Talk) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::ours("the command cannot start").cause(error))?;
+        let client = Client::new(place.agent_socket());
+        Ok(Self { machine, place, talk, client, runtime })
+    }
+
+    /// Waits for the agent's answer, as the commands see failures.
+    pub(crate) fn ask<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Failure> {
+        self.wait(answer).map_err(Failure::from)
+    }
+
+    /// Waits for a future.
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// A command for people to copy: with `--data` where it is needed to mean this place.
+    pub(crate) fn command(&self, verb: &str) -> String {
+        let usual = place::find(
+            &args::PlaceArguments::default(),
+            self.machine.is_root(),
+            &place::environment,
+        );
+        let mut command = "pressroom".to_owned();
+        if !usual.is_ok_and(|usual| usual.data == self.place.data) {
+            command += &format!(" --data {}", self.place.data.display());
+        }
+        if self.place.config != self.place.data.join("pressroom.toml") {
+            command += &format!(" --config {}", self.place.config.display());
+        }
+        format!("{command} {verb}")
+    }
+
+    /// Installs what `config` needs and is not here: at once, after asking, or not at all with the command to type.
+    pub(crate) fn install_missing(&self, config: &Config, is_agreed: bool) -> Result<(), Failure> {
+        let missing = self.machine.missing(config)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let command = self.machine.install_command(&missing);
+        let list: Vec<_> = missing
+            .iter()
+            .map(|package| format!("{} ({})", package.name, package.because))
+            .collect();
+        let failure = Failure::yours(format!("{} packages are missing", missing.len()))
+            .cause(list.join("\n"))
+            .state("nothing was started");
+        if !self.machine.is_root() {
+            return Err(failure.hint(format!("install them as root, then try again: {command}")));
+        }
+        if !is_agreed {
+            self.talk.say(format!("missing:\n  {}\n{command}", list.join("\n  ")));
+            if self.talk.ask("Run this now?", true) != Some(true) {
+                return Err(failure.hint(format!("run `{command}`, or give `--yes`")));
+            }
+        }
+        self.machine.install(&missing, &self.talk.progress())
+    }
+
+    /// Takes the passwords that were made and never shown, of these sites.
+    pub(crate) fn initial_admins(
+        &self,
+        config: &Config,
+    ) -> Result<Vec<(SiteName, InitialAdmin)>, Failure> {
+        let mut admins = Vec::new();
+        for site in &config.sites {
+            if let Some(admin) = self.ask(self.client.take_initial_admin(&site.name))? {
+                admins.push((site.name.clone(), admin));
+            }
+        }
+        Ok(admins)
+    }
+}
+
+/// A wish without secrets.
+pub(crate) fn wish(config: Config) -> Wish {
+    Wish { config, admin_passwords: BTreeMap::new() }
+}
+
+/// Reads a password: the first line of a file, or of standard input.
+pub(crate) fn read_password(path: &Path) -> Result<Secret, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::yours(format!("cannot read the password from `{}`", path.display())).cause(error)
+    };
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        std::io::stdin().take(4097).read_to_end(&mut bytes).map_err(failed)?;
+    } else {
+        std::fs::File::open(path)
+            .and_then(|file| file.take(4097).read_to_end(&mut bytes))
+            .map_err(failed)?;
+    }
+    let text = String::from_utf8(bytes).unwrap_or_default();
+    let line = text.lines().next().unwrap_or_default();
+    if line.is_empty() || line.len() > 1024 {
+        return Err(Failure::yours(format!("`{}` has no good password", path.display()))
+            .hint("write it in the first line, as UTF-8, at most 1024 bytes"));
+    }
+    Ok(Secret::new(line))
+}
+
+/// Does what was typed.
+pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
+    match command {
+        Command::Up(up) => up::run(context, &up),
+        Command::Down => down::run(context),
+        Command::Apply(apply) => apply::run(context, &apply),
+        Command::Status(status) => status::run(context, &status),
+        Command::Doctor(json) => doctor::run(context, &json),
+        Command::Logs(logs) => logs::run(context, &logs),
+        Command::Why(why) => why::run(context, &why),
+        Command::Site(site) => site::run(context, site),
+        Command::Cache(args::Cache::Purge { site, tag, url, all }) => {
+            cache::purge(context, &site, tag, url, all)
+        }
+        Command::Config(config) => config::run(context, &config),
+        Command::Tls(args::Tls::Trust) => tls::trust(context),
+        Command::Install(install) => install::run(context, &install),
+        Command::Keep | Command::Agent | Command::Edge => Ok(0),
+    }
+}

@@ -1,0 +1,32 @@
+//! `pressroom cache purge`: makes stored pages stale.
+
+use pressroom_api::failure::Failure;
+use pressroom_model::affirmation::Purge;
+use pressroom_model::id::SiteName;
+
+use super::{Context, Done};
+
+pub(super) fn purge(
+    context: &Context<'_>,
+    site: &SiteName,
+    tags: Vec<String>,
+    urls: Vec<String>,
+    all: bool,
+) -> Done {
+    if tags.is_empty() && urls.is_empty() && !all {
+        return Err(Failure::yours("nothing was said to purge")
+            .hint("give `--tag TAG`, `--url URL` or `--all`"));
+    }
+    let receipt = context.ask(context.client.purge(site, &Purge { tags, urls, all }))?;
+    if !receipt.ok {
+        return Err(Failure::ours(format!("the edge did not confirm the purge of `{site}`"))
+            .hint(format!("look at `{}`", context.command("logs edge"))));
+    }
+    let pages = if receipt.pages == 1 {
+        "1 page is".to_owned()
+    } else {
+        format!("{} pages are", receipt.pages)
+    };
+    context.talk.say(format!("{pages} stale now: the next request of each refreshes it."));
+    Ok(0)
+}

@@ -1,0 +1,176 @@
+//! `pressroom status`: how things are. Without an agent it says what can be known without one.
+
+use std::time::Duration;
+
+use pressroom_api::client::Error;
+use pressroom_api::failure::Failure;
+use pressroom_model::status::{Pid, Process, Site, Status, Traffic};
+use pressroom_model::unit::ByteSize;
+use pressroom_model::verdict::Health;
+
+use super::{Context, Done};
+use crate::args;
+use crate::talk::{Ink, Talk};
+
+pub(super) fn run(context: &Context<'_>, arguments: &args::Status) -> Done {
+    loop {
+        let (status, missing) = look(context)?;
+        let text = if arguments.json {
+            let text = if arguments.watch {
+                serde_json::to_string(&status)
+            } else {
+                serde_json::to_string_pretty(&status)
+            };
+            text.expect("our values have string keys")
+        } else {
+            page(&context.talk, &status)
+        };
+        let clear = if arguments.watch && !arguments.json && context.talk.is_screen {
+            "\x1b[H\x1b[2J\x1b[3J"
+        } else {
+            ""
+        };
+        match (&missing, arguments.json) {
+            (Some(failure), false) if !arguments.watch => return Err(failure.clone()),
+            _ => context.talk.data(format!("{clear}{text}")),
+        }
+        if !arguments.watch {
+            return missing.map_or(Ok(0), |failure| Ok(failure.exit_status()));
+        }
+        context.wait(tokio::time::sleep(Duration::from_secs(1)));
+    }
+}
+
+/// The status, and why it is not the agent's, if it is not.
+fn look(context: &Context<'_>) -> Result<(Status, Option<Failure>), Failure> {
+    let error = match context.wait(context.client.status()) {
+        Ok(status) => return Ok((status, None)),
+        Err(Error::Away { error, socket })
+            if error.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            return Err(Error::Away { error, socket }.into());
+        }
+        Err(error) => error,
+    };
+    let keeper = context.machine.keeper(&context.place);
+    let failure = match keeper {
+        None => Failure::from(error),
+        Some(pid) => Failure::ours("the agent does not answer")
+            .cause(error)
+            .state(format!(
+                "the keeper (process {pid}) runs, and sites are served without the agent"
+            ))
+            .hint(format!(
+                "the keeper starts it again by itself; read `{}`",
+                context.command("logs agent")
+            )),
+    };
+    Ok((without_agent(keeper, &failure), Some(failure)))
+}
+
+fn without_agent(keeper: Option<i32>, failure: &Failure) -> Status {
+    let verdict = if keeper.is_some() { Health::Unknown } else { Health::Stopped };
+    let because = failure.what.clone();
+    Status {
+        version: 1,
+        keeper: Pid { pid: keeper },
+        agent: Pid { pid: None },
+        edge: Process {
+            name: "edge".to_owned(),
+            pid: None,
+            verdict,
+            because: because.clone(),
+            starts: 0,
+        },
+        engines: Vec::new(),
+        sites: Vec::new(),
+        notices: vec![because],
+        traffic: None,
+    }
+}
+
+fn pid(pid: Option<i32>) -> String {
+    pid.map_or_else(|| "–".to_owned(), |pid| pid.to_string())
+}
+
+fn page(talk: &Talk, status: &Status) -> String {
+    let mut lines = Vec::new();
+    for site in &status.sites {
+        lines.extend(site_lines(talk, site));
+    }
+    if status.sites.is_empty() {
+        lines.push("No sites.".to_owned());
+    }
+    lines.push(String::new());
+    for process in status.engines.iter().chain([&status.edge]) {
+        lines.push(process_line(talk, process));
+    }
+    lines.push(format!("  {:<16} process {}", "agent", pid(status.agent.pid)));
+    lines.push(format!("  {:<16} process {}", "keeper", pid(status.keeper.pid)));
+    if let Some(traffic) = &status.traffic {
+        lines.extend([String::new(), traffic_line(traffic)]);
+    }
+    if !status.notices.is_empty() {
+        lines.push(String::new());
+        lines.extend(status.notices.iter().take(8).map(|notice| format!("! {notice}")));
+    }
+    lines.join("\n")
+}
+
+/// One site, with its instances. Also what `site show` shows.
+pub(super) fn site_lines(talk: &Talk, site: &Site) -> Vec<String> {
+    let name = talk.strong(&format!("{:<16}", site.name));
+    let mut lines = vec![format!("{name}   {} {}", talk.verdict(site.verdict, 11), site.url)];
+    if !site.because.is_empty() && site.verdict != Health::Healthy {
+        lines.push(format!("  {:<16} {}", "", site.because));
+    }
+    for instance in &site.instances {
+        let because =
+            if instance.verdict == Health::Healthy { "" } else { instance.because.as_str() };
+        let busy = format!("{} of {} workers busy", instance.busy, instance.workers);
+        let line = format!(
+            "  {:<16} {} process {}, {busy}  {because}",
+            instance.id,
+            talk.verdict(instance.verdict, 11),
+            pid(instance.pid)
+        );
+        lines.push(line.trim_end().to_owned());
+    }
+    lines
+}
+
+fn process_line(talk: &Talk, process: &Process) -> String {
+    let because = if process.verdict == Health::Healthy { "" } else { process.because.as_str() };
+    let restarts = match process.starts {
+        0 | 1 => String::new(),
+        starts => talk.ink(Ink::Faint, format!(", started {starts} times")),
+    };
+    let line = format!(
+        "  {:<16} {} process {}{restarts}  {because}",
+        process.name,
+        talk.verdict(process.verdict, 11),
+        pid(process.pid)
+    );
+    line.trim_end().to_owned()
+}
+
+fn traffic_line(traffic: &Traffic) -> String {
+    let pages = traffic.hits + traffic.stale + traffic.misses + traffic.bypasses;
+    let ratio =
+        if pages == 0 { 0.0 } else { (traffic.hits + traffic.stale) as f64 * 100.0 / pages as f64 };
+    format!(
+        "{} requests, {ratio:.1} % of {pages} pages from the cache, {} errors, {} waiting; {} pages stored in {}",
+        traffic.requests,
+        traffic.errors,
+        traffic.queued,
+        traffic.cache_pages,
+        rounded(traffic.cache_bytes)
+    )
+}
+
+fn rounded(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => ByteSize::bytes(bytes >> 10 << 10).to_string(),
+        mib => ByteSize::mib(mib).to_string(),
+    }
+}

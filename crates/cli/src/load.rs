@@ -1,0 +1,91 @@
+//! What `pressroom.toml` says, or a failure with everything that is wrong with it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pressroom_api::failure::Failure;
+use pressroom_model::config::Config;
+use pressroom_model::file::{self, Fault};
+
+use crate::commands::Context;
+
+/// The text of the file; empty if there is none.
+pub(crate) fn text(path: &Path) -> Result<String, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(Failure::yours(format!("cannot read `{}`", path.display())).cause(error)),
+    }
+}
+
+/// What the file means. There must be one.
+pub(crate) fn config(context: &Context<'_>) -> Result<Config, Failure> {
+    let path = &context.place.config;
+    if !path.exists() {
+        return Err(Failure::yours(format!("there is no configuration at `{}`", path.display()))
+            .hint(format!(
+                "`{}` makes one, or name yours with `--config FILE`",
+                context.command("up")
+            )));
+    }
+    meaning(context, &text(path)?)
+}
+
+/// What a text means.
+pub(crate) fn meaning(context: &Context<'_>, text: &str) -> Result<Config, Failure> {
+    let path = &context.place.config;
+    let config = file::parse(text, &context.machine.facts(&context.place))
+        .map_err(|faults| faulty(path, &faults))?;
+    if config.node.data != context.place.data {
+        let (file, here) = (config.node.data.display(), context.place.data.display());
+        return Err(Failure::yours(format!(
+            "`{}` is for the data directory `{file}`, not `{here}`",
+            path.display()
+        ))
+        .hint("remove `data` from `[node]`, or leave `--data` out and give `--config FILE`"));
+    }
+    Ok(config)
+}
+
+fn faulty(path: &Path, faults: &[Fault]) -> Failure {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let lines: Vec<_> = faults.iter().map(|fault| format!("{name}:{fault}")).collect();
+    let count =
+        if faults.len() == 1 { "a fault".to_owned() } else { format!("{} faults", faults.len()) };
+    Failure::yours(format!("`{}` has {count}", path.display()))
+        .cause(lines.join("\n"))
+        .state("nothing was changed")
+        .hint("`pressroom config reference` explains every key")
+}
+
+/// Replaces the file if the text is another.
+pub(crate) fn write_if_changed(path: &Path, new: &str) -> Result<(), Failure> {
+    if text(path)? == new { Ok(()) } else { write(path, new) }
+}
+
+/// Replaces the file, whole or not at all; its permissions stay.
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |error: io::Error| {
+        Failure::yours(format!("cannot write `{}`", path.display()))
+            .cause(error)
+            .state("the file is as it was")
+    };
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = real.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let mut name = real.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new: PathBuf = folder.join(name);
+    let replace = || {
+        std::fs::write(&new, text)?;
+        if let Ok(there) = std::fs::metadata(&real) {
+            std::fs::set_permissions(&new, there.permissions())?;
+        }
+        std::fs::File::open(&new)?.sync_all()?;
+        std::fs::rename(&new, &real)
+    };
+    replace().map_err(|error| {
+        let _already_gone = std::fs::remove_file(&new);
+        failed(error)
+    })
+}

@@ -1,0 +1,368 @@
+//! A machine and an operator made for tests. Nothing is installed, and the keeper is a thread that serves the API.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use pressroom_api::failure::Failure;
+use pressroom_api::operator::{
+    Answer, Check, CheckState, InitialAdmin, Operator, Planned, Visit, Why, Wish,
+};
+use pressroom_api::progress::Progress;
+use pressroom_api::server::{self, Server};
+use pressroom_model::affirmation::{Purge, Receipt};
+use pressroom_model::config::Config;
+use pressroom_model::file::Facts;
+use pressroom_model::id::SiteName;
+use pressroom_model::secret::Secret;
+use pressroom_model::status::{Pid, Process, Site, Status};
+use pressroom_model::verdict::Health;
+use pressroom_runtime::shutdown::{self, Trigger};
+use pressroom_runtime::tasks::Group;
+
+use crate::machine::{Machine, Package, Role, Stopped};
+use crate::place::Place;
+use crate::talk::Talk;
+
+/// What a command did.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) status: u8,
+    pub(super) data: String,
+    pub(super) talk: String,
+}
+
+/// One data directory, and the machine around it.
+pub(super) struct Stage {
+    folder: tempfile::TempDir,
+    is_root: bool,
+    missing: Mutex<Option<&'static str>>,
+    operator: Arc<Clerk>,
+    running: Mutex<Option<(Trigger, JoinHandle<()>)>>,
+    said: Kept,
+}
+
+impl Stage {
+    pub(super) fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            is_root: false,
+            missing: Mutex::default(),
+            operator: Arc::default(),
+            running: Mutex::default(),
+            said: Kept::default(),
+        }
+    }
+
+    pub(super) fn root(mut self) -> Self {
+        self.is_root = true;
+        self
+    }
+
+    pub(super) fn missing(self, package: &'static str) -> Self {
+        *open(&self.missing) = Some(package);
+        self
+    }
+
+    pub(super) fn failing(self) -> Self {
+        open(&self.operator.desk).is_failing = true;
+        self
+    }
+
+    pub(super) fn data(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn file(&self) -> String {
+        std::fs::read_to_string(self.data().join("pressroom.toml")).expect("a file")
+    }
+
+    pub(super) fn write(&self, text: &str) {
+        std::fs::write(self.data().join("pressroom.toml"), text).expect("written");
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        open(&self.running).is_some()
+    }
+
+    pub(super) fn given_passwords(&self) -> Vec<String> {
+        open(&self.operator.desk).given.clone()
+    }
+
+    /// What the last command, perhaps still running, said.
+    pub(super) fn said(&self) -> String {
+        self.said.text()
+    }
+
+    pub(super) fn run(&self, line: &str) -> Outcome {
+        let data = Kept::default();
+        open(&self.said.0).clear();
+        let mut words: Vec<OsString> = vec!["pressroom".into()];
+        words.extend(line.split_whitespace().map(OsString::from));
+        if !line.contains("--data") && !line.is_empty() {
+            words.extend(["--data".into(), self.data().as_os_str().to_owned()]);
+        }
+        let talk = Talk::kept(Box::new(data.clone()), Box::new(self.said.clone()));
+        let status = crate::run_with(self, words, &talk);
+        Outcome { status, data: data.text(), talk: self.said.text() }
+    }
+
+    fn stop(&self) -> Stopped {
+        let Some((trigger, thread)) = open(&self.running).take() else { return Stopped::Already };
+        trigger.fire("stopped by the test");
+        thread.join().expect("no panic");
+        Stopped::Now
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Machine for Stage {
+    fn is_root(&self) -> bool {
+        self.is_root
+    }
+
+    fn facts(&self, place: &Place) -> Facts {
+        Facts {
+            hostname: "n1".to_owned(),
+            is_root: self.is_root,
+            cores: 2,
+            php_version: "8.2".to_owned(),
+            data: place.data.clone(),
+            folder: place.folder().to_owned(),
+        }
+    }
+
+    fn missing(&self, _config: &Config) -> Result<Vec<Package>, Failure> {
+        let package = |name: &&str| Package { name: (*name).to_owned(), because: "PHP".to_owned() };
+        Ok(open(&self.missing).iter().map(package).collect())
+    }
+
+    fn install_command(&self, packages: &[Package]) -> String {
+        format!("install-them {}", packages[0].name)
+    }
+
+    fn install(&self, packages: &[Package], progress: &Progress) -> Result<(), Failure> {
+        progress.begin(format!("install {}", packages[0].name)).done("");
+        *open(&self.missing) = None;
+        Ok(())
+    }
+
+    fn keeper(&self, _place: &Place) -> Option<i32> {
+        self.is_running().then_some(10)
+    }
+
+    fn start_keeper(&self, place: &Place) -> Result<i32, Failure> {
+        let mut running = open(&self.running);
+        if running.is_none() {
+            let socket = place.agent_socket();
+            std::fs::create_dir_all(socket.parent().expect("it is in `run`")).expect("made");
+            let (trigger, stop) = shutdown::pair();
+            let operator = Arc::clone(&self.operator);
+            let thread = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.expect("a runtime").block_on(async {
+                    let group = Group::new("test", stop.clone());
+                    let listener = server::bind(&socket).expect("bound");
+                    Server::new(operator, group.clone())
+                        .serve(listener, stop)
+                        .await
+                        .expect("served");
+                    group.finish(Duration::from_secs(5)).await;
+                });
+            });
+            *running = Some((trigger, thread));
+        }
+        Ok(10)
+    }
+
+    fn stop_keeper(&self, _place: &Place, _progress: &Progress) -> Result<Stopped, Failure> {
+        Ok(self.stop())
+    }
+
+    fn examine(&self, _place: &Place, _config: Option<&Config>) -> Vec<Check> {
+        let (check, detail) = ("disk".to_owned(), "9 GiB free".to_owned());
+        vec![Check { check, state: CheckState::Good, detail, hint: String::new() }]
+    }
+
+    fn local_authority(&self, place: &Place) -> Option<PathBuf> {
+        Some(place.data.join("tls/ca.pem")).filter(|path| path.exists())
+    }
+
+    fn install_unit(&self, _path: &Path, _text: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn program(&self) -> PathBuf {
+        "/usr/bin/pressroom".into()
+    }
+
+    fn run(&self, _role: Role, _place: &Place) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// The operator: it remembers what was wished for, and finds it done.
+#[derive(Default)]
+struct Clerk {
+    desk: Mutex<Desk>,
+}
+
+#[derive(Default)]
+struct Desk {
+    config: Option<Config>,
+    given: Vec<String>,
+    unshown: Vec<SiteName>,
+    is_failing: bool,
+}
+
+impl Clerk {
+    fn names(&self) -> Vec<SiteName> {
+        open(&self.desk)
+            .config
+            .iter()
+            .flat_map(|config| &config.sites)
+            .map(|site| site.name.clone())
+            .collect()
+    }
+}
+
+impl Operator for Clerk {
+    fn status(&self) -> Answer<'_, Status> {
+        Box::pin(async { Ok(status(open(&self.desk).config.as_ref())) })
+    }
+
+    fn plan(&self, wish: Wish) -> Answer<'_, Vec<Planned>> {
+        let known = self.names();
+        let new = wish.config.sites.iter().filter(|site| !known.contains(&site.name));
+        let add = |name| Planned {
+            action: format!("add site `{name}`"),
+            because: "the configuration has it".to_owned(),
+        };
+        let planned: Vec<_> = new.map(|site| add(&site.name)).collect();
+        Box::pin(async move { Ok(planned) })
+    }
+
+    fn apply(&self, wish: Wish, progress: Progress) -> Answer<'_, ()> {
+        let known = self.names();
+        Box::pin(async move {
+            let mut desk = open(&self.desk);
+            if desk.is_failing {
+                let failure = Failure::yours("cannot listen on 127.0.0.1:8001");
+                return Err(failure.cause("it is taken").hint("choose another"));
+            }
+            for site in wish.config.sites.iter().filter(|site| !known.contains(&site.name)) {
+                match wish.admin_passwords.get(&site.name) {
+                    Some(password) => desk.given.push(password.reveal().to_owned()),
+                    None => desk.unshown.push(site.name.clone()),
+                }
+                progress.begin(format!("install site `{}`", site.name)).done("");
+            }
+            desk.config = Some(wish.config);
+            Ok(())
+        })
+    }
+
+    fn remove_site(&self, name: SiteName, wish: Wish, _progress: Progress) -> Answer<'_, PathBuf> {
+        open(&self.desk).config = Some(wish.config);
+        Box::pin(async move { Ok(PathBuf::from(format!("/kept/{name}"))) })
+    }
+
+    fn down(&self, progress: Progress) -> Answer<'_, ()> {
+        Box::pin(async move {
+            progress.begin("stop `mariadb`").done("");
+            Ok(())
+        })
+    }
+
+    fn visit(&self, name: SiteName) -> Answer<'_, Visit> {
+        let status = status(open(&self.desk).config.as_ref());
+        Box::pin(async move {
+            let site = status.sites.iter().find(|site| site.name == name);
+            let url = site.map_or_else(String::new, |site| site.url.clone());
+            Ok(Visit { url, status: 200, is_good: site.is_some(), because: String::new(), ms: 1 })
+        })
+    }
+
+    fn take_initial_admin(&self, name: SiteName) -> Answer<'_, Option<InitialAdmin>> {
+        Box::pin(async move {
+            let mut desk = open(&self.desk);
+            let place = desk.unshown.iter().position(|unshown| *unshown == name);
+            Ok(place.map(|place| {
+                desk.unshown.remove(place);
+                InitialAdmin { user: "admin".to_owned(), password: Secret::new("open sesame") }
+            }))
+        })
+    }
+
+    fn doctor(&self) -> Answer<'_, Vec<Check>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn purge(&self, _name: SiteName, _purge: Purge) -> Answer<'_, Receipt> {
+        Box::pin(async { Ok(Receipt { ok: true, position: 1, pages: 7 }) })
+    }
+
+    fn why(&self, url: String) -> Answer<'_, Why> {
+        let why = serde_json::json!({
+            "url": url, "site": "blog", "status": 200, "cache": "hit", "because": "it is fresh",
+        });
+        Box::pin(async move { Ok(serde_json::from_value(why).expect("it has what is needed")) })
+    }
+}
+
+fn status(config: Option<&Config>) -> Status {
+    let port = config.map_or(0, |config| config.edge.https[0].port());
+    let sites = config.into_iter().flat_map(|config| &config.sites).map(|site| Site {
+        name: site.name.clone(),
+        url: format!("https://{}:{port}/", site.domains[0]),
+        domains: site.domains.clone(),
+        verdict: Health::Healthy,
+        because: String::new(),
+        release: None,
+        instances: Vec::new(),
+    });
+    let (name, because) = ("edge".to_owned(), String::new());
+    Status {
+        version: 1,
+        keeper: Pid { pid: Some(10) },
+        agent: Pid { pid: Some(11) },
+        edge: Process { name, pid: Some(12), verdict: Health::Healthy, because, starts: 1 },
+        engines: Vec::new(),
+        sites: sites.collect(),
+        notices: Vec::new(),
+        traffic: None,
+    }
+}
+
+/// Bytes that were written, to be looked at.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Kept {
+    fn text(&self) -> String {
+        String::from_utf8(open(&self.0).clone()).expect("text")
+    }
+}
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        open(&self.0).extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic while held")
+}

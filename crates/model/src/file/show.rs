@@ -1,0 +1,154 @@
+//! A configuration as a file that means the same, with every default written out.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::config::{Cache, Config, Database, Site, Source};
+use crate::snapshot::LogFormat;
+use crate::unit::ByteSize;
+
+/// The file. What follows from the machine (memory of engines) is left out, as it was.
+pub fn show(config: &Config) -> String {
+    let mut page = Page::default();
+    page.head("[node]");
+    page.text("name", &config.node.name);
+    page.text("zone", &config.node.zone);
+    page.text("data", config.node.data.display());
+    page.head("[edge]");
+    page.texts("http", &addresses(&config.edge.http));
+    page.texts("https", &addresses(&config.edge.https));
+    page.plain("redirect_to_https", config.edge.redirect_to_https);
+    page.texts("trusted_proxies", &config.edge.trusted_proxies);
+    page.plain("proxy_protocol", config.edge.proxy_protocol);
+    page.text("cache_size", config.edge.cache_size);
+    page.text(
+        "access_log",
+        match config.edge.access_log {
+            Some(LogFormat::Json) => "json",
+            Some(LogFormat::Combined) => "combined",
+            None => "off",
+        },
+    );
+    page.head("[console]");
+    page.text("listen", config.console.listen);
+    let Database::Managed { memory } = &config.database;
+    page.engine("[database]", *memory);
+    let Cache::Managed { memory } = &config.cache;
+    page.engine("[cache]", *memory);
+    for site in &config.sites {
+        page.site(site);
+    }
+    page.0
+}
+
+fn addresses(list: &[SocketAddr]) -> Vec<String> {
+    list.iter().map(SocketAddr::to_string).collect()
+}
+
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, head: &str) {
+        let gap = if self.0.is_empty() { "" } else { "\n" };
+        self.0 += &format!("{gap}{head}\n");
+    }
+
+    fn plain(&mut self, key: &str, value: impl Display) {
+        self.0 += &format!("{key} = {value}\n");
+    }
+
+    fn text(&mut self, key: &str, value: impl Display) {
+        self.plain(key, quoted(value));
+    }
+
+    fn texts(&mut self, key: &str, list: &[String]) {
+        let list: Vec<_> = list.iter().map(quoted).collect();
+        self.plain(key, format!("[{}]", list.join(", ")));
+    }
+
+    fn engine(&mut self, head: &str, memory: Option<ByteSize>) {
+        self.head(head);
+        self.text("engine", "managed");
+        if let Some(memory) = memory {
+            self.text("memory", memory);
+        }
+    }
+
+    fn site(&mut self, site: &Site) {
+        let path = |path: &Path| quoted(path.display());
+        self.head("[[site]]");
+        self.text("name", &site.name);
+        self.texts("domains", &site.domains);
+        self.text("title", &site.title);
+        self.text("upload_limit", site.upload_limit);
+        self.plain(
+            "wordpress",
+            match &site.wordpress {
+                Source::Debian => "{ source = \"debian\" }".to_owned(),
+                Source::Path(tree) => format!("{{ path = {} }}", path(tree)),
+                Source::Archive { path: file, sha256 } => {
+                    format!("{{ archive = {}, sha256 = \"{sha256}\" }}", path(file))
+                }
+            },
+        );
+        let (user, email) = (quoted(&site.admin.user), quoted(&site.admin.email));
+        self.plain("admin", format!("{{ user = {user}, email = {email} }}"));
+        if let Some(files) = &site.certificate {
+            self.plain(
+                "certificate",
+                format!("{{ chain = {}, key = {} }}", path(&files.chain), path(&files.key)),
+            );
+        }
+        self.php(site);
+        self.page_cache(site);
+    }
+
+    fn php(&mut self, site: &Site) {
+        let php = &site.php;
+        self.head("[site.php]");
+        self.text("version", &php.version);
+        self.plain("workers", php.workers);
+        self.plain(
+            "instances",
+            format!("{{ min = {}, max = {} }}", php.instances.min, php.instances.max),
+        );
+        self.text("memory", php.memory);
+        self.text("time", php.time);
+        self.text("slow", php.slow);
+        let pairs: Vec<_> = php
+            .ini
+            .iter()
+            .map(|(name, value)| format!("{} = {}", quoted(name), quoted(value)))
+            .collect();
+        if !pairs.is_empty() {
+            self.plain("ini", format!("{{ {} }}", pairs.join(", ")));
+        }
+    }
+
+    fn page_cache(&mut self, site: &Site) {
+        let cache = &site.page_cache;
+        self.head("[site.page_cache]");
+        self.plain("enabled", cache.enabled);
+        self.text("ttl_max", cache.ttl_max);
+        self.text("stale_while_revalidate", cache.stale_while_revalidate);
+        self.text("stale_if_error", cache.stale_if_error);
+        self.texts("ignored_parameters", &cache.ignored_parameters);
+        self.texts("bypass_cookies", &cache.bypass_cookies);
+        self.texts("vary_cookies", &cache.vary_cookies);
+    }
+}
+
+/// A string as the file writes it.
+fn quoted(text: impl Display) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.to_string().chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted += &format!("\\u{:04X}", u32::from(c)),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
