@@ -62,10 +62,8 @@ fn be_keeper() {
     options.silence = Duration::from_millis(silence);
     options.takeover = std::env::var(TAKEOVER).as_deref() != Ok("no");
     if let Err(error) = keeper::run(options) {
-        eprintln!("error: {error}");
-        std::process::exit(2);
+        panic!("error: {error}");
     }
-    std::process::exit(0);
 }
 
 /// Says its process id to everybody who connects to its first inherited socket.

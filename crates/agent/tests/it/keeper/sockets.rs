@@ -25,13 +25,17 @@ fn sockets_are_inherited_in_order_and_named() {
         address: ListenAddress::Unix { path, mode: 0o660, owner: None },
         sockets: 1,
     }));
-    let script = "echo $LISTEN_FDS $LISTEN_FDNAMES; for fd in 3 4 5 6 7; do readlink /proc/$$/fd/$fd | cut -d: -f1; done; echo end";
+    let script = "echo $LISTEN_FDS $LISTEN_FDNAMES; for fd in 3 4 5 6 7; do readlink /proc/$$/fd/$fd; done; echo end";
     let listeners = vec!["affirm".to_owned(), "http".to_owned(), "https".to_owned()];
     let spec = ProcessSpec { listeners, ..shell(house.data(), "one", script) };
     house.start(&spec);
     house.ended("one");
     let text = fs::read_to_string(&spec.output).expect("its output");
-    assert_eq!(text, "4 affirm:http:http:https\nsocket\nsocket\nsocket\nsocket\nend\n");
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| if line.starts_with("socket:") { "socket" } else { line })
+        .collect();
+    assert_eq!(lines, ["4 affirm:http:http:https", "socket", "socket", "socket", "socket", "end"]);
 }
 
 #[test]

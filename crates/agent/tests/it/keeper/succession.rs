@@ -141,7 +141,7 @@ fn two_keepers_of_one_data_directory_are_refused() {
     assert_eq!(keeper::running(house.data()), Some(house.keeper_pid()));
     let mut second = house.spawn_keeper(true);
     let status = eventually("the second keeper gives up", || second.try_wait().expect("a child"));
-    assert_eq!(status.code(), Some(2));
+    assert!(!status.success());
     let pid = format!("another keeper (pid {})", house.keeper_pid());
     assert!(house.keeper_log().contains(&pid), "{}", house.keeper_log());
     assert_eq!(house.find("agent").map(|agent| agent.starts), Some(1));
@@ -157,7 +157,7 @@ fn a_keeper_that_may_not_adopt_names_what_still_runs() {
     house.kill_keeper();
     let mut second = house.spawn_keeper(false);
     let status = eventually("the second keeper gives up", || second.try_wait().expect("a child"));
-    assert_eq!(status.code(), Some(2));
+    assert!(!status.success());
     assert!(house.keeper_log().contains(&format!("child (pid {child})")), "{}", house.keeper_log());
     assert!(runs(child));
 }
