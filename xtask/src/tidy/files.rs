@@ -33,8 +33,11 @@ fn size(text: &Text, findings: &mut Findings) {
         return;
     }
     let words = format!("`{}` has {lines} lines", text.path);
-    if lines > MOST_LINES {
-        findings.complain(format!("{words}: look for a second concept"));
+    let says_why = text.text.lines().take(60).any(|line| line.contains("Long because "));
+    if lines > MOST_LINES && !says_why {
+        findings.complain(format!(
+            "{words}: look for a second concept, or open with a sentence `Long because …`"
+        ));
     } else {
         findings.remark(words);
     }
@@ -80,6 +83,10 @@ mod tests {
         assert_eq!(complaints("crates/x/src/lib.rs", "//! The words of x.\n"), 0);
         assert_eq!(complaints("crates/x/src/lib.rs", "fn main() {}\n"), 1);
         assert_eq!(complaints("wordpress/a.php", &"\n".repeat(801)), 1);
+        assert_eq!(
+            complaints("wordpress/a.php", &format!("// Long because …\n{}", "\n".repeat(801))),
+            0
+        );
         assert_eq!(complaints("docs/long.md", &"\n".repeat(801)), 0);
     }
 
