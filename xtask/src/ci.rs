@@ -31,7 +31,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     steps.run("docs", || {
         let mut docs =
             cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"]);
-        command(docs.env("RUSTDOCFLAGS", "-D warnings"))
+        command(docs.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"))
     });
     steps.run("tidy", || tidy::run(root));
     steps.run("reference", || reference::check(root));
