@@ -3,7 +3,7 @@
 //! - [`tidy`] rules of the house that the compiler does not know
 //! - [`ci`] everything that is checked before a change is taken, but for the tests
 //! - [`mod@test`] the tests, with the packages that they need
-//! - [`reference`] pages that are printed from the code
+//! - [`mod@reference`] pages that are printed from the code
 //! - [`step`] running one command after the other and saying how it went
 
 use std::path::{Path, PathBuf};
