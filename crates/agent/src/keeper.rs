@@ -9,7 +9,8 @@
 //! One thread, one `poll` loop. Map:
 //! - [`client`]: how others talk to it; `detach`: how it is started in the background
 //! - `event_loop`: the loop, the requests; `connection`: one peer; `signals`: the keeper's own signals
-//! - `children`: the table of processes and what is due when; `restart`: back-off and sign of life; `launch`: fork and exec
+//! - `children`: the table of processes and what is due when; `restart`: back-off and sign of life;
+//!   `stop_order`: who is stopped before whom; `launch`: fork and exec
 //! - `listeners`: the table of listening sockets; `sockets`: opening them; `port_holder`: who has a taken port
 //! - `state`: the file; `takeover`: adopting what a former keeper left; `lock`: one keeper per data directory
 //! - `output`: rotation; `proc_stat`, `log`: a small reader and the log
@@ -34,6 +35,7 @@ mod restart;
 mod signals;
 mod sockets;
 mod state;
+mod stop_order;
 mod takeover;
 
 use std::io;

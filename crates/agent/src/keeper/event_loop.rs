@@ -1,14 +1,16 @@
-//! The keeper's one loop: wait for a signal, a request, an ended adopted process or a due moment; do what follows; save; answer.
+//! The keeper's one loop ([`requests`] is its other half): wait for a signal, a request, an ended adopted process or a due moment; do what follows; save; answer.
 //!
 //! Nothing here blocks for long: exec is waited for (milliseconds), everything else is non-blocking or local files. The state file is
 //! written before a new child runs and before the answer to whoever asked for a change.
+
+mod requests;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use pressroom_model::process::{ListenerSpec, ProcessSpec, Reply, Request};
+use pressroom_model::process::ProcessSpec;
 use pressroom_runtime::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -16,10 +18,9 @@ use rustix::net::{SocketFlags, accept_with, sockopt};
 use rustix::process::{Pid, Rlimit, WaitId, WaitIdOptions, WaitOptions};
 use serde_json::json;
 
-use super::children::{self, Children, ProcessError, kill_group};
-use super::connection::{Connection, Watch};
-use super::launch::{self, Extras, LaunchError, Parent};
-use super::listeners::{ListenError, Listeners};
+use super::children::{Children, kill_group};
+use super::connection::Connection;
+use super::listeners::Listeners;
 use super::{Error, Options, log, output, proc_stat, signals, sockets, state, takeover};
 
 /// How often output files are looked at.
@@ -28,23 +29,9 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const MOST_CONNECTIONS: usize = 128;
 /// Of the keeper's own log.
 const OWN_OUTPUT_LIMIT: u64 = 16 << 20;
-/// The longest a watch may wait.
-const LONGEST_WATCH: Duration = Duration::from_secs(300);
-
-/// Why a request was refused.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error(transparent)]
-    Process(#[from] ProcessError),
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    #[error("cannot write {}: {source}; nothing is started that the next keeper would not know of", path.display())]
-    State { path: PathBuf, source: std::io::Error },
-    #[error("the keeper is shutting down")]
-    ShuttingDown,
-}
+/// How long the very last strays, killed already, may take to vanish (one may hang in a file system).
+const BURIAL_TRIES: u32 = 500;
+const BURIAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// Everything a running keeper has.
 pub(super) struct Keeper {
@@ -58,7 +45,10 @@ pub(super) struct Keeper {
     /// Limits of open files that children get when their spec names none.
     open_files: Rlimit,
     own_output: Option<PathBuf>,
+    /// Something is to be written into the state file.
     is_changed: bool,
+    /// It could not be; tried again with every housekeeping.
+    is_unsaved: bool,
     is_stopping: bool,
     next_housekeeping: Instant,
 }
@@ -95,6 +85,7 @@ impl Keeper {
             open_files,
             own_output: output::own(),
             is_changed: true,
+            is_unsaved: false,
             is_stopping: false,
             next_housekeeping: now,
             options,
@@ -341,6 +332,7 @@ impl Keeper {
         if self.next_housekeeping <= now {
             self.next_housekeeping = now + HOUSEKEEPING;
             self.rotate_output();
+            self.is_changed |= self.is_unsaved;
         }
     }
 
@@ -394,129 +386,6 @@ impl Keeper {
         }
     }
 
-    fn answer_requests(&mut self, now: Instant) {
-        for index in 0..self.connections.len() {
-            while let Some(request) = self.connections[index].next_request() {
-                let pid = self.connections[index].pid;
-                self.children.heard(pid, now);
-                let reply = match request {
-                    Ok(Request::Watch { seen, wait_ms }) => {
-                        let wait = Duration::from_millis(wait_ms).min(LONGEST_WATCH);
-                        self.connections[index].watch = Some(Watch { seen, until: now + wait });
-                        continue;
-                    }
-                    Ok(request) => self
-                        .fulfil(request, now)
-                        .unwrap_or_else(|refusal| refused(&refusal.to_string())),
-                    Err(because) => refused(&because),
-                };
-                if self.is_changed {
-                    self.save_or_warn();
-                }
-                self.connections[index].answer(&reply);
-            }
-        }
-    }
-
-    fn answer_watches(&mut self, now: Instant) {
-        let generation = self.generation;
-        let is_due = |watch: Watch| watch.seen != generation || watch.until <= now;
-        if self.connections.iter().any(|connection| connection.watch.is_some_and(is_due)) {
-            let reply = self.listed();
-            let due = self
-                .connections
-                .iter_mut()
-                .filter(|connection| connection.watch.is_some_and(is_due));
-            due.for_each(|connection| connection.answer(&reply));
-        }
-    }
-
-    fn fulfil(&mut self, request: Request, now: Instant) -> Result<Reply, Refusal> {
-        match request {
-            Request::Listen { listener } => self.listen(&listener)?,
-            Request::Unlisten { name } => {
-                if self.listeners.unlisten(&name) {
-                    log::info("closed a listener", json!({"listener": name}));
-                    self.changed();
-                }
-            }
-            Request::Start { spec } => {
-                return self.start(&spec, now).map(|pid| Reply::Started { pid });
-            }
-            Request::Stop { name, kill } => {
-                log::info(if kill { "killing" } else { "stopping" }, json!({"name": name}));
-                self.is_changed = true;
-                self.children.stop(&name, kill, now)?;
-            }
-            Request::Signal { name, signal } => self.children.signal(&name, signal)?,
-            Request::Forget { name } => {
-                self.is_changed = true;
-                self.children.forget(&name)?;
-            }
-            Request::List | Request::Watch { .. } => return Ok(self.listed()),
-            Request::Alive => {}
-            Request::Shutdown => self.shut_down(),
-        }
-        Ok(Reply::Done)
-    }
-
-    fn listed(&self) -> Reply {
-        Reply::Listed {
-            generation: self.generation,
-            keeper: rustix::process::getpid().as_raw_nonzero().get(),
-            processes: self.children.states(),
-            listeners: self.listeners.specs(),
-        }
-    }
-
-    fn listen(&mut self, listener: &ListenerSpec) -> Result<(), Refusal> {
-        if self.is_stopping {
-            return Err(Refusal::ShuttingDown);
-        }
-        let children = &self.children;
-        let is_own = |pid: i32| {
-            let group = proc_stat::read(pid).map_or(pid, |stat| stat.group);
-            children.by_pid(pid).is_some() || children.by_pid(group).is_some()
-        };
-        if self.listeners.listen(listener, is_own)? {
-            log::info(
-                "listens",
-                json!({"listener": listener.name, "address": listener.address, "sockets": listener.sockets}),
-            );
-            self.changed();
-        }
-        Ok(())
-    }
-
-    /// Forks, writes down what was forked, lets it go.
-    fn start(&mut self, spec: &ProcessSpec, now: Instant) -> Result<i32, Refusal> {
-        if self.is_stopping {
-            return Err(Refusal::ShuttingDown);
-        }
-        if let Some(pid) = self.children.runs(&spec.name)? {
-            return Ok(pid);
-        }
-        children::check(spec)?;
-        let sockets = self.listeners.inherit(&spec.listeners)?;
-        let extras = Extras { sockets, open_files: self.open_files, parent: Parent::Maker };
-        let waiting = launch::fork(spec, &extras)?;
-        let (forked, pid) = (waiting.pid, waiting.pid.as_raw_nonzero().get());
-        let ticks = proc_stat::read(pid).map_or(0, |stat| stat.ticks);
-        let former = self.children.begin(spec.clone(), pid, ticks, now);
-        self.generation += 1;
-        let path = self.options.state.clone();
-        let began = self.save().map_err(|source| Refusal::State { path, source });
-        // Dropped without `go`, it ends by itself.
-        if let Err(refusal) = began.and_then(|()| waiting.go().map_err(Refusal::from)) {
-            let _ = rustix::process::waitpid(Some(forked), WaitOptions::empty());
-            self.children.never_began(&spec.name, former);
-            self.is_changed = true;
-            return Err(refusal);
-        }
-        log::info("started", json!({"name": spec.name, "pid": pid, "program": spec.program}));
-        Ok(pid)
-    }
-
     fn shut_down(&mut self) {
         if !self.is_stopping {
             log::info("shutting down", json!({"running": self.children.running().count()}));
@@ -537,20 +406,22 @@ impl Keeper {
         state::save(&self.options.state, &stored)
     }
 
-    /// A full disk must not end the keeper; it is tried again with the next change.
+    /// A full disk must not end the keeper: it says so once and goes on trying.
     fn save_or_warn(&mut self) {
-        if let Err(error) = self.save() {
+        let saved = self.save();
+        if let (Err(error), false) = (&saved, self.is_unsaved) {
             log::error(
-                "cannot write the state file",
+                "cannot write the state file: the next keeper would not know of what starts now",
                 json!({"path": self.options.state, "because": error.to_string()}),
             );
         }
+        self.is_unsaved = saved.is_err();
     }
 
     /// What children left behind in sessions of their own has become ours: it ends with us. Then the files go.
     fn clean_up(&mut self) {
         let own = rustix::process::getpid().as_raw_nonzero().get();
-        loop {
+        for _ in 0..BURIAL_TRIES {
             let strays: Vec<Pid> = proc_stat::all()
                 .filter(|(_, stat)| stat.parent == own)
                 .filter_map(|(pid, _)| Pid::from_raw(pid))
@@ -560,17 +431,14 @@ impl Keeper {
             }
             for pid in strays {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
             }
+            while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+            std::thread::sleep(BURIAL_PAUSE);
         }
         self.listeners.close_all();
         let _ = std::fs::remove_file(&self.options.socket);
         let _ = std::fs::remove_file(&self.options.state);
     }
-}
-
-fn refused(because: &str) -> Reply {
-    Reply::Refused { because: because.to_owned() }
 }
 
 fn refuse_leftovers(processes: &[state::Process]) -> Result<(), Error> {
