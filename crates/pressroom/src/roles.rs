@@ -146,10 +146,15 @@ fn configuration(place: &Place, facts: &Facts) -> Option<Config> {
 
 /// The edge.
 pub fn edge(place: &Place) -> Result<(), Failure> {
+    let sockets = pressroom_edge::sockets::inherited();
     logs::init("edge");
     let layout = Layout::new(&place.data);
-    let _ = layout;
-    loop {
-        std::thread::park();
-    }
+    let options = pressroom_edge::Options {
+        snapshot: layout.snapshot(),
+        control: layout.edge_socket(),
+        state: layout.edge(),
+        sockets,
+        cores: None,
+    };
+    pressroom_edge::run(options).map_err(|error| Failure::ours("the edge cannot run").cause(error))
 }
