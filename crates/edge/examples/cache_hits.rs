@@ -58,7 +58,8 @@ fn main() -> std::io::Result<()> {
 fn asked(headers: &HeaderMap) -> Asked<'_> {
     Asked {
         method: &Method::GET,
-        host: "blog.example.com",
+        scheme: "https",
+        authority: "blog.example.com",
         path: "/2026/page-7/",
         query: None,
         headers,
@@ -125,7 +126,8 @@ fn round(
             scope.spawn(|| {
                 let mut headers = HeaderMap::new();
                 headers.insert("host", HeaderValue::from_static("blog.example.com"));
-                headers.insert("accept-encoding", HeaderValue::from_static("gzip, deflate, br, zstd"));
+                headers
+                    .insert("accept-encoding", HeaderValue::from_static("gzip, deflate, br, zstd"));
                 headers.insert("cookie", HeaderValue::from_static("_ga=GA1.2.1234; _fbp=fb.1.2"));
                 for _ in 0..ROUNDS {
                     work(cache, site, &headers);

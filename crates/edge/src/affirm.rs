@@ -8,6 +8,7 @@
 //! let pending = affirmations.open(&site, method.is_safe());             // before the request goes to PHP
 //! // PRESSROOM_TOKEN = pending.token()
 //! let closing = pending.finished(end_request_seen).await;               // after the last byte; at most a second
+//! pending.abandoned().await                                             // instead, when PHP may still be at work
 //! // closing.affirmation, closing.because → cache::Rendered
 //! ```
 //!
@@ -37,6 +38,8 @@ pub use self::listen::Counts;
 
 /// How long `done` is waited for after the end of a request.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it is waited for when the edge left before the end: PHP may still be at work.
+const PATIENCE_WHEN_LEFT: Duration = Duration::from_secs(60);
 
 const SHARDS: usize = 16;
 
@@ -183,10 +186,18 @@ impl Pending {
     /// The request has ended: waits for the last word, at most a second. `end_request_seen`: FastCGI's end came, rather
     /// than the end of the connection (after which nobody is left to speak).
     pub async fn finished(self, end_request_seen: bool) -> Closing {
-        if end_request_seen {
-            // A deadline that passes is no fault: silence is an answer.
-            let _ = tokio::time::timeout(PATIENCE, self.last_word()).await;
-        }
+        self.closing(if end_request_seen { PATIENCE } else { Duration::ZERO }).await
+    }
+
+    /// The answer was given up before its end (the client left, or time was up), while PHP may go on: waits until it
+    /// says its last word or hangs up. What it changes meanwhile it purges itself; a worker that dies hangs up.
+    pub async fn abandoned(self) -> Closing {
+        self.closing(PATIENCE_WHEN_LEFT).await
+    }
+
+    async fn closing(self, patience: Duration) -> Closing {
+        // A deadline that passes is no fault: silence is an answer.
+        let _ = tokio::time::timeout(patience, self.last_word()).await;
         let closing = self.request.said.lock().done.clone().unwrap_or_default();
         drop(self);
         closing

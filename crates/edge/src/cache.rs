@@ -207,8 +207,6 @@ pub struct WhyPage {
     pub ttl: u64,
     /// How many tags and addresses it is found by.
     pub tags: usize,
-    /// Its tags.
-    pub tag_names: Vec<String>,
     /// When it was purged, if it was.
     pub purged_at: Option<Millis>,
     /// Bytes in all codings.
@@ -585,7 +583,6 @@ impl PageCache {
             age: now.saturating_sub(page.rendered_at) / 1000,
             ttl: page.ttl / 1000,
             tags: page.tags.len(),
-            tag_names: Vec::new(),
             purged_at: page.purged_at(),
             bytes: page.size.load(Ordering::Relaxed),
         });

@@ -82,7 +82,8 @@ impl Asking {
     pub fn asked(&self) -> Asked<'_> {
         Asked {
             method: &self.parts.method,
-            host: &self.host,
+            scheme: self.client.scheme.as_str(),
+            authority: &self.authority,
             path: self.parts.uri.path(),
             query: self.parts.uri.query(),
             headers: &self.parts.headers,

@@ -124,9 +124,17 @@ fn start(
     script: &Script,
     lead: Lead,
 ) -> oneshot::Receiver<Outlook> {
-    let uri = lead.key().path_and_query().to_owned();
-    let facts = Facts { uri: &uri, method: &Method::GET, ..facts(site, asking, script) };
-    let params = request::canonical(&facts, lead.key().cookies());
+    // All that PHP is told is in the key, or the same for everybody.
+    let key = lead.key();
+    let facts = Facts {
+        uri: key.path_and_query(),
+        host: key.host(),
+        authority: key.authority(),
+        method: &Method::GET,
+        protocol: "HTTP/1.1",
+        ..facts(site, asking, script)
+    };
+    let params = request::canonical(&facts, key.cookies());
     let mut call = call(core, site, asking, params);
     call.safe = true;
     let (tell, told) = oneshot::channel();
@@ -242,7 +250,10 @@ fn spawn_closing(pending: crate::affirm::Pending, outcome: Outcome) {
     // Outside of a runtime the process is ending, and dropping it says the same.
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(async move {
-            pending.finished(outcome != Outcome::Cut).await;
+            match outcome {
+                Outcome::Cut => pending.abandoned().await,
+                Outcome::Finished | Outcome::Failed => pending.finished(true).await,
+            }
         });
     }
 }

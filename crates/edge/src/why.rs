@@ -132,7 +132,8 @@ pub async fn explain(shared: &Arc<Shared>, question: Question) -> Result<Explana
     };
     let asked = Asked {
         method: &method,
-        host: &host,
+        scheme,
+        authority: authority.as_str(),
         path: uri.path(),
         query: uri.query(),
         headers: &headers,

@@ -79,7 +79,8 @@ fn key(site: &Site) -> cache::Key {
     let headers = HeaderMap::new();
     let asked = Asked {
         method: &Method::GET,
-        host: "blog.test",
+        scheme: "https",
+        authority: "blog.test",
         path: "/",
         query: None,
         headers: &headers,
@@ -206,6 +207,29 @@ async fn a_dropped_request_that_could_write_purges_its_site() {
     assert!(stage.is_fresh(&site));
     drop(stage.all.open(&site, false));
     assert!(!stage.is_fresh(&site));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_does_not_purge_the_site() {
+    let stage = Stage::new();
+    let site = stage.site("blog");
+    stage.serve(&site, uid());
+    stage.store(&site);
+    let pending = stage.all.open(&site, false);
+    let mut php = stage.connect(&site);
+    say(&mut php, &Message::Writing { request: pending.token() });
+    let token = pending.token();
+    let left = tokio::spawn(pending.abandoned());
+    tokio::time::sleep(PATIENCE + PATIENCE / 10).await;
+    say(&mut php, &done(&token, None, None));
+    assert!(left.await.expect("no panic").done);
+    assert!(stage.is_fresh(&site));
+    let pending = stage.all.open(&site, false);
+    say(&mut php, &Message::Writing { request: pending.token() });
+    until("it was heard", || stage.all.counts().messages == 3).await;
+    drop(php);
+    assert!(!pending.abandoned().await.done, "a worker that dies hangs up");
+    until("the site is purged", || !stage.is_fresh(&site)).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use pressroom_model::affirmation::Purge;
 
-use super::key::{Key, normalise};
+use super::key::{Key, normalise, without_port};
 use super::memory::ByHash;
 use super::rules::Rules;
 
@@ -147,7 +147,7 @@ fn url_hash(url: &str, rules: &Rules) -> u64 {
         Some(rest) => rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())),
         None => ("", url),
     };
-    let host = host.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let host = without_port(host).to_ascii_lowercase();
     let rest = rest.split('#').next().unwrap_or_default();
     let (path, query) =
         rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
@@ -264,8 +264,8 @@ mod tests {
     #[test]
     fn a_url_meets_its_page_however_it_is_written() {
         let page = |text: &str| page_hashes(&Key::from_text(text).expect("a key"), &[]);
-        let plain = page("blog\nblog.test\n/a/%e6%97%a5/\n");
-        let query = page("blog\nblog.test\n/a/?p=1\nlang=de");
+        let plain = page("blog\nhttps://blog.test:8443\n/a/%e6%97%a5/\n");
+        let query = page("blog\nhttps://blog.test\n/a/?p=1\nlang=de");
         for (url, on_plain, on_query) in [
             ("/a/%E6%97%A5/", true, false),
             ("https://blog.test/a/日/", true, false),

@@ -1,5 +1,7 @@
-//! The key of a page: site, host, path, query without ignored parameters (order kept), declared variants.
+//! The key of a page: site, scheme and authority, path, query without ignored parameters (order kept), declared variants.
 //!
+//! WordPress answers to the scheme, host and port that it is told (it redirects those that are not its own), so a
+//! stranger's port must not be in anybody else's page.
 //! What differs in the key is rendered apart; what does not is not given to PHP ([`Key::query`] and [`Key::cookies`] are
 //! the query and the cookies of the canonical request), so two requests with one key cannot have two answers.
 //! Percent-encoding is normalised only where RFC 3986 calls it equivalent: unreserved characters are decoded (but not
@@ -36,8 +38,10 @@ pub struct Key {
 pub struct Asked<'a> {
     /// The method.
     pub method: &'a Method,
-    /// The host that PHP will see, lower case.
-    pub host: &'a str,
+    /// The scheme as the visitor sees it.
+    pub scheme: &'a str,
+    /// Host and port as the visitor wrote them.
+    pub authority: &'a str,
     /// The path as it came.
     pub path: &'a str,
     /// The query as it came, without `?`.
@@ -66,10 +70,15 @@ impl Key {
         if asked.headers.contains_key(ORIGIN) {
             return Err(Bypass::Origin);
         }
-        let mut text = String::with_capacity(site.len() + asked.host.len() + asked.path.len() + 48);
+        let mut text =
+            String::with_capacity(site.len() + asked.authority.len() + asked.path.len() + 56);
         text.push_str(site);
         text.push('\n');
-        text.push_str(asked.host);
+        text.push_str(asked.scheme);
+        text.push_str("://");
+        let authority = text.len();
+        text.push_str(asked.authority);
+        text[authority..].make_ascii_lowercase();
         text.push('\n');
         let path = text.len();
         normalise(asked.path, &mut text);
@@ -108,10 +117,16 @@ impl Key {
         &self.text
     }
 
-    /// The host.
-    pub fn host(&self) -> &str {
-        let start = memchr::memchr(b'\n', self.text.as_bytes()).map_or(0, |at| at + 1);
+    /// The host and port that PHP is told, lower case.
+    pub fn authority(&self) -> &str {
+        let bytes = &self.text.as_bytes()[..self.path as usize - 1];
+        let start = memchr::memmem::find(bytes, b"://").map_or(0, |at| at + 3);
         &self.text[start..self.path as usize - 1]
+    }
+
+    /// The host alone.
+    pub fn host(&self) -> &str {
+        without_port(self.authority())
     }
 
     /// The normalised path.
@@ -132,6 +147,14 @@ impl Key {
     /// The `Cookie` header of the canonical request: declared variants only; empty: none.
     pub fn cookies(&self) -> &str {
         &self.text[self.cookies as usize..]
+    }
+}
+
+/// The host of an authority.
+pub(super) fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
     }
 }
 

@@ -44,8 +44,9 @@ impl Places {
         Ok((places, same_boot || before.ended))
     }
 
-    /// The process ends in order.
+    /// The process ends in order: pages are written without a sync each, so all are synced now.
     pub(super) fn end_session(&self) -> io::Result<()> {
+        rustix::fs::syncfs(std::fs::File::open(&self.root)?)?;
         self.note(true)
     }
 

@@ -93,7 +93,7 @@ pub(super) fn head(status: StatusCode, headers: &HeaderMap, rules: &Rules) -> Re
         }
     }
     if allowed_age(headers) == Some(0) {
-        return Err(Refusal::CacheControl("max-age=0".into()));
+        return Err(Refusal::CacheControl("s-maxage=0".into()));
     }
     if !headers.contains_key(CACHE_CONTROL)
         && words(headers, &PRAGMA).any(|word| word == "no-cache")
@@ -153,7 +153,8 @@ fn short(text: &str) -> Box<str> {
     text.chars().filter(|c| !c.is_control()).take(200).collect::<String>().into()
 }
 
-/// Seconds for which a shared cache may call the answer fresh, if it says: `s-maxage` goes before `max-age`.
+/// Seconds for which a shared cache may call the answer fresh, if it says: `s-maxage` goes before `max-age`. A
+/// `max-age=0` is for browsers, which are to ask each time; whether we may store the page PHP says by its affirmation.
 fn allowed_age(headers: &HeaderMap) -> Option<u64> {
     let age = |wanted: &str| {
         let seconds = |word: String| {
@@ -162,7 +163,7 @@ fn allowed_age(headers: &HeaderMap) -> Option<u64> {
         };
         words(headers, &CACHE_CONTROL).filter_map(seconds).min()
     };
-    age("s-maxage").or_else(|| age("max-age"))
+    age("s-maxage").or_else(|| age("max-age").filter(|seconds| *seconds > 0))
 }
 
 /// The comma-separated words of a header, in lower case.
@@ -224,7 +225,6 @@ mod tests {
             ("cache-control", "private"),
             ("cache-control", "max-age=60, NO-STORE"),
             ("cache-control", "no-cache=\"set-cookie\""),
-            ("cache-control", "max-age=0"),
             ("cache-control", "s-maxage=0"),
             ("pragma", "no-cache"),
             ("vary", "User-Agent"),
@@ -238,6 +238,7 @@ mod tests {
         for (name, value) in [
             ("cache-control", "public, max-age=60"),
             ("cache-control", "max-age=0, s-maxage=60"),
+            ("cache-control", "max-age=0, must-revalidate"),
             ("vary", "accept-encoding"),
             ("vary", "Origin"),
             ("content-encoding", "identity"),
@@ -286,6 +287,7 @@ mod tests {
             Ok(30_000)
         );
         assert_eq!(ended(&[("cache-control", "max-age=5")], true, Some(60), None), Ok(5_000));
+        assert_eq!(ended(&[("cache-control", "max-age=0")], true, Some(60), None), Ok(60_000));
         let large = End { complete: true, size: 11, limit: 10 };
         assert_eq!(end(&HeaderMap::new(), large, None, None, &rules()), Err(Refusal::TooLarge(11)));
     }

@@ -44,8 +44,14 @@ pub(super) fn empty(limit: u64) -> (Arc<PageCache>, Arc<Site>) {
 
 pub(super) fn key(site: &Site, path: &str) -> Key {
     let headers = HeaderMap::new();
-    let asked =
-        Asked { method: &Method::GET, host: "blog.test", path, query: None, headers: &headers };
+    let asked = Asked {
+        method: &Method::GET,
+        scheme: "https",
+        authority: "blog.test",
+        path,
+        query: None,
+        headers: &headers,
+    };
     site.key(&asked).expect("a key")
 }
 

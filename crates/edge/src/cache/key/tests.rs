@@ -29,7 +29,8 @@ fn ask(
         let name: http::HeaderName = name.parse().expect("a name");
         map.append(name, http::HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
     }
-    let asked = Asked { method, host: "blog.test", path, query, headers: &map };
+    let asked =
+        Asked { method, scheme: "https", authority: "Blog.test:8443", path, query, headers: &map };
     Key::of(&asked, "blog", &rules(), learned)
 }
 
@@ -70,7 +71,7 @@ fn equivalent_spellings_are_one_key_and_others_are_not() {
 fn a_key_can_be_taken_apart_and_read_back() {
     let key = request("/shop/", Some("page=2"), &[("cookie", "lang=de; _ga=1; currency=EUR")])
         .expect("a key");
-    assert_eq!(key.host(), "blog.test");
+    assert_eq!((key.authority(), key.host()), ("blog.test:8443", "blog.test"));
     assert_eq!(key.path(), "/shop/");
     assert_eq!(key.query(), Some("page=2"));
     assert_eq!(key.path_and_query(), "/shop/?page=2");
@@ -80,6 +81,30 @@ fn a_key_can_be_taken_apart_and_read_back() {
     assert_eq!((plain.query(), plain.cookies()), (None, ""));
     assert_eq!(Key::from_text(plain.text()), Some(plain));
     assert_eq!(Key::from_text("nonsense"), None);
+}
+
+#[test]
+fn another_scheme_or_port_is_another_page() {
+    let headers = HeaderMap::new();
+    let key = |scheme, authority| {
+        let asked = Asked {
+            method: &Method::GET,
+            scheme,
+            authority,
+            path: "/",
+            query: None,
+            headers: &headers,
+        };
+        Key::of(&asked, "blog", &rules(), &Learned::default()).expect("a key")
+    };
+    assert_eq!(key("https", "blog.test"), key("https", "BLOG.test"));
+    assert_ne!(key("https", "blog.test"), key("https", "blog.test:6666"));
+    assert_ne!(key("https", "blog.test"), key("http", "blog.test"));
+    for (authority, host) in
+        [("a.test:80", "a.test"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("a", "a")]
+    {
+        assert_eq!(key("https", authority).host(), host, "{authority}");
+    }
 }
 
 #[test]
