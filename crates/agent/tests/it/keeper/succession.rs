@@ -136,6 +136,25 @@ fn a_state_file_that_lies_about_start_times_or_makes_no_sense_adopts_nobody() {
 }
 
 #[test]
+fn a_state_file_that_cannot_be_written_stops_nothing_and_is_written_once_it_can_be() {
+    let mut house = House::new();
+    let fresh = house.data().join("run/keeper.json.new");
+    fs::create_dir(&fresh).expect("a folder in the way");
+    let child = house.start(&sleeper(house.data(), "child"));
+    eventually("the log says so", || {
+        house.keeper_log().contains("cannot write the state file").then_some(())
+    });
+    fs::remove_dir(&fresh).expect("out of the way");
+    eventually("it is written", || {
+        let text = fs::read_to_string(house.state_file()).ok()?;
+        text.contains("\"child\"").then_some(())
+    });
+    house.kill_keeper();
+    house.open();
+    assert_eq!(house.find("child").and_then(|child| child.pid), Some(child));
+}
+
+#[test]
 fn two_keepers_of_one_data_directory_are_refused() {
     let mut house = House::new();
     assert_eq!(keeper::running(house.data()), Some(house.keeper_pid()));
