@@ -3,13 +3,14 @@
 //! - [`machine`] what commands need of this machine, done with the agent's hands
 //! - [`roles`] our own long-running processes: keeper, agent, edge
 //! - [`operator`] what operators may ask of a running agent
-//! - [`cron`] the cron loop's way to the sites; [`visit`] one request as a visitor
+//! - [`cron`] the cron loop's way to the sites; [`visit`] one request as a visitor; [`why`] one request explained
 
 mod cron;
 mod machine;
 mod operator;
 mod roles;
 mod visit;
+mod why;
 
 use std::process::ExitCode;
 

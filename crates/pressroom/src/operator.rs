@@ -320,10 +320,11 @@ impl Operator for ThisOperator {
             } else {
                 url
             };
-            let body = serde_json::json!({ "url": url }).to_string();
+            let body = serde_json::json!({ "url": url, "execute": true }).to_string();
             let answer =
                 edge::ask(&self.agent.layout, "POST", "/why", Some(body.into_bytes())).await;
-            decode(answer, "the question")
+            let told: crate::why::Told = decode(answer, "the question")?;
+            Ok(told.into_why(url))
         })
     }
 }

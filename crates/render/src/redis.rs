@@ -69,8 +69,9 @@ pub struct SiteUser<'a> {
     pub password_sha256: String,
 }
 
-const CACHE_COMMANDS: &str = "+get +set +mget +mset +del +unlink +exists +expire +incr +incrby +decrby +setex +setnx \
-    +getdel +echo +multi +exec +discard +watch +unwatch +ping +auth +hello +select +client|setname";
+// What `wordpress/README.md` lists.
+const CACHE_COMMANDS: &str =
+    "+auth +echo +exec +get +getrange +hello +mget +multi +ping +set +unwatch +watch";
 
 const SESSION_COMMANDS: &str = "+get +set +del +unlink +exists +expire +setex +setnx +getex +echo +ping +auth +hello +select \
     +client|setname +eval +evalsha";
