@@ -36,12 +36,11 @@ pub(super) fn run(context: &Context<'_>, up: &Up) -> Done {
     let stays = !up.detach && is_new;
     let mut signals = context.wait(async { Signals::catch(stays) })?;
     context.machine.start_keeper(&context.place)?;
-    load::write_if_changed(&context.place.config, &text)?;
     let passwords = password.map(|password| (site.clone(), password)).into_iter().collect();
     let wish = Wish { config, admin_passwords: passwords };
     let served = context.wait(async {
         tokio::select! {
-            served = serve(context, &wish, &site) => Some(served),
+            served = serve(context, &text, &wish, &site) => Some(served),
             () = signals.caught() => None,
         }
     });
@@ -70,9 +69,18 @@ pub(super) fn run(context: &Context<'_>, up: &Up) -> Done {
     }
 }
 
-/// Applies the wish and waits until the site is seen by a visitor.
-async fn serve(context: &Context<'_>, wish: &Wish, site: &SiteName) -> Result<(), Failure> {
+/// Writes the file, applies the wish and waits until the site is seen by a visitor.
+///
+/// The file comes after the agent: one that starts with an empty store would begin by the file alone, without the
+/// password that is in the wish.
+async fn serve(
+    context: &Context<'_>,
+    text: &str,
+    wish: &Wish,
+    site: &SiteName,
+) -> Result<(), Failure> {
     agent_answers(context).await?;
+    load::write_if_changed(&context.place.config, text)?;
     let progress = context.talk.progress();
     context.client.apply(wish, &progress).await?;
     let step = progress.begin(format!("visit `{site}` over HTTPS"));
