@@ -7,7 +7,7 @@ use pressroom_control::cron::{Later, Runner};
 use pressroom_model::id::SiteName;
 
 /// The sites of this machine.
-pub struct Sites(pub Arc<Agent>);
+pub(crate) struct Sites(pub(crate) Arc<Agent>);
 
 impl Runner for Sites {
     fn sites(&self) -> Vec<SiteName> {

@@ -21,7 +21,7 @@ use crate::roles;
 
 /// This machine.
 #[derive(Debug, Default)]
-pub struct ThisMachine;
+pub(crate) struct ThisMachine;
 
 /// A condition is looked at so often.
 const LOOK: Duration = Duration::from_millis(10);
@@ -219,7 +219,7 @@ fn names(packages: &[Package]) -> Vec<&str> {
 }
 
 /// A finding as the API has it.
-pub fn check(finding: doctor::Finding) -> Check {
+pub(crate) fn check(finding: doctor::Finding) -> Check {
     let state = match finding.grade {
         Grade::Good => CheckState::Good,
         Grade::Warning => CheckState::Warning,

@@ -23,13 +23,13 @@ use pressroom_runtime::tasks::Group;
 use crate::visit;
 
 /// The running agent as operators see it.
-pub struct ThisOperator {
+pub(crate) struct ThisOperator {
     agent: Arc<Agent>,
 }
 
 impl ThisOperator {
     /// The operator of this agent.
-    pub fn new(agent: Arc<Agent>) -> Self {
+    pub(crate) fn new(agent: Arc<Agent>) -> Self {
         Self { agent }
     }
 
@@ -347,7 +347,7 @@ fn decode<T: serde::de::DeserializeOwned>(
 }
 
 /// Serves the console where the configuration says, and moves it when that changes.
-pub async fn keep_console(agent: Arc<Agent>, stop: Shutdown) {
+pub(crate) async fn keep_console(agent: Arc<Agent>, stop: Shutdown) {
     let mut current: Option<(SocketAddr, Trigger, Group)> = None;
     while !stop.is_requested() {
         let wanted = agent.config().map(|config| config.console.listen);

@@ -23,7 +23,7 @@ use crate::cron::Sites;
 use crate::operator::ThisOperator;
 
 /// The keeper, which starts the agent.
-pub fn keeper(place: &Place) -> Result<(), Failure> {
+pub(crate) fn keeper(place: &Place) -> Result<(), Failure> {
     let layout = Layout::new(&place.data);
     let program = host::own_program()
         .map_err(|error| Failure::ours("cannot find my own program").cause(error))?;
@@ -59,7 +59,7 @@ pub fn keeper(place: &Place) -> Result<(), Failure> {
 }
 
 /// The agent: observes, decides, applies; the operator's door; the cron loop.
-pub fn agent(place: &Place, facts: Facts) -> Result<(), Failure> {
+pub(crate) fn agent(place: &Place, facts: Facts) -> Result<(), Failure> {
     logs::init("agent");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -145,7 +145,7 @@ fn configuration(place: &Place, facts: &Facts) -> Option<Config> {
 }
 
 /// The edge.
-pub fn edge(place: &Place) -> Result<(), Failure> {
+pub(crate) fn edge(place: &Place) -> Result<(), Failure> {
     let sockets = pressroom_edge::sockets::inherited();
     logs::init("edge");
     let layout = Layout::new(&place.data);

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Asks a home page once.
-pub async fn visit(url: &str, host: &str, address: SocketAddr, authorities: &Path) -> Visit {
+pub(crate) async fn visit(url: &str, host: &str, address: SocketAddr, authorities: &Path) -> Visit {
     let since = Instant::now();
     let result =
         tokio::time::timeout(Duration::from_secs(15), get(host, address, authorities)).await;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 /// What the edge's `/why` tells, as far as operators are shown it.
 #[derive(Debug, Deserialize)]
-pub struct Told {
+pub(crate) struct Told {
     site: Option<String>,
     #[serde(default)]
     target: String,
@@ -35,7 +35,7 @@ struct Executed {
 
 impl Told {
     /// The answer for operators.
-    pub fn into_why(self, url: String) -> Why {
+    pub(crate) fn into_why(self, url: String) -> Why {
         let mut notes = vec![self.target];
         for (instance, (busy, workers)) in &self.instances {
             notes.push(format!("instance {instance}: {busy} of {workers} workers busy"));
