@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::oneshot;
 
+use crate::affirm::Pending;
 use crate::body::Body;
 use crate::cache::{
     self, Bypass, CACHE_STATUS, Hit, Lead, Lookup, Refusal, Rendered, Waited, X_CACHE,
@@ -35,6 +36,8 @@ use crate::view::Site;
 const SMALL_BODY: u64 = 256 * 1024;
 /// How long the readiness probe waits for a worker before it says *busy*.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long an asker waits for PHP's last word about a whole answer, before it gets the answer as it is.
+const LAST_WORD: Duration = Duration::from_millis(50);
 const READY_LIMIT: Duration = Duration::from_secs(10);
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -162,24 +165,8 @@ async fn render(
             }
             match collect(&mut body, core.shared.cache.page_limit()).await {
                 Collected::Whole(bytes) => {
-                    let finished = body.outcome().is_some_and(|o| o != Outcome::Cut);
-                    let closing = pending.finished(finished).await;
-                    let answer = Rendered {
-                        status: head.status,
-                        headers: head.headers.clone(),
-                        body: bytes.clone(),
-                        complete: body.outcome() == Some(Outcome::Finished),
-                        affirmation: closing.affirmation.as_ref(),
-                        because: closing.because.as_deref(),
-                    };
-                    let outlook = match lead.store(answer, cache::now()) {
-                        Ok(hit) => Outlook::Page(hit),
-                        Err(refusal) => {
-                            let status = cache::rendered(Some(&Err(refusal)));
-                            Outlook::Own(Box::new((head, Body::Whole(bytes), times, status)))
-                        }
-                    };
-                    let _ = tell.send(outlook);
+                    let whole = Whole { head, bytes, times, outcome: body.outcome() };
+                    store(lead, pending, whole, tell).await;
                 }
                 Collected::TooMuch(bytes) => {
                     let refusal = Refusal::TooLarge(bytes.len());
@@ -196,6 +183,44 @@ async fn render(
         Err(failure) => {
             let _ = tell.send(fall_back(lead, failure));
         }
+    }
+}
+
+/// A whole answer to a canonical request.
+struct Whole {
+    head: Head,
+    bytes: Bytes,
+    times: Times,
+    outcome: Option<Outcome>,
+}
+
+/// Stores an answer if PHP affirms it. An asker does not wait long for PHP's last word; those who wait for the page do.
+async fn store(lead: Lead, pending: Pending, whole: Whole, tell: oneshot::Sender<Outlook>) {
+    let Whole { head, bytes, times, outcome } = whole;
+    let own =
+        |head, bytes, status| Outlook::Own(Box::new((head, Body::Whole(bytes), times, status)));
+    let mut closing = std::pin::pin!(pending.finished(outcome.is_some_and(|o| o != Outcome::Cut)));
+    let (closing, tell) = match tokio::time::timeout(LAST_WORD, &mut closing).await {
+        Ok(closing) => (closing, Some(tell)),
+        Err(_) => {
+            let _ = tell.send(own(head.clone(), bytes.clone(), cache::rendered(None)));
+            (closing.await, None)
+        }
+    };
+    let answer = Rendered {
+        status: head.status,
+        headers: head.headers.clone(),
+        body: bytes.clone(),
+        complete: outcome == Some(Outcome::Finished),
+        affirmation: closing.affirmation.as_ref(),
+        because: closing.because.as_deref(),
+    };
+    let outlook = match lead.store(answer, cache::now()) {
+        Ok(hit) => Outlook::Page(hit),
+        Err(refusal) => own(head, bytes, cache::rendered(Some(&Err(refusal)))),
+    };
+    if let Some(tell) = tell {
+        let _ = tell.send(outlook);
     }
 }
 
@@ -246,7 +271,7 @@ async fn collect(body: &mut PhpBody, most: usize) -> Collected {
     }
 }
 
-fn spawn_closing(pending: crate::affirm::Pending, outcome: Outcome) {
+fn spawn_closing(pending: Pending, outcome: Outcome) {
     // Outside of a runtime the process is ending, and dropping it says the same.
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(async move {
