@@ -17,7 +17,7 @@ use super::house::{House, eventually, exists, role, runs, shell, signal, sleeper
 fn a_child_has_what_its_spec_says_and_nothing_else() {
     let house = House::new();
     let script = "env; echo cwd=$(pwd); echo umask=$(umask); echo files=$(ulimit -n); echo hard=$(ulimit -Hn); \
-        ls /proc/$$/fd; echo in=$(readlink /proc/$$/fd/0); grep -E '^(SigBlk|SigIgn|NSpgid|NSsid)' /proc/$$/status; \
+        ls /proc/$$/fd; echo in=$(readlink /proc/$$/fd/0); grep -E '^(SigBlk|SigIgn|NSpgid|NSsid)' /proc/self/status; \
         echo oom=$(cat /proc/$$/oom_score_adj); echo self=$$; echo end";
     let spec = ProcessSpec {
         env: BTreeMap::from([
