@@ -538,7 +538,9 @@ impl PageCache {
         let met = Met::of(purge, &site.rules());
         let mut book = site.book.lock();
         let position = site.advance(&book);
-        let pages = match book.purge(position, &met) {
+        let keys = book.purge(position, &met);
+        self.flights.rouse(keys.as_deref());
+        let pages = match keys {
             None => {
                 site.raise_floor(position, now);
                 self.memory.find(|page| page.site.name() == site.name() && page.purge(now)).len()

@@ -33,7 +33,10 @@ const MOST_BYTES: usize = 256 << 20;
 const LONG_JOURNAL: u64 = 256 << 10;
 /// How often the hottest pages are chosen again, and a failed disk is tried again.
 const CHOOSE: Duration = Duration::from_secs(20);
+/// How soon a purge is synced.
 const SYNC: Duration = Duration::from_millis(40);
+/// How long the thread sleeps when it has nothing to do.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// What the thread is asked to do.
 #[derive(Debug)]
@@ -130,7 +133,11 @@ impl Keeper {
     fn run(mut self, commands: &Receiver<Command>) {
         let (mut synced, mut chosen) = (Instant::now(), Instant::now());
         loop {
-            let pause = if self.waiting.is_empty() { SYNC } else { Duration::ZERO };
+            let pause = match self.waiting.is_empty() {
+                false => Duration::ZERO,
+                true if self.folders.values().any(|folder| folder.unsynced) => SYNC,
+                true => IDLE,
+            };
             match commands.recv_timeout(pause) {
                 Ok(first) => self.obey_all(first, commands),
                 Err(RecvTimeoutError::Timeout) => {}

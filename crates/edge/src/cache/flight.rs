@@ -180,6 +180,24 @@ impl Flights {
         }
     }
 
+    /// Forgets failures of these keys, or of all: what they show has changed, so the next request tries at once.
+    pub(super) fn rouse(&self, keys: Option<&[u64]>) {
+        let is_rest = |slot: &Slot| matches!(slot, Slot::Rest { .. });
+        match keys {
+            None => {
+                self.shards.iter().for_each(|shard| shard.lock().retain(|_, slot| !is_rest(slot)))
+            }
+            Some(keys) => {
+                for key in keys {
+                    let mut shard = self.shard(*key).lock();
+                    if shard.get(key).is_some_and(is_rest) {
+                        shard.remove(key);
+                    }
+                }
+            }
+        }
+    }
+
     /// Waits until the flight has landed, or has no leader any more and this one leads.
     pub(super) async fn wait(&self, flight: &Arc<Flight>) -> Option<Landing> {
         loop {

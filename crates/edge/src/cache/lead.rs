@@ -177,7 +177,9 @@ impl Wait {
             Err(_) => Waited::Late(fallback(self.stale.as_ref(), now)),
             Ok(Some(Landing::Stored(page))) => {
                 let freshness = page.freshness(now);
-                Waited::Page(Hit { page, freshness, now, waited: true })
+                // Purged during its render, perhaps before this wait began: then it is stale, and says so.
+                let waited = matches!(freshness, Freshness::Fresh(_));
+                Waited::Page(Hit { page, freshness, now, waited })
             }
             Ok(Some(Landing::Failed)) => match fallback(self.stale.as_ref(), now) {
                 Some(hit) => Waited::Page(hit),

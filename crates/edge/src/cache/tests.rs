@@ -244,6 +244,32 @@ fn a_failed_refresh_rests_and_serves_the_stale_page() {
 }
 
 #[test]
+fn a_purge_ends_the_rest_after_failures() {
+    let (cache, site) = empty(1 << 20);
+    store(&cache, &site, "/", "old", &["post-1"], T0);
+    for purge in [by_tag("post-1"), all()] {
+        let _ = cache.purge(&site, &purge, "test", T0);
+        let Lookup::Stale(_, Some(lead)) = cache.lookup(&site, &key(&site, "/"), T0) else {
+            panic!("no lead")
+        };
+        lead.refuse(&Refusal::Status(500), T0);
+        assert!(matches!(cache.lookup(&site, &key(&site, "/"), T0), Lookup::Stale(_, None)));
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_render_that_a_purge_overtook_is_told_so() {
+    let (cache, site) = empty(1 << 20);
+    let lead = miss(&cache, &site, &key(&site, "/"), T0);
+    let _ = cache.purge(&site, &by_tag("post-1"), "test", T0);
+    let Lookup::Wait(wait) = cache.lookup(&site, &key(&site, "/"), T0) else { panic!("no wait") };
+    lead.store(html("old", &affirmed(100, &["post-1"])), T0).expect("stored");
+    let waited = wait.until(Instant::now() + Duration::from_secs(20), || T0).await;
+    let Waited::Page(hit) = waited else { panic!("{waited:?}") };
+    assert_eq!(hit.word(), "stale");
+}
+
+#[test]
 fn the_limit_of_bytes_is_kept_and_used_pages_stay() {
     let limit = 512 << 10;
     let (cache, site) = empty(limit);
