@@ -24,6 +24,8 @@ use crate::operator::{Check, InitialAdmin, Planned, Visit, Why, Wish};
 use crate::progress::Progress;
 use crate::server::Question;
 
+/// Longest wait for an answer from memory.
+const AT_ONCE: Duration = Duration::from_secs(3);
 /// Longest wait for an answer that the agent has at hand.
 const QUICK: Duration = Duration::from_secs(10);
 /// Longest wait for an answer that takes work.
@@ -80,7 +82,7 @@ impl Client {
 
     /// See [`crate::operator::Operator::status`].
     pub async fn status(&self) -> Result<Status, Error> {
-        self.get("/v1/status", QUICK).await
+        self.get("/v1/status", AT_ONCE).await
     }
 
     /// See [`crate::operator::Operator::doctor`].

@@ -22,11 +22,10 @@ pub(super) fn purge(
         return Err(Failure::ours(format!("the edge did not confirm the purge of `{site}`"))
             .hint(format!("look at `{}`", context.command("logs edge"))));
     }
-    let pages = if receipt.pages == 1 {
-        "1 page is".to_owned()
-    } else {
-        format!("{} pages are", receipt.pages)
-    };
-    context.talk.say(format!("{pages} stale now: the next request of each refreshes it."));
+    context.talk.say(match receipt.pages {
+        0 => "Nothing fresh was stored there.".to_owned(),
+        1 => "1 page is stale now: its next request refreshes it.".to_owned(),
+        pages => format!("{pages} pages are stale now: the next request of each refreshes it."),
+    });
     Ok(0)
 }

@@ -50,11 +50,11 @@ fn look(context: &Context<'_>) -> Result<(Status, Option<Failure>), Failure> {
         {
             return Err(Error::Away { error, socket }.into());
         }
-        Err(error) => error,
+        Err(error) => Failure::from(error),
     };
     let keeper = context.machine.keeper(&context.place);
     let failure = match keeper {
-        None => Failure::from(error),
+        None => error,
         Some(pid) => Failure::ours("the agent does not answer")
             .cause(error)
             .state(format!(
