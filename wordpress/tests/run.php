@@ -1,6 +1,21 @@
 <?php
-echo shell_exec( 'echo ' . escapeshellarg( json_encode( array( 'url' => 'https://lab.test', 'title' => 'Lab', 'user' => 'admin', 'email' => 'a@lab.test', 'password' => "se'cret\\x" ) ) ) . " | php " . getenv('LAB') . '/install.php ' . getenv('LAB_ROOT') . ' 2>&1' );
-echo shell_exec( 'echo ' . escapeshellarg( json_encode( array( 'url' => 'https://lab.test', 'title' => 'Lab', 'user' => 'admin', 'email' => 'a@lab.test', 'password' => 'secret' ) ) ) . " | php " . getenv('LAB') . '/install.php ' . getenv('LAB_ROOT') . ' 2>&1' );
-echo shell_exec( "php " . getenv('LAB') . '/cron.php ' . getenv('LAB_ROOT') . ' --due 2>&1' );
-echo shell_exec( "php " . getenv('LAB') . '/cron.php ' . getenv('LAB_ROOT') . ' --run 2>&1' );
-echo shell_exec( 'cut -c1-300 '.getenv('LAB').'/edge.log; tail -3 '.getenv('LAB').'/*.log');
+/**
+ * Runs the tests; run.sh has prepared the ground. Usage: php run.php [FILTER]
+ *
+ * @package Pressroom
+ * @license GPL-2.0-or-later
+ */
+
+require __DIR__ . '/lab.php';
+error_reporting( E_ALL );
+
+$files = array( 'install', 'statement', 'cache', 'outage', 'race', 'cost', 'affirmation', 'purge', 'cron', 'network' );
+foreach ( $files as $file ) {
+	if ( 'install' === $file || ! isset( $argv[1] ) || false !== strpos( $file, $argv[1] ) ) {
+		$began = microtime( true );
+		require __DIR__ . "/$file.php";
+		printf( "%-12s %.1f s\n", $file, microtime( true ) - $began );
+	}
+}
+printf( "%d passed, %d failed\n", Lab::$passed, Lab::$failed );
+exit( Lab::$failed ? 1 : 0 );

@@ -88,9 +88,9 @@ env[PRESSROOM_CONFIG] = $site/config/site.php
 php_admin_value[error_log] = $lab/php.log
 php_admin_value[session.save_path] = $site/tmp
 php_admin_value[max_execution_time] = 20
+php_admin_value[opcache.revalidate_freq] = 0
 CONF
-"$PHP_FPM" -n $(for e in igbinary redis mysqlnd mysqli; do f=$(ls /usr/lib/php/20*/$e.so 2>/dev/null | tail -1); [ "$f" ] && printf -- '-d extension=%s ' "$e"; done) \
-	-R -F -y "$lab/fpm.conf" >"$lab/fpm.out" 2>&1 &
+"$PHP_FPM" -R -F -y "$lab/fpm.conf" >"$lab/fpm.out" 2>&1 &
 pids="$pids $!"
 
 export PRESSROOM_CONFIG="$site/config/site.php" PRESSROOM_AFFIRM="$lab/edge.sock" PRESSROOM_SITE=blog

@@ -36,7 +36,7 @@ final class Pressroom_Page {
 		add_action( 'do_robots', array( __CLASS__, 'robots_end' ), PHP_INT_MAX );
 		add_filter( 'wp_redirect', array( __CLASS__, 'redirect' ), PHP_INT_MAX, 2 );
 		add_filter( 'rest_pre_echo_response', array( __CLASS__, 'rest_end' ), PHP_INT_MAX );
-		add_filter( 'post_password_required', array( __CLASS__, 'password' ), PHP_INT_MAX );
+		add_filter( 'post_password_required', array( __CLASS__, 'password' ), PHP_INT_MAX, 2 );
 		add_filter( 'nonce_life', array( __CLASS__, 'nonce' ), PHP_INT_MAX );
 		add_action( 'set_current_user', array( __CLASS__, 'user' ), PHP_INT_MAX );
 		add_filter( 'wp_die_handler', array( __CLASS__, 'died' ), PHP_INT_MAX );
@@ -109,8 +109,9 @@ final class Pressroom_Page {
 		return $result;
 	}
 
-	public static function password( $required ) {
-		if ( $required ) {
+	/** In a list a protected post looks the same to everybody who brought no cookie; its own page is about to get one. */
+	public static function password( $required, $post = null ) {
+		if ( $required && did_action( 'wp' ) && is_singular() && isset( $post->ID ) && get_queried_object_id() === (int) $post->ID ) {
 			self::object( 'a post asks for its password' );
 		}
 		return $required;
@@ -171,7 +172,8 @@ final class Pressroom_Page {
 		if ( isset( $_SERVER['HTTP_AUTHORIZATION'] ) || isset( $_SERVER['PHP_AUTH_USER'] ) || isset( $_SERVER['HTTP_X_WP_NONCE'] ) ) {
 			return 'the request carries credentials';
 		}
-		if ( did_action( 'wp' ) && ( is_preview() || is_customize_preview() ) ) {
+		if ( isset( $_GET['preview'] ) || isset( $_GET['preview_id'] ) || isset( $_GET['_wpnonce'] ) || isset( $_GET['customize_changeset_uuid'] )
+			|| ( did_action( 'wp' ) && ( is_preview() || is_customize_preview() ) ) ) {
 			return 'a preview';
 		}
 		if ( function_exists( 'is_checkout' ) && did_action( 'wp' ) && ( is_checkout() || is_cart() || is_account_page() ) ) {
