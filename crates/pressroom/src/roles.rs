@@ -77,7 +77,9 @@ async fn run_agent(place: &Place, facts: Facts) -> Result<(), Failure> {
         .await
         .map_err(|error| Failure::ours("cannot open the store").cause(error))?;
     let store: Arc<dyn Store> = Arc::new(store);
-    let agent = Agent::open(layout.clone(), &place.config, store, configuration(place, &facts))
+    // Without a stored intent somebody is about to say what is wanted. Only a store that was lost is made up for.
+    let fallback = replaced.as_ref().and_then(|_| configuration(place, &facts));
+    let agent = Agent::open(layout.clone(), &place.config, store, fallback)
         .await
         .map_err(|error| Failure::ours("cannot read the store").cause(error))?;
     if let Some(replaced) = replaced {
