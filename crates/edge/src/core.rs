@@ -170,7 +170,6 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let service = service_fn(move |request| handle(&peer, request));
     let connection = http1::Builder::new()
         .header_read_timeout(None)
-        .pipeline_flush(true)
         .max_header_size(64 * 1024)
         .max_headers(100)
         .serve_connection(io, service);

@@ -193,7 +193,7 @@ fn at_once(asking: &Asking, peer: &Peer, https_port: Option<u16>, has_snapshot: 
     let mut key = None;
     if !looks_like_file(path) && !path.starts_with("/.") {
         let found = site.cached.key(&asking.asked());
-        match found.map(|key| look_up(peer, site, key)) {
+        match found.map(|key| look_up(peer, site, &key)) {
             Ok(Lookup::Hit(hit)) => {
                 let answer = hit.answer(&asking.parts.method, &asking.parts.headers);
                 return Now::Answer(answer.map(Body::Whole));
@@ -204,8 +204,8 @@ fn at_once(asking: &Asking, peer: &Peer, https_port: Option<u16>, has_snapshot: 
     resolve(asking, site, peer, key)
 }
 
-fn look_up(peer: &Peer, site: &Site, key: Key) -> Lookup {
-    peer.core.shared.cache.lookup(&site.cached, &key, cache::now())
+fn look_up(peer: &Peer, site: &Site, key: &Key) -> Lookup {
+    peer.core.shared.cache.lookup(&site.cached, key, cache::now())
 }
 
 fn resolve(
@@ -233,7 +233,7 @@ fn resolve(
         Target::Php { script, path_info, .. } => {
             let script = Script { script, path_info };
             let found = found.unwrap_or_else(|| {
-                site.cached.key(&asking.asked()).map(|key| look_up(peer, site, key))
+                site.cached.key(&asking.asked()).map(|key| look_up(peer, site, &key))
             });
             match found {
                 Ok(lookup) => Now::Work(Work::Page(script, lookup)),

@@ -146,7 +146,7 @@ pub fn run(options: Options) -> Result<(), Error> {
     });
     let (trigger, listener) = shutdown::pair();
     let mut watch =
-        watch::Watch::new(shared.clone(), options.snapshot, options.state.clone(), sorted.affirm);
+        watch::Watch::new(shared.clone(), options.snapshot, &options.state, sorted.affirm);
     let _in_runtime = runtime.enter();
     watch.load();
     let control = control::listen(&options.control)

@@ -224,8 +224,7 @@ impl Pool {
 
     /// Gives free slots to those who wait.
     fn dispatch(self: &Arc<Self>, state: &mut State, now: Instant) {
-        loop {
-            let Some(class) = next_class(state) else { break };
+        while let Some(class) = next_class(state) {
             let Some(waiter) = state.queues[class].front() else { break };
             if waiter.grant.is_closed() {
                 state.queues[class].pop_front();

@@ -35,7 +35,7 @@ impl Watch {
     pub fn new(
         shared: Arc<Shared>,
         path: PathBuf,
-        state: PathBuf,
+        state: &Path,
         sockets: Vec<(String, UnixListener)>,
     ) -> Self {
         let kept = state.join("snapshot.json");
@@ -60,7 +60,7 @@ impl Watch {
                     self.take(snapshot, None);
                 }
                 Err(_) => {
-                    tracing::error!(%error, "there is no snapshot yet; every request is answered 503")
+                    tracing::error!(%error, "there is no snapshot yet; every request is answered 503");
                 }
             },
         }
@@ -99,7 +99,7 @@ impl Watch {
         match view::read(&self.path) {
             Ok((snapshot, bytes)) => self.take(snapshot, Some(&bytes)),
             Err(error) => {
-                tracing::error!(%error, "the new snapshot cannot be used; serving the last good one")
+                tracing::error!(%error, "the new snapshot cannot be used; serving the last good one");
             }
         }
     }

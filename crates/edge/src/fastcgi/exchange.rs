@@ -62,6 +62,9 @@ enum UploadFault {
 
 type Upload = Pin<Box<dyn Future<Output = Result<OwnedWriteHalf, UploadFault>> + Send>>;
 
+/// Hears what PHP says to the log.
+pub type Listener = Box<dyn FnMut(&[u8]) + Send>;
+
 /// A running request.
 pub struct Exchange {
     read: OwnedReadHalf,
@@ -72,7 +75,7 @@ pub struct Exchange {
     deadline: Pin<Box<Sleep>>,
     limit: Duration,
     handed_out: Option<Instant>,
-    stderr: Box<dyn FnMut(&[u8]) + Send>,
+    stderr: Listener,
     has_spoken: bool,
 }
 
@@ -84,7 +87,7 @@ impl Exchange {
         source: Source,
         largest: u64,
         limit: Duration,
-        stderr: Box<dyn FnMut(&[u8]) + Send>,
+        stderr: Listener,
     ) -> io::Result<Self> {
         let (read, mut write) = stream.into_split();
         let mut out = BytesMut::with_capacity(params.len() + 64);

@@ -1,6 +1,6 @@
 //! The CGI header block at the start of PHP's answer. Pure.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
@@ -35,16 +35,14 @@ pub struct Parser {
 
 impl Parser {
     /// Takes a piece of STDOUT. When the block is whole: the head, and what of the body came with it.
-    pub fn feed(&mut self, piece: Bytes) -> Result<Option<(Head, Bytes)>, Malformed> {
-        if self.collected.is_empty() {
-            if let Some((end, body)) = end_of_head(&piece, 0) {
-                let mut rest = piece.clone();
-                rest.advance(body);
-                return Ok(Some((parse(&piece[..end])?, rest)));
-            }
+    pub fn feed(&mut self, piece: &Bytes) -> Result<Option<(Head, Bytes)>, Malformed> {
+        if self.collected.is_empty()
+            && let Some((end, body)) = end_of_head(piece, 0)
+        {
+            return Ok(Some((parse(&piece[..end])?, piece.slice(body..))));
         }
         let seen = self.collected.len().saturating_sub(3);
-        self.collected.extend_from_slice(&piece);
+        self.collected.extend_from_slice(piece);
         if let Some((end, body)) = end_of_head(&self.collected, seen) {
             let mut all = std::mem::take(&mut self.collected);
             let rest = all.split_off(body).freeze();
@@ -134,7 +132,7 @@ mod tests {
         let mut parser = Parser::default();
         let mut chunks = wire.chunks(step);
         while let Some(chunk) = chunks.next() {
-            if let Some((head, rest)) = parser.feed(Bytes::copy_from_slice(chunk))? {
+            if let Some((head, rest)) = parser.feed(&Bytes::copy_from_slice(chunk))? {
                 let body = rest.iter().copied().chain(chunks.flatten().copied()).collect();
                 return Ok(Some((head, body)));
             }

@@ -83,6 +83,7 @@ fn part(range: &str, length: u64) -> Verdict {
     Verdict::Part { start, end: end.min(length - 1) }
 }
 
+#[derive(Clone, Copy)]
 enum Comparison {
     Strong,
     Weak,

@@ -29,8 +29,8 @@ impl Mark {
     fn of(stat: &Stat) -> Self {
         Self {
             length: u64::try_from(stat.st_size).unwrap_or(0),
-            seconds: stat.st_mtime as i64,
-            nanoseconds: stat.st_mtime_nsec as u64,
+            seconds: stat.st_mtime,
+            nanoseconds: stat.st_mtime_nsec,
             inode: stat.st_ino,
         }
     }

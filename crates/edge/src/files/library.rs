@@ -44,6 +44,12 @@ struct Entry {
     used: AtomicBool,
 }
 
+impl Entry {
+    fn is_fresh(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.checked_ms.load(Ordering::Relaxed)) < FRESH.as_millis() as u64
+    }
+}
+
 /// A file as it was when it was last looked at.
 pub struct Known {
     /// Size and time.
@@ -153,13 +159,11 @@ impl Library {
     fn with<T>(&self, tree: Tree, path: &str, take: impl Fn(&Entry) -> T) -> T {
         let now = self.now_ms();
         let entries = &self.entries[tree as usize];
-        if let Some(entry) = entries.read().get(path) {
-            if now.saturating_sub(entry.checked_ms.load(Ordering::Relaxed))
-                < FRESH.as_millis() as u64
-            {
-                entry.used.store(true, Ordering::Relaxed);
-                return take(entry);
-            }
+        if let Some(entry) = entries.read().get(path)
+            && entry.is_fresh(now)
+        {
+            entry.used.store(true, Ordering::Relaxed);
+            return take(entry);
         }
         let (kind, mark) = self.folder(tree).map_or((Kind::Missing, None), |f| f.look(path));
         let mut entries = entries.write();

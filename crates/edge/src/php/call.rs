@@ -1,8 +1,11 @@
 //! A worker, a connection, and the head of PHP's answer; a second try where that is safe.
 //!
 //! Safe is: nothing was sent yet (whatever the method), or an idempotent request without a body died before PHP
-//! answered a byte. Nothing else is ever sent twice.
+//! answered a byte. Nothing else is ever sent twice. Such a request is sent again once, so that one that kills its worker
+//! kills two and no more; deaths that came with the end of a whole instance (its socket is gone or another one) are not
+//! its fault and do not count.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +18,7 @@ use super::answer::Answer;
 use crate::affirm::{Affirmations, Pending};
 use crate::cache;
 use crate::fastcgi::codec::Event;
-use crate::fastcgi::exchange::{Exchange, Fault, Source};
+use crate::fastcgi::exchange::{Exchange, Fault, Listener, Source};
 use crate::fastcgi::head::{Head, Malformed, Parser};
 use crate::fastcgi::params::Params;
 use crate::pool::{Class, Pool, Refused, Slot};
@@ -69,12 +72,16 @@ pub struct Times {
     pub php: Duration,
 }
 
+/// How often, and how long apart, it is looked whether an instance has ended.
+const LOOKS: u32 = 4;
+const LOOK: Duration = Duration::from_millis(10);
+
 enum Attempt {
     Answered(Box<(Answer, Pending)>),
     /// Nothing reached PHP.
     Unsent(Source),
     /// It died without a byte; sending it again changes nothing.
-    Died(InstanceId),
+    Died(InstanceId, Fate),
     Failed(Failure),
 }
 
@@ -88,17 +95,20 @@ impl Call {
         let deadline = begun + self.patience;
         let mut source = std::mem::replace(&mut self.source, Source::Memory(Bytes::new()));
         let mut avoid = None;
-        let mut died = false;
+        let mut deaths = 0;
         loop {
             let slot = self.pool.acquire(self.class, begun, deadline, avoid.clone()).await?;
             let queue = begun.elapsed();
-            match self.attempt(slot, source, queue, !died, &mut begin).await {
+            match self.attempt(slot, source, queue, &mut begin).await {
                 Attempt::Answered(answer) => return Ok(*answer),
                 Attempt::Unsent(back) => source = back,
-                Attempt::Died(instance) => {
+                Attempt::Died(instance, fate) => {
                     tracing::warn!(site = self.site, request = self.request_id, %instance, "PHP died unanswered; asking again");
                     avoid = Some(instance);
-                    died = true;
+                    deaths += u32::from(fate == Fate::Worker);
+                    if deaths > 1 || Instant::now() >= deadline {
+                        return Err(Fault::Died.into());
+                    }
                     source = Source::Memory(Bytes::new());
                 }
                 Attempt::Failed(failure) => return Err(failure),
@@ -111,7 +121,6 @@ impl Call {
         slot: Slot,
         source: Source,
         queue: Duration,
-        may_repeat: bool,
         begin: &mut (impl FnMut() + Send),
     ) -> Attempt {
         let instance = slot.instance.id.clone();
@@ -124,10 +133,9 @@ impl Call {
             }
         };
         let bodyless = matches!(&source, Source::Memory(bytes) if bytes.is_empty());
-        let died = || match may_repeat && bodyless && self.safe {
-            true => Attempt::Died(instance.clone()),
-            false => Attempt::Failed(Fault::Died.into()),
-        };
+        let target = slot.instance.clone();
+        let socket = Socket::of(&target.socket);
+        let may_repeat = bodyless && self.safe;
         begin();
         // Only now: a request that never reached PHP has nothing to be silent about.
         let pending = self.affirmations.open(&self.cached, self.safe);
@@ -146,7 +154,7 @@ impl Call {
         )
         .await
         else {
-            return died();
+            return died(may_repeat, instance, &socket).await;
         };
         match read_head(&mut exchange).await {
             Ok((head, first)) => {
@@ -155,10 +163,58 @@ impl Call {
                 let answer = Answer::new(head, first, exchange, slot, most, times);
                 Attempt::Answered(Box::new((answer, pending)))
             }
-            Err(Failure::Fault(Fault::Died)) if !exchange.has_spoken() => died(),
+            Err(Failure::Fault(Fault::Died)) if !exchange.has_spoken() => {
+                // The slot is free for others while we look what happened.
+                drop((slot, exchange));
+                died(may_repeat, instance, &socket).await
+            }
             Err(failure) => Attempt::Failed(failure),
         }
     }
+}
+
+/// What died with an unanswered request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// The worker, perhaps because of the request.
+    Worker,
+    /// The whole instance.
+    Instance,
+}
+
+async fn died(may_repeat: bool, instance: InstanceId, socket: &Socket<'_>) -> Attempt {
+    if !may_repeat {
+        return Attempt::Failed(Fault::Died.into());
+    }
+    // An instance that ends takes its socket away a moment after its workers.
+    for _ in 0..LOOKS {
+        if !socket.is_there() {
+            return Attempt::Died(instance, Fate::Instance);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Attempt::Died(instance, Fate::Worker)
+}
+
+/// Which socket it was that a request was sent to.
+struct Socket<'a> {
+    path: &'a Path,
+    inode: Option<u64>,
+}
+
+impl<'a> Socket<'a> {
+    fn of(path: &'a Path) -> Self {
+        Self { path, inode: inode(path) }
+    }
+
+    fn is_there(&self) -> bool {
+        self.inode.is_some() && inode(self.path) == self.inode
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).ok().map(|m| m.ino())
 }
 
 async fn read_head(exchange: &mut Exchange) -> Result<(Head, Bytes), Failure> {
@@ -166,7 +222,7 @@ async fn read_head(exchange: &mut Exchange) -> Result<(Head, Bytes), Failure> {
     loop {
         match exchange.next().await? {
             Event::Stdout(piece) => {
-                if let Some(whole) = parser.feed(piece)? {
+                if let Some(whole) = parser.feed(&piece)? {
                     return Ok(whole);
                 }
             }
@@ -179,7 +235,7 @@ async fn read_head(exchange: &mut Exchange) -> Result<(Head, Bytes), Failure> {
 /// Most bytes that one request may write to the log.
 const STDERR_MOST: usize = 16 * 1024;
 
-fn stderr(site: String, request: String) -> Box<dyn FnMut(&[u8]) + Send> {
+fn stderr(site: String, request: String) -> Listener {
     let mut room = STDERR_MOST;
     Box::new(move |text| {
         for line in text.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty()) {

@@ -33,16 +33,18 @@ pub async fn spool(
             return Err(Fault::TooLarge);
         }
         if file.is_none() && memory.len() + data.len() > MEMORY {
-            file = Some(begin(folder, &std::mem::take(&mut memory)).await.map_err(full)?);
+            file = Some(
+                begin(folder, &std::mem::take(&mut memory)).await.map_err(|error| full(&error))?,
+            );
         }
         match &mut file {
-            Some(file) => file.write_all(&data).await.map_err(full)?,
+            Some(file) => file.write_all(&data).await.map_err(|error| full(&error))?,
             None => memory.extend_from_slice(&data),
         }
     }
     let Some(mut file) = file else { return Ok((Source::Memory(memory.freeze()), length)) };
-    file.flush().await.map_err(full)?;
-    file.seek(io::SeekFrom::Start(0)).await.map_err(full)?;
+    file.flush().await.map_err(|error| full(&error))?;
+    file.seek(io::SeekFrom::Start(0)).await.map_err(|error| full(&error))?;
     Ok((Source::File(file), length))
 }
 
@@ -59,7 +61,7 @@ async fn begin(folder: &Path, so_far: &[u8]) -> io::Result<tokio::fs::File> {
 }
 
 /// A full disk is our fault, but the client learns the same: this body is too big to be taken now.
-fn full(error: io::Error) -> Fault {
+fn full(error: &io::Error) -> Fault {
     tracing::error!(%error, "a request's body could not be spooled");
     Fault::TooLarge
 }

@@ -54,8 +54,8 @@ fn front() -> Target {
     php("/index.php", "", false)
 }
 
-fn check(path: &str, wanted: Target) {
-    assert_eq!(route(path, &Site), wanted, "{path}");
+fn check(path: &str, wanted: impl Into<Target>) {
+    assert_eq!(route(path, &Site), wanted.into(), "{path}");
 }
 
 #[test]

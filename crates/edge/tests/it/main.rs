@@ -1,0 +1,11 @@
+//! The edge as its users meet it: real sockets, real TLS, a real php-fpm.
+//!
+//! Needs `php-fpm8.2` (Debian's package). Every test has its own folder, ports, php-fpm and edge.
+
+mod harness;
+
+mod caching;
+mod faults;
+mod files;
+mod passing;
+mod sockets;
