@@ -3,6 +3,7 @@
 //! Always: colour never alone carries meaning, and there is none where `NO_COLOR` is set or nobody looks. A reader who
 //! has gone (`| head`) is no failure.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::{BufRead, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -125,7 +126,17 @@ impl Talk {
     /// Shows steps on standard error as they happen.
     pub(crate) fn progress(&self) -> Progress {
         let talk = self.clone();
-        Progress::new(move |step| talk.step(&step))
+        let failed = Mutex::new(BTreeSet::new());
+        Progress::new(move |mut step| {
+            // Its words came with the first failure, and come again in the error if it stays with it.
+            let is_failure = step.state == StepState::Failed;
+            if is_failure
+                && !failed.lock().unwrap_or_else(PoisonError::into_inner).insert(step.step.clone())
+            {
+                step.detail = "failed again".to_owned();
+            }
+            talk.step(&step);
+        })
     }
 
     fn step(&self, step: &Step) {
@@ -185,6 +196,13 @@ impl Talk {
         }
         inner
     }
+}
+
+/// The first line, and a sign that there are more.
+fn first_line(text: &str) -> String {
+    let mut lines = text.trim().lines();
+    let first = lines.next().unwrap_or_default().to_owned();
+    if lines.next().is_some() { first + " …" } else { first }
 }
 
 /// A line that fits on a screen, so that it can be written over.

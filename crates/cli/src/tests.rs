@@ -314,3 +314,14 @@ fn the_unit_is_printed_for_anybody_and_installed_by_root() {
     assert!(stage.run("install --print").data.contains("KillMode=process"));
     assert!(stage.run("install").talk.contains("only root"));
 }
+
+#[test]
+fn a_step_that_fails_again_does_not_repeat_its_words() {
+    let (kept, progress) = stage::progress();
+    for _ in 0..2 {
+        progress.begin("initialise the database").failed("the disk is full\nand more\nof it");
+    }
+    let said = kept();
+    assert_eq!(said.matches("the disk is full …").count(), 1, "{said}");
+    assert!(said.contains("✗ initialise the database  failed again"), "{said}");
+}

@@ -7,7 +7,7 @@ use std::fs::{File, TryLockError};
 use std::time::{Duration, Instant};
 
 use pressroom_api::failure::Failure;
-use pressroom_api::operator::{InitialAdmin, Wish};
+use pressroom_api::operator::{CheckState, InitialAdmin, Wish};
 use pressroom_model::config::Config;
 use pressroom_model::id::SiteName;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -34,6 +34,9 @@ pub(super) fn run(context: &Context<'_>, up: &Up) -> Done {
     context.install_missing(&config, up.yes)?;
     let is_new = context.machine.keeper(&context.place).is_none();
     let stays = !up.detach && is_new;
+    if is_new {
+        warn(context, &config);
+    }
     let mut signals = context.wait(async { Signals::catch(stays) })?;
     context.machine.start_keeper(&context.place)?;
     let passwords = password.map(|password| (site.clone(), password)).into_iter().collect();
@@ -65,6 +68,22 @@ pub(super) fn run(context: &Context<'_>, up: &Up) -> Done {
                 (false, false) => context.talk.say("It was running before, and goes on."),
             }
             Ok(0)
+        }
+    }
+}
+
+/// Says what is worth knowing before anything is started.
+fn warn(context: &Context<'_>, config: &Config) {
+    let progress = context.talk.progress();
+    if !context.machine.is_root() {
+        progress.note(
+            "as an ordinary user, all sites run as that user and are kept apart by PHP's open_basedir alone; as root \
+             each has a user of its own",
+        );
+    }
+    for check in context.machine.examine(&context.place, Some(config)) {
+        if check.state == CheckState::Bad {
+            progress.note(format!("{}: {}; {}", check.check, check.detail, check.hint));
         }
     }
 }

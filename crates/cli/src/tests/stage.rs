@@ -209,6 +209,13 @@ impl Machine for Stage {
     }
 }
 
+/// Progress as people see it, and what was said so far.
+pub(super) fn progress() -> (impl Fn() -> String, Progress) {
+    let said = Kept::default();
+    let talk = Talk::kept(Box::new(Kept::default()), Box::new(said.clone()));
+    (move || said.text(), talk.progress())
+}
+
 /// The operator: it remembers what was wished for, and finds it done.
 #[derive(Default)]
 struct Clerk {
