@@ -141,8 +141,8 @@ impl Talk {
 
     fn step(&self, step: &Step) {
         let time = if step.ms > 0 { format!("{} ms", step.ms) } else { String::new() };
-        let rest =
-            [step.detail.as_str(), time.as_str()].into_iter().filter(|part| !part.is_empty());
+        let detail = first_line(&step.detail);
+        let rest = [detail.as_str(), time.as_str()].into_iter().filter(|part| !part.is_empty());
         let rest = self.ink(Ink::Faint, rest.collect::<Vec<_>>().join(" · "));
         let rest = if rest.trim().is_empty() { String::new() } else { format!("  {rest}") };
         match step.state {
