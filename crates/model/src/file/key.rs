@@ -90,7 +90,7 @@ pub const KEYS: &[Key] = keys! {
     "edge.trusted_proxies", Kind::Texts("address or CIDR block", network), Is("[]"), "Whose `X-Forwarded-*` and `Forwarded` headers are believed. Everybody else's are dropped.";
     "edge.proxy_protocol", Kind::Flag, Is("false"), "Whether trusted proxies begin each connection with a PROXY protocol header (v1 or v2).";
     "edge.cache_size", Kind::Size(MIB), Is(r#""256 MiB""#), "Memory for stored pages of all sites.";
-    "edge.access_log", Kind::Choice(&["json", "combined", "off"]), Is(r#""json""#), "How a line of `logs/access.log` looks.";
+    "edge.access_log", Kind::Choice(&["json", "combined", "off"]), Is(r#""json""#), "How a line of `logs/edge/access.log` looks.";
 
     "console", Kind::Table, Nothing, "The page that shows how things are.";
     "console.listen", Kind::Text("address:port", loopback), Is(r#""127.0.0.1:7070""#), "Where the console listens. It has no login, so only loopback is allowed; come from elsewhere through `ssh -L`.";
