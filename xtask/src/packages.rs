@@ -18,8 +18,8 @@ const EXTENSIONS: [&str; 13] = [
 ];
 const OTHERS: [&str; 5] = ["mariadb-server", "mariadb-client", "redis-server", "wordpress", "acl"];
 
-/// For the browser's tests; on Ubuntu it is not a package.
-const BROWSER: &str = "chromium";
+/// Programs of the browser's test, and their packages: taken where they can be had, from wherever they came.
+const BROWSER: [(&str, &str); 3] = [("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")];
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -37,9 +37,8 @@ pub(crate) fn ensure() -> Result<()> {
     wanted.extend(OTHERS.map(str::to_owned));
     let mut missing: Vec<String> =
         wanted.into_iter().filter(|package| !is_installed(package)).collect();
-    if !is_installed(BROWSER) && has_candidate(BROWSER) {
-        missing.push(BROWSER.into());
-    }
+    let absent = BROWSER.iter().filter(|(program, _)| !is_there(program, "--version"));
+    missing.extend(absent.map(|(_, package)| (*package).to_owned()).filter(|p| has_candidate(p)));
     if missing.is_empty() {
         println!("   all packages are there (PHP {version})");
         return Ok(());
