@@ -85,7 +85,7 @@ pub(super) struct Child {
 impl Child {
     /// A process that a former keeper started.
     pub(super) fn adopted(stored: state::Process, pidfd: OwnedFd, now: Instant) -> Self {
-        let grace = Duration::from_millis(stored.state.spec.stop.grace_ms);
+        let grace = grace(&stored.state.spec);
         let kill_at = stored.state.is_stopping.then(|| now + grace);
         Self { adopted: Some(pidfd), kill_at, ..Self::ended(stored, now) }
     }
@@ -130,6 +130,11 @@ impl Child {
             kill_group(pid);
         }
     }
+}
+
+/// How long a process may take to stop; a day is for ever, and more could not be added to a clock.
+fn grace(spec: &ProcessSpec) -> Duration {
+    Duration::from_millis(spec.stop.grace_ms).min(Duration::from_hours(24))
 }
 
 /// Ends a process group; a group that is gone is no error.
@@ -200,11 +205,12 @@ impl Children {
             spec,
             pid: Some(pid),
             started_ms,
-            starts: starts + 1,
+            starts: starts.saturating_add(1),
             exit,
             is_stopping: false,
         };
-        let next_order = self.list.iter().map(|child| child.order).max().unwrap_or(0) + 1;
+        let next_order =
+            self.list.iter().map(|child| child.order).max().unwrap_or(0).saturating_add(1);
         match self.list.iter_mut().find(|child| child.name() == state.spec.name) {
             Some(child) => {
                 (child.state, child.ticks, child.adopted, child.next) = (state, ticks, None, None);
@@ -272,7 +278,7 @@ impl Children {
             child.kill();
             child.kill_at = None;
         } else if !was_asked {
-            child.kill_at = Some(now + Duration::from_millis(child.state.spec.stop.grace_ms));
+            child.kill_at = Some(now + grace(&child.state.spec));
             let number = child.state.spec.stop.signal;
             send(child, number)?;
         }

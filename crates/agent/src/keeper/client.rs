@@ -45,6 +45,12 @@ pub enum CallError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The request cannot be written down: a path in it is no text.
+    #[error("this request cannot be put to the keeper: {source}")]
+    Unspeakable {
+        /// Why not.
+        source: serde_json::Error,
+    },
     /// It answered what this version does not understand.
     #[error("the keeper on {} answered what this version does not understand: {source}", socket.display())]
     Garbled {
@@ -86,7 +92,7 @@ impl Client {
         let absent = |source| CallError::Absent { socket: self.socket.clone(), source };
         let broken = |source| CallError::broken(&self.socket, source);
         let mut stream = tokio::net::UnixStream::connect(&self.socket).await.map_err(absent)?;
-        stream.write_all(&line(request)).await.map_err(broken)?;
+        stream.write_all(&line(request)?).await.map_err(broken)?;
         let mut answer = Vec::new();
         while !answer.ends_with(b"\n") && answer.len() as u64 <= LONGEST {
             if stream.read_buf(&mut answer).await.map_err(broken)? == 0 {
@@ -106,7 +112,7 @@ pub fn call(socket: &Path, request: &Request) -> Result<Reply, CallError> {
     let mut stream =
         open(socket).map_err(|source| CallError::Absent { socket: socket.to_owned(), source })?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(broken)?;
-    stream.write_all(&line(request)).map_err(broken)?;
+    stream.write_all(&line(request)?).map_err(broken)?;
     let (mut answer, mut chunk) = (Vec::new(), [0; 16 << 10]);
     while !answer.ends_with(b"\n") && answer.len() as u64 <= LONGEST {
         let left = deadline.saturating_duration_since(clock::now());
@@ -142,16 +148,18 @@ fn open(path: &Path) -> io::Result<UnixStream> {
 
 fn patience(request: &Request) -> Duration {
     match request {
-        Request::Watch { wait_ms, .. } => PATIENCE + Duration::from_millis(*wait_ms),
+        Request::Watch { wait_ms, .. } => {
+            PATIENCE + Duration::from_millis(*wait_ms).min(Duration::from_hours(1))
+        }
         _ => PATIENCE,
     }
 }
 
-fn line(request: &Request) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec(request)
-        .expect("requests have string keys only and paths that came from text");
+fn line(request: &Request) -> Result<Vec<u8>, CallError> {
+    let mut bytes =
+        serde_json::to_vec(request).map_err(|source| CallError::Unspeakable { source })?;
     bytes.push(b'\n');
-    bytes
+    Ok(bytes)
 }
 
 fn parse(socket: &Path, answer: &[u8]) -> Result<Reply, CallError> {

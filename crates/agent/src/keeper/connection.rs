@@ -2,11 +2,41 @@
 //! waited for (a watch) or not yet taken by the peer, its next request waits.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use pressroom_model::process::{Reply, Request};
 use rustix::event::PollFlags;
+
+/// Who is at the other end of a socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    /// The process that connected; 0 if it is outside of our view of processes.
+    pub(super) pid: i32,
+    pub(super) uid: u32,
+}
+
+/// What the kernel says of the peer.
+#[expect(
+    unsafe_code,
+    reason = "safe wrappers take a process id of 0 (a peer outside of a container) for impossible; the structure is plain numbers"
+)]
+pub(super) fn peer(stream: &UnixStream) -> Option<Peer> {
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut size = libc::socklen_t::try_from(size_of_val(&peer)).ok()?;
+    let answer = unsafe {
+        let place = (&raw mut peer).cast();
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            place,
+            &raw mut size,
+        )
+    };
+    (answer == 0).then_some(Peer { pid: peer.pid, uid: peer.uid })
+}
 
 /// The longest request.
 const LONGEST: usize = 1 << 20;

@@ -14,12 +14,12 @@ use pressroom_model::process::ProcessSpec;
 use pressroom_runtime::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with, sockopt};
+use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Pid, Rlimit, WaitId, WaitIdOptions, WaitOptions};
 use serde_json::json;
 
 use super::children::{Children, kill_group};
-use super::connection::Connection;
+use super::connection::{self, Connection};
 use super::listeners::Listeners;
 use super::{Error, Options, log, output, proc_stat, signals, sockets, state, takeover};
 
@@ -59,7 +59,7 @@ impl Keeper {
         let now = clock::now();
         let open_files = signals::raise_open_files();
         let stored = state::load(&options.state);
-        let generation = stored.as_ref().map_or(0, |stored| stored.generation) + 1;
+        let generation = stored.as_ref().map_or(0, |stored| stored.generation).wrapping_add(1);
         let (processes, listeners) =
             stored.map(|stored| (stored.processes, stored.listeners)).unwrap_or_default();
         if !options.takeover {
@@ -90,8 +90,11 @@ impl Keeper {
             next_housekeeping: now,
             options,
         };
-        keeper.save().map_err(|error| Error::file("write", &keeper.options.state, error))?;
-        log::info("keeper runs", json!({"pid": std::process::id(), "data": keeper.options.data}));
+        keeper.save_or_warn();
+        log::info(
+            "keeper runs",
+            json!({"pid": std::process::id(), "data": keeper.options.data.display().to_string()}),
+        );
         keeper.begin_agent(now)?;
         Ok(keeper)
     }
@@ -213,19 +216,16 @@ impl Keeper {
 
     /// Root and the keeper's own user only, whatever the file's permissions say.
     fn welcome(&mut self, socket: OwnedFd) {
-        let Ok(peer) = sockopt::socket_peercred(&socket) else { return };
-        if !peer.uid.is_root() && peer.uid != rustix::process::geteuid() {
-            log::warn(
-                "refused a peer",
-                json!({"uid": peer.uid.as_raw(), "pid": peer.pid.as_raw_nonzero().get()}),
-            );
+        let stream = UnixStream::from(socket);
+        let Some(peer) = connection::peer(&stream) else { return };
+        if peer.uid != 0 && peer.uid != rustix::process::geteuid().as_raw() {
+            log::warn("refused a peer", json!({"uid": peer.uid, "pid": peer.pid}));
             return;
         }
         if self.connections.len() >= MOST_CONNECTIONS {
             drop(self.connections.remove(0));
         }
-        self.connections
-            .push(Connection::new(UnixStream::from(socket), peer.pid.as_raw_nonzero().get()));
+        self.connections.push(Connection::new(stream, peer.pid));
     }
 
     /// Sees who has ended: own children, adopted ones, and orphans of theirs, which only need to be buried.
@@ -313,7 +313,7 @@ impl Keeper {
     }
 
     fn changed(&mut self) {
-        self.generation += 1;
+        self.generation = self.generation.wrapping_add(1);
         self.is_changed = true;
     }
 
@@ -380,7 +380,7 @@ impl Keeper {
             if let Err(error) = output::rotate(path, limit) {
                 log::warn(
                     "cannot keep the tail of an output file",
-                    json!({"path": path, "because": error.to_string()}),
+                    json!({"path": path.display().to_string(), "because": error.to_string()}),
                 );
             }
         }
@@ -412,7 +412,7 @@ impl Keeper {
         if let (Err(error), false) = (&saved, self.is_unsaved) {
             log::error(
                 "cannot write the state file: the next keeper would not know of what starts now",
-                json!({"path": self.options.state, "because": error.to_string()}),
+                json!({"path": self.options.state.display().to_string(), "because": error.to_string()}),
             );
         }
         self.is_unsaved = saved.is_err();

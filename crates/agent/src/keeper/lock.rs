@@ -29,9 +29,9 @@ pub(super) fn take(data: &Path) -> Result<File, Error> {
     for _ in 0..TRIES {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
-                return write_pid(&mut file)
-                    .map(|()| file)
-                    .map_err(|source| Error::file("write", &path, source));
+                // The lock is what counts; on a full disk it names nobody.
+                let _ = write_pid(&mut file);
+                return Ok(file);
             }
             Err(Errno::WOULDBLOCK | Errno::INTR) => sleep(PAUSE),
             Err(source) => return Err(Error::file("lock", &path, source)),

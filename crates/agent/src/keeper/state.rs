@@ -52,7 +52,7 @@ pub(super) fn load(path: &Path) -> Option<Stored> {
         Err(error) => {
             log::error(
                 "cannot read what a former keeper left",
-                json!({"path": path, "because": error.to_string()}),
+                json!({"path": path.display().to_string(), "because": error.to_string()}),
             );
             return None;
         }
@@ -60,7 +60,10 @@ pub(super) fn load(path: &Path) -> Option<Stored> {
     match serde_json::from_slice::<Stored>(&bytes) {
         Ok(stored) if stored.boot == proc_stat::boot() => Some(stored),
         Ok(_) => {
-            log::info("the state file is of another boot", json!({"path": path}));
+            log::info(
+                "the state file is of another boot",
+                json!({"path": path.display().to_string()}),
+            );
             None
         }
         Err(error) => {
@@ -68,7 +71,7 @@ pub(super) fn load(path: &Path) -> Option<Stored> {
             let _ = fs::rename(path, &aside);
             log::error(
                 "the state file cannot be understood; processes of a former keeper are not adopted",
-                json!({"kept": aside, "because": error.to_string()}),
+                json!({"kept": aside.display().to_string(), "because": error.to_string()}),
             );
             None
         }

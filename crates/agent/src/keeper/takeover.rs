@@ -39,7 +39,7 @@ fn adopt(mut process: state::Process, now: Instant) -> Child {
 
 /// A hold on the process of this id, if it is the one that started then and has not ended.
 pub(super) fn open_same(pid: i32, ticks: u64) -> Option<OwnedFd> {
-    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    let pidfd = pidfd_open(a_pid(pid)?, PidfdFlags::empty()).ok()?;
     let stat = proc_stat::read(pid)?;
     // In this order: had the id been given away between the two, the pidfd's process would have ended.
     (stat.ticks == ticks && !stat.is_zombie && !has_ended(&pidfd)).then_some(pidfd)
@@ -49,10 +49,15 @@ pub(super) fn open_same(pid: i32, ticks: u64) -> Option<OwnedFd> {
 /// has the id by now, the group had none.
 pub(super) fn kill_rest(leader: i32) {
     if let (None, Some(pid)) =
-        (proc_stat::read(leader).filter(|stat| !stat.is_zombie), Pid::from_raw(leader))
+        (proc_stat::read(leader).filter(|stat| !stat.is_zombie), a_pid(leader))
     {
         kill_group(pid);
     }
+}
+
+/// A file may say anything; neither `init` nor what the system takes for "everybody" is a child of a keeper.
+fn a_pid(pid: i32) -> Option<Pid> {
+    if pid > 1 { Pid::from_raw(pid) } else { None }
 }
 
 /// Whether the process behind a pidfd has ended.
@@ -100,7 +105,7 @@ fn sockets_of(child: &Child, inodes: &[u64]) -> Option<Vec<OwnedFd>> {
 }
 
 fn copy_sockets(pid: i32, inodes: &[u64]) -> Option<Vec<OwnedFd>> {
-    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    let pidfd = pidfd_open(a_pid(pid)?, PidfdFlags::empty()).ok()?;
     let open = port_holder::descriptors(pid);
     let copy = |wanted: &u64| {
         let (descriptor, _) = open.iter().find(|(_, inode)| inode == wanted)?;

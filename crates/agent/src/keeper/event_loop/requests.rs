@@ -139,7 +139,7 @@ impl Keeper {
         let (forked, pid) = (waiting.pid, waiting.pid.as_raw_nonzero().get());
         let ticks = proc_stat::read(pid).map_or(0, |stat| stat.ticks);
         let former = self.children.begin(spec.clone(), pid, ticks, now);
-        self.generation += 1;
+        self.generation = self.generation.wrapping_add(1);
         // Where it cannot be written (a full disk) the child is started all the same: serving goes first.
         self.save_or_warn();
         if let Err(failure) = waiting.go() {
@@ -148,7 +148,10 @@ impl Keeper {
             self.is_changed = true;
             return Err(failure.into());
         }
-        log::info("started", json!({"name": spec.name, "pid": pid, "program": spec.program}));
+        log::info(
+            "started",
+            json!({"name": spec.name, "pid": pid, "program": spec.program.display().to_string()}),
+        );
         Ok(pid)
     }
 }

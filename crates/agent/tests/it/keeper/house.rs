@@ -283,6 +283,11 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
+        // First, so that it starts nobody any more.
+        if let Some(mut keeper) = self.keeper.take() {
+            let _ = keeper.kill();
+            let _ = keeper.wait();
+        }
         let pids: Vec<i64> = fs::read(self.state_file())
             .ok()
             .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
@@ -297,11 +302,10 @@ impl Drop for House {
                 )
             })
             .unwrap_or_default();
-        if let Some(mut keeper) = self.keeper.take() {
-            let _ = keeper.kill();
-            let _ = keeper.wait();
-        }
-        for pid in pids.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        for pid in pids
+            .into_iter()
+            .filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok().filter(|pid| *pid > 1)?))
+        {
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         }
         if std::thread::panicking() {

@@ -353,6 +353,11 @@ fn nonsense_on_the_socket_harms_nobody() {
         stream.write_all(b"{\"do\":\"alive\"}\n").expect("write");
         assert!(answer(&stream).contains("done"), "the connection lives on");
     }
+    let stop = Stop { signal: 15, grace_ms: u64::MAX };
+    house.start(&ProcessSpec { stop, ..sleeper(house.data(), "patient") });
+    house.tell(&Request::Stop { name: "patient".into(), kill: false });
+    house.ended("patient");
+    drop(keeper::call(&house.socket(), &Request::Watch { seen: 0, wait_ms: u64::MAX }));
     let mut endless = connect();
     let _ = endless.write_all(&vec![b'x'; 3 << 20]);
     let mut silent: Vec<UnixStream> = (0..200).map(|_| connect()).collect();

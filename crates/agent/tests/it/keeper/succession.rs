@@ -116,6 +116,14 @@ fn a_state_file_that_lies_about_start_times_or_makes_no_sense_adopts_nobody() {
     house.kill_keeper();
     let mut state: serde_json::Value =
         serde_json::from_slice(&fs::read(house.state_file()).expect("a state")).expect("JSON");
+    state["generation"] = serde_json::json!(u64::MAX);
+    let mut odd = state["processes"][1].clone();
+    odd["spec"]["name"] = "odd".into();
+    for pid in [-1, 0, 1] {
+        odd["pid"] = pid.into(); // nobody whom a keeper may ever signal
+        odd["order"] = serde_json::json!(u64::MAX);
+        state["processes"].as_array_mut().expect("processes").push(odd.clone());
+    }
     for process in state["processes"].as_array_mut().expect("processes") {
         process["ticks"] = serde_json::json!(1);
     }
