@@ -245,13 +245,19 @@ fn instances_of<'a>(
 fn instances(site: &SiteWanted, fingerprint: &str, observed: &Observed, steps: &mut Vec<Step>) {
     let (current, old): (Vec<_>, Vec<_>) =
         instances_of(&site.name, observed).partition(|(_, seen)| seen.fingerprint == fingerprint);
-    let kept: Vec<_> = current.iter().filter(|(_, seen)| !seen.is_stopping).collect();
+    let mut kept: Vec<_> = current.iter().filter(|(_, seen)| !seen.is_stopping).collect();
+    // Those that run stay; one that was killed and replaced meanwhile is not started again.
+    kept.sort_by_key(|(_, seen)| seen.pid.is_none());
     for (id, _) in kept.iter().take(usize::from(site.instances)) {
         let wanted = Wanted { name: instance_process(id), fingerprint: fingerprint.to_owned() };
         process(&wanted, observed, Action::StartInstance(id.clone()), steps);
     }
-    for (id, _) in kept.iter().skip(usize::from(site.instances)) {
-        push(steps, Action::Stop(instance_process(id)), format!("{} are enough", site.instances));
+    for (id, seen) in kept.iter().skip(usize::from(site.instances)) {
+        let action = match seen.pid {
+            Some(_) => Action::Stop(instance_process(id)),
+            None => Action::Forget(instance_process(id)),
+        };
+        push(steps, action, format!("{} are enough", site.instances));
     }
     let missing = usize::from(site.instances).saturating_sub(kept.len());
     let taken: Vec<InstanceId> = instances_of(&site.name, observed).map(|(id, _)| id).collect();
@@ -263,7 +269,8 @@ fn instances(site: &SiteWanted, fingerprint: &str, observed: &Observed, steps: &
             format!("{} are wanted, {} run", site.instances, kept.len()),
         );
     }
-    let is_ready = missing == 0 && kept.iter().all(|(_, seen)| seen.health.is_serving());
+    let is_ready = missing == 0
+        && kept.iter().take(usize::from(site.instances)).all(|(_, seen)| seen.health.is_serving());
     if is_ready
         && observed.view.is_served
         && observed.view.published.as_ref() == Some(&observed.view.wanted)

@@ -54,8 +54,12 @@ pub(crate) fn keeper(place: &Place) -> Result<(), Failure> {
         stop: Stop { signal: 15, grace_ms: 15_000 },
         restart: Restart::Always,
     };
-    keeper::run(keeper::Options::new(&place.data, agent))
-        .map_err(|error| Failure::ours("the keeper cannot run").cause(error))
+    // A frozen agent is a gap in which nothing else is healed; one that is only slow loses nothing by a restart.
+    let options = keeper::Options {
+        silence: Duration::from_secs(8),
+        ..keeper::Options::new(&place.data, agent)
+    };
+    keeper::run(options).map_err(|error| Failure::ours("the keeper cannot run").cause(error))
 }
 
 /// The agent: observes, decides, applies; the operator's door; the cron loop.

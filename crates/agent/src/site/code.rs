@@ -81,7 +81,9 @@ impl Agent {
             Ok::<_, Error>(built)
         })
         .await?;
-        for left_out in built.left_out.iter().take(5) {
+        // What the distribution's package has besides is known, and no news.
+        let is_own = site.wordpress != pressroom_model::config::Source::Debian;
+        for left_out in built.left_out.iter().filter(|_| is_own).take(5) {
             self.notice(format!("`{name}`: {} was left out: {}", left_out.path, left_out.because));
         }
         let release =

@@ -128,3 +128,14 @@ fn wordpress_is_installed_only_into_a_database_that_answers() {
     observed.processes.get_mut(MARIADB).expect("it is there").health = Health::Starting;
     assert_eq!(actions(&intent(), &observed), []);
 }
+
+#[test]
+fn a_killed_instance_that_was_replaced_meanwhile_is_forgotten() {
+    let mut observed = settled();
+    observed.processes.get_mut("php-blog-1").expect("it is there").is_stopping = true;
+    assert_eq!(actions(&intent(), &observed), [Action::StartInstance(InstanceId::of(&site(), 2))]);
+    observed.processes.insert("php-blog-2".into(), running("r1"));
+    let killed = observed.processes.get_mut("php-blog-1").expect("it is there");
+    (killed.is_stopping, killed.pid) = (false, None);
+    assert_eq!(actions(&intent(), &observed), [Action::Forget("php-blog-1".into())]);
+}
