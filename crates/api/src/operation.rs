@@ -50,10 +50,33 @@ const LINES: usize = 4096;
 /// Between two signs of life on a quiet operation.
 pub(crate) const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 
+/// What an operation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It is given up when a `Down` begins: what it waits for will not come.
+    Apply,
+    /// It runs to its end, so that a dump is whole.
+    RemoveSite,
+    /// It is never refused.
+    Down,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::RemoveSite => "remove-site",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// All operations of an agent. Clones are the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Operations {
     group: Group,
+    /// How many `Down` were begun.
+    downs: Arc<watch::Sender<u64>>,
     turn: Arc<tokio::sync::Mutex<()>>,
     known: Arc<Mutex<VecDeque<Arc<Log>>>>,
     next: Arc<AtomicU64>,
@@ -63,6 +86,7 @@ impl Operations {
     pub(crate) fn new(group: Group) -> Self {
         Self {
             group,
+            downs: Arc::new(watch::Sender::new(0)),
             turn: Arc::default(),
             known: Arc::default(),
             next: Arc::new(AtomicU64::new(1)),
@@ -70,24 +94,28 @@ impl Operations {
     }
 
     /// Begins an operation, or has it wait for its turn. `work` gets where to tell its steps.
-    pub(crate) fn begin<F, Fut>(&self, kind: &'static str, work: F) -> Result<Arc<Log>, Failure>
+    pub(crate) fn begin<F, Fut>(&self, kind: Kind, work: F) -> Result<Arc<Log>, Failure>
     where
         F: FnOnce(Progress) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Option<PathBuf>, Failure>> + Send + 'static,
     {
         let log = self.remember(kind)?;
-        let (turn, told) = (Arc::clone(&self.turn), Arc::clone(&log));
-        self.group.spawn(format!("{kind} {}", log.id), move |_| async move {
+        if kind == Kind::Down {
+            self.downs.send_modify(|downs| *downs += 1);
+        }
+        let (turn, told, mut downs) =
+            (Arc::clone(&self.turn), Arc::clone(&log), self.downs.subscribe());
+        self.group.spawn(format!("{} {}", kind.as_str(), log.id), move |_| async move {
             let ending = Ending(told);
-            let _turn = match turn.try_lock() {
-                Ok(turn) => turn,
-                Err(_) => {
-                    ending.progress().note("another operation is under way; waiting for its end");
-                    turn.lock().await
-                }
+            let whole = ending.take_turn(&turn, work);
+            let end = match kind {
+                Kind::RemoveSite | Kind::Down => whole.await,
+                Kind::Apply => tokio::select! {
+                    biased;
+                    _ = downs.changed() => Err(given_up()),
+                    end = whole => end,
+                },
             };
-            let progress = ending.progress();
-            let end = work(progress).await;
             let (failure, kept) =
                 end.map_or_else(|failure| (Some(failure), None), |kept| (None, kept));
             ending.0.add(Event::End { failure, kept });
@@ -100,11 +128,13 @@ impl Operations {
         lock(&self.known).iter().find(|log| log.id == id).cloned()
     }
 
-    fn remember(&self, kind: &'static str) -> Result<Arc<Log>, Failure> {
+    fn remember(&self, kind: Kind) -> Result<Arc<Log>, Failure> {
         let mut known = lock(&self.known);
-        if known.iter().filter(|log| !log.is_ended()).count() >= WAITING {
+        let waiting = known.iter().filter(|log| !log.is_ended()).count();
+        if kind != Kind::Down && waiting >= WAITING {
             return Err(Failure::yours(format!(
-                "too many operations wait, so this `{kind}` was not begun"
+                "too many operations wait, so this `{}` was not begun",
+                kind.as_str()
             ))
             .hint("wait until they are done: `pressroom status` shows how things are"));
         }
@@ -114,7 +144,7 @@ impl Operations {
         let id = format!("op-{}", self.next.fetch_add(1, Ordering::Relaxed));
         let log =
             Arc::new(Log { id: id.clone(), lines: Mutex::default(), count: watch::Sender::new(0) });
-        log.add(Event::Operation { id, kind: kind.to_owned() });
+        log.add(Event::Operation { id, kind: kind.as_str().to_owned() });
         known.push_back(Arc::clone(&log));
         Ok(log)
     }
@@ -153,10 +183,35 @@ impl Log {
     }
 }
 
+/// Why an `apply` ended before its time.
+fn given_up() -> Failure {
+    Failure::yours("it was given up, since everything is being stopped")
+        .state("the intent is stored: `pressroom up` goes on with it")
+}
+
 /// Sees to it that an operation ends, whatever becomes of its task.
 struct Ending(Arc<Log>);
 
 impl Ending {
+    async fn take_turn<F, Fut>(
+        &self,
+        turn: &tokio::sync::Mutex<()>,
+        work: F,
+    ) -> Result<Option<PathBuf>, Failure>
+    where
+        F: FnOnce(Progress) -> Fut,
+        Fut: Future<Output = Result<Option<PathBuf>, Failure>>,
+    {
+        let _turn = match turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => {
+                self.progress().note("another operation is under way; waiting for its end");
+                turn.lock().await
+            }
+        };
+        work(self.progress()).await
+    }
+
     fn progress(&self) -> Progress {
         let log = Arc::clone(&self.0);
         Progress::new(move |step| log.add(Event::Step(step)))
@@ -196,12 +251,27 @@ mod tests {
     async fn an_operation_whose_task_panics_still_ends() {
         let (_trigger, stop) = shutdown::pair();
         let operations = Operations::new(Group::new("test", stop));
-        let broken = operations.begin("apply", |_| async { panic!("on purpose") }).expect("begun");
+        let broken =
+            operations.begin(Kind::Apply, |_| async { panic!("on purpose") }).expect("begun");
         let seen = all(&broken).await;
         assert!(matches!(seen.last(), Some(Event::End { failure: Some(_), .. })), "{seen:?}");
-        let next = operations.begin("apply", |_| async { Ok(None) }).expect("begun");
+        let next = operations.begin(Kind::Apply, |_| async { Ok(None) }).expect("begun");
         let seen = all(&next).await;
         assert!(matches!(seen.last(), Some(Event::End { failure: None, .. })), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn a_down_ends_an_apply_that_waits_for_ever() {
+        let (_trigger, stop) = shutdown::pair();
+        let operations = Operations::new(Group::new("test", stop));
+        let stuck = operations.begin(Kind::Apply, |_| std::future::pending()).expect("begun");
+        let queued = operations.begin(Kind::Apply, |_| async { Ok(None) }).expect("begun");
+        let down = operations.begin(Kind::Down, |_| async { Ok(None) }).expect("begun");
+        assert!(matches!(all(&down).await.last(), Some(Event::End { failure: None, .. })));
+        for log in [stuck, queued] {
+            let seen = all(&log).await;
+            assert!(matches!(seen.last(), Some(Event::End { failure: Some(_), .. })), "{seen:?}");
+        }
     }
 
     #[tokio::test]
@@ -213,7 +283,7 @@ mod tests {
         let mut logs = Vec::new();
         for _ in 0..WAITING {
             let (mut gate, running) = (gate.clone(), Arc::clone(&running));
-            let log = operations.begin("apply", |_| async move {
+            let log = operations.begin(Kind::Apply, |_| async move {
                 assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0);
                 gate.wait_for(|open| *open).await.expect("the test holds it");
                 running.fetch_sub(1, Ordering::SeqCst);
@@ -221,7 +291,7 @@ mod tests {
             });
             logs.push(log.expect("begun"));
         }
-        assert!(operations.begin("apply", |_| async { Ok(None) }).is_err());
+        assert!(operations.begin(Kind::Apply, |_| async { Ok(None) }).is_err());
         open.send_replace(true);
         for log in logs {
             assert!(matches!(all(&log).await.last(), Some(Event::End { failure: None, .. })));

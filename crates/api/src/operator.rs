@@ -32,7 +32,8 @@ pub trait Operator: Send + Sync + 'static {
     fn plan(&self, wish: Wish) -> Answer<'_, Vec<Planned>>;
 
     /// Makes it so: stores the intent, does the actions, and waits until every engine and every site's readiness is
-    /// healthy. Wishing for what is already there is quick and changes nothing.
+    /// healthy. Wishing for what is already there is quick and changes nothing. The future is dropped when `down` is
+    /// asked for meanwhile.
     fn apply(&self, wish: Wish, progress: Progress) -> Answer<'_, ()>;
 
     /// Applies `wish` (a configuration without the site), writes a dump of its database and uploads below the data

@@ -40,7 +40,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::failure::{Blame, Failure};
-use crate::operation::{Event, Log, Operations};
+use crate::operation::{Event, Kind, Log, Operations};
 use crate::operator::{Operator, Wish};
 
 /// Largest request body: a configuration of thousands of sites fits.
@@ -172,11 +172,11 @@ impl Server {
                 let wish: Wish = body(request).await?;
                 let work =
                     |progress| async move { operator.apply(wish, progress).await.map(|()| None) };
-                Ok(self.follow(self.operations.begin("apply", work)?))
+                Ok(self.follow(self.operations.begin(Kind::Apply, work)?))
             }
             (&Method::POST, ["v1", "down"]) => {
                 let work = |progress| async move { operator.down(progress).await.map(|()| None) };
-                Ok(self.follow(self.operations.begin("down", work)?))
+                Ok(self.follow(self.operations.begin(Kind::Down, work)?))
             }
             (&Method::GET, ["v1", "operations", id]) => match self.operations.find(id) {
                 Some(log) => Ok(self.follow(log)),
@@ -212,7 +212,7 @@ impl Server {
                 let work = |progress| async move {
                     operator.remove_site(name, wish, progress).await.map(Some)
                 };
-                Ok(self.follow(self.operations.begin("remove-site", work)?))
+                Ok(self.follow(self.operations.begin(Kind::RemoveSite, work)?))
             }
             _ => Err(unknown(method, request.uri().path())),
         }
