@@ -95,6 +95,8 @@ function pressroom_cron_run(): int {
 			}
 		}
 	);
+	// The schedule as it is now: another run may have worked on it since this process read its options.
+	Pressroom_Cron::read_again();
 	$ran = 0;
 	foreach ( wp_get_ready_cron_jobs() as $timestamp => $hooks ) {
 		foreach ( $hooks as $hook => $events ) {

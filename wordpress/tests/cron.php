@@ -1,0 +1,62 @@
+<?php
+/** Scheduled events. @package Pressroom @license GPL-2.0-or-later */
+
+$events = getenv( 'LAB' ) . '/events';
+file_put_contents( getenv( 'LAB_ROOT' ) . '/wp-content/mu-plugins/zz-events.php', '<?php
+add_action( "lab_event", function ( $n ) { file_put_contents( ' . var_export( $events, true ) . ', "$n\n", FILE_APPEND ); usleep( 20000 ); } );
+add_action( "lab_dies", function () { file_put_contents( ' . var_export( $events, true ) . ', "dies\n", FILE_APPEND ); lab_no_such_function(); } );
+add_action( "lab_prints", function () { echo str_repeat( "noise ", 99999 ); } );
+' );
+Lab::script( 'cron.php', array( '--run' ) );
+$schedule = static function ( string $code ) use ( $events ): void {
+	@unlink( $events );
+	Lab::wp( $code );
+};
+$ran = static function () use ( $events ): array {
+	$lines = array_filter( explode( "\n", (string) @file_get_contents( $events ) ), 'strlen' );
+	sort( $lines );
+	return $lines;
+};
+
+$schedule( 'for($i=10;$i<20;$i++) wp_schedule_single_event(time()-5,"lab_event",[$i]);wp_schedule_single_event(time()+50,"lab_event",[99]);wp_schedule_single_event(time()-5,"lab_prints");' );
+$look = Lab::script( 'cron.php', array( '--due' ) );
+Lab::same( 'what is due is counted', 11, $look['said']['due'] ?? $look );
+Lab::same( 'and nothing runs', array(), $ran() );
+$children = array();
+for ( $i = 0; $i < 4; ++$i ) {
+	$children[] = proc_open( array( getenv( 'LAB_PHP' ), getenv( 'LAB' ) . '/cron.php', getenv( 'LAB_ROOT' ), '--run' ), array( 1 => array( 'pipe', 'w' ) ), $pipes );
+	$outputs[]  = $pipes[1];
+}
+$response = Lab::request( '/wp-cron.php', array( 'script' => '/wp-cron.php', 'params' => array( 'PRESSROOM_CANONICAL' => '' ) ) );
+foreach ( $children as $i => $child ) {
+	$said[] = json_decode( stream_get_contents( $outputs[ $i ] ), true );
+	proc_close( $child );
+}
+Lab::until( static function () use ( $ran ) {
+	return count( $ran() ) >= 10;
+}, 2 );
+Lab::same( 'four runs and wp-cron.php at once run each event once', array_map( 'strval', range( 10, 19 ) ), $ran() );
+Lab::claim( 'each run prints its JSON, whatever events print', ! in_array( null, $said, true ), $said );
+Lab::until( static function () {
+	return '' === Lab::wp( 'echo get_transient("doing_cron");' );
+}, 2 );
+$look = Lab::script( 'cron.php', array( '--due' ) );
+Lab::claim( 'the next event is known', abs( $look['said']['next'] - time() - 50 ) < 30 && 0 === $look['said']['due'], $look );
+
+$schedule( 'wp_schedule_single_event(time()-9,"lab_dies");wp_schedule_single_event(time()-5,"lab_event",[1]);' );
+Lab::script( 'cron.php', array( '--run' ) );
+Lab::script( 'cron.php', array( '--run' ) );
+Lab::same( 'an event that dies does not hold up the next', array( '1', 'dies' ), $ran() );
+
+$schedule( 'wp_schedule_single_event(time()-5,"lab_event",[7]);' );
+Lab::request( '/' );
+usleep( 300000 );
+Lab::same( 'a page view runs nothing', array(), $ran() );
+$response = Lab::request( '/wp-cron.php', array( 'script' => '/wp-cron.php', 'params' => array( 'PRESSROOM_CANONICAL' => '' ) ) );
+Lab::until( static function () use ( $ran ) {
+	return array() !== $ran();
+}, 3 );
+Lab::same( 'wp-cron.php works when called', array( '7' ), $ran() );
+Lab::same( 'Site Health has nothing to say about cron', 'good|0|0', Lab::wp( 'require_once ABSPATH."wp-admin/includes/class-wp-site-health.php";require_once ABSPATH."wp-admin/includes/admin.php";$h=WP_Site_Health::get_instance();$t=$h->get_test_scheduled_events();echo $t["status"],"|",(int)$h->has_missed_cron(),"|",(int)$h->has_late_cron();' ) );
+Lab::same( 'nor about the object cache', 'good', Lab::wp( 'require_once ABSPATH."wp-admin/includes/class-wp-site-health.php";require_once ABSPATH."wp-admin/includes/admin.php";echo WP_Site_Health::get_instance()->get_test_persistent_object_cache()["status"];' ) );
+unlink( getenv( 'LAB_ROOT' ) . '/wp-content/mu-plugins/zz-events.php' );

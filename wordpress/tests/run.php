@@ -10,11 +10,11 @@ require __DIR__ . '/lab.php';
 error_reporting( E_ALL );
 
 $files = array( 'install', 'statement', 'cache', 'outage', 'race', 'cost', 'affirmation', 'purge', 'cron', 'network' );
-foreach ( $files as $file ) {
+foreach ( $files as $file ) { // The files share this scope, as templates do.
 	if ( 'install' === $file || ! isset( $argv[1] ) || false !== strpos( $file, $argv[1] ) ) {
-		$began = microtime( true );
+		$started[ $file ] = microtime( true );
 		require __DIR__ . "/$file.php";
-		printf( "%-12s %.1f s\n", $file, microtime( true ) - $began );
+		printf( "%-12s %.1f s\n", $file, microtime( true ) - $started[ $file ] );
 	}
 }
 printf( "%d passed, %d failed\n", Lab::$passed, Lab::$failed );

@@ -147,6 +147,7 @@ final class Pressroom_Changes {
 			$terms = get_the_terms( $post, $taxonomy );
 			foreach ( is_array( $terms ) ? $terms : array() as $term ) {
 				$tags[] = "term-$term->term_id";
+				$tags[] = "list-terms-$taxonomy"; // Its count.
 			}
 		}
 		Pressroom_Purge::tags( $tags );
@@ -188,7 +189,7 @@ final class Pressroom_Changes {
 		if ( ! $post || ! self::is_public( $post->post_status ) ) {
 			return;
 		}
-		$tags = array( "post-$id", "list-$post->post_type", "query-$post->post_type" );
+		$tags = array( "post-$id", "list-$post->post_type", "query-$post->post_type", "list-terms-$taxonomy" );
 		foreach ( $tt_ids as $tt_id ) {
 			$term = get_term_by( 'term_taxonomy_id', (int) $tt_id );
 			if ( $term ) {
@@ -200,12 +201,13 @@ final class Pressroom_Changes {
 
 	public static function term( $id, $tt_id, $taxonomy = '' ): void {
 		Pressroom_Direct::accounted( 'terms', (int) $id );
+		Pressroom_Direct::accounted( 'term_taxonomy', (int) $tt_id );
 		Pressroom_Purge::tags( array( "term-$id", "list-terms-$taxonomy" ) );
 	}
 
-	public static function term_count( $tt_id, $taxonomy = '' ): void {
+	/** Core counts again whenever a post is touched; visible posts purge the lists of their terms themselves. */
+	public static function term_count( $tt_id ): void {
 		Pressroom_Direct::accounted( 'term_taxonomy', (int) $tt_id );
-		Pressroom_Purge::tags( array( 'list-terms-' . ( is_object( $taxonomy ) ? $taxonomy->name : $taxonomy ) ) );
 	}
 
 	public static function term_meta( $meta_id, $id ): void {

@@ -33,6 +33,9 @@ final class Pressroom_Direct {
 	/** @var array<string,array<int|string,true>> Table => objects that hooks told of. */
 	private static $accounted = array();
 
+	/** @var array<int,array{0:string,1:int|string}> What the last statement added to $expected. */
+	private static $newest = array();
+
 	/** @var bool The last statement ended a transaction. */
 	private static $just_ended = false;
 
@@ -42,6 +45,7 @@ final class Pressroom_Direct {
 
 	/** Filter `query`. */
 	public static function before( $sql ) {
+		self::forget_if_nothing_changed();
 		if ( self::$just_ended ) {
 			self::$just_ended = false;
 			Pressroom_Purge::transaction( 'end' );
@@ -68,12 +72,27 @@ final class Pressroom_Direct {
 		unset( self::$expected[ $table ][ $object ], self::$expected[ $table ]['?'] );
 	}
 
+	/** A statement that changed no row has no hook, and needs none. */
+	private static function forget_if_nothing_changed(): void {
+		global $wpdb;
+		if ( self::$newest && 0 === (int) $wpdb->rows_affected ) {
+			foreach ( self::$newest as list( $table, $object ) ) {
+				unset( self::$expected[ $table ][ $object ] );
+			}
+		}
+		self::$newest = array();
+	}
+
 	/** Purges what nobody accounted for. */
 	public static function settle(): void {
+		self::forget_if_nothing_changed();
 		$expected       = self::$expected;
 		self::$expected = array();
 		foreach ( $expected as $table => $objects ) {
 			foreach ( $objects as $object => $sql ) {
+				if ( defined( 'WP_DEBUG' ) && WP_DEBUG ) {
+					error_log( "pressroom: no hook told of this write, so its object is purged: $sql" );
+				}
 				if ( 'options' === $table ) {
 					self::settle_option( (string) $object );
 				} elseif ( '?' === $object || null === self::TABLES[ $table ][1] ) {
@@ -108,7 +127,10 @@ final class Pressroom_Direct {
 				$objects = $objects ?? array( '?' );
 			}
 			foreach ( $objects as $object ) {
-				self::$expected[ $name ][ $object ] = substr( $sql, 0, 200 );
+				if ( ! isset( self::$expected[ $name ][ $object ] ) ) {
+					self::$newest[]                     = array( $name, $object );
+					self::$expected[ $name ][ $object ] = substr( $sql, 0, 200 );
+				}
 			}
 			return;
 		}
