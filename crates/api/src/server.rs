@@ -254,8 +254,8 @@ fn may_ask(stream: &UnixStream, owner: u32) -> bool {
 }
 
 fn unknown(method: &Method, path: &str) -> Failure {
-    Failure::yours(format!("`{method} {path}` is not known here"))
-        .hint("the command and the running agent may be of different versions: `pressroom up` starts the newer one")
+    Failure::yours(format!("the running agent does not know `{method} {path}`"))
+        .hint("it may be of another version: `pressroom down`, then `pressroom up`, runs this one")
 }
 
 async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {

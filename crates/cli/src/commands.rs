@@ -57,7 +57,27 @@ impl<'a> Context<'a> {
         &self,
         answer: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Failure> {
-        self.wait(answer).map_err(Failure::from)
+        self.wait(answer).map_err(|error| self.failure(error))
+    }
+
+    /// Why the agent's answer is missing. One that is away while its keeper runs is our fault, and soon back.
+    pub(crate) fn failure(&self, error: Error) -> Failure {
+        let is_away = match &error {
+            Error::Away { error, .. } => error.kind() != std::io::ErrorKind::PermissionDenied,
+            Error::Failed(_) => false,
+        };
+        match self.machine.keeper(&self.place) {
+            Some(pid) if is_away => Failure::ours("the agent does not answer")
+                .cause(&error)
+                .state(format!(
+                    "the keeper (process {pid}) runs, and sites are served without the agent"
+                ))
+                .hint(format!(
+                    "the keeper starts it again by itself: try again soon, or read `{}`",
+                    self.command("logs agent")
+                )),
+            _ => error.into(),
+        }
     }
 
     /// Waits for a future.

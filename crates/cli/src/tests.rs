@@ -325,3 +325,24 @@ fn a_step_that_fails_again_does_not_repeat_its_words() {
     assert_eq!(said.matches("the disk is full …").count(), 1, "{said}");
     assert!(said.contains("✗ initialise the database  failed again"), "{said}");
 }
+
+#[test]
+fn an_agent_that_is_away_while_its_keeper_runs_is_our_failure() {
+    let stage = Stage::new();
+    assert_eq!(stage.run(UP).status, 0);
+    stage.lose_agent();
+    for verb in ["status", "why /", "site remove blog --yes"] {
+        let done = stage.run(verb);
+        assert_eq!(done.status, 2, "{done:?}");
+        assert!(
+            done.talk.contains("the agent does not answer")
+                && done.talk.contains("keeper (process 10) runs")
+        );
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&stage.run("status --json").data).expect("JSON");
+    assert_eq!(
+        (&json["keeper"]["pid"], &json["agent"]["pid"]),
+        (&10.into(), &serde_json::Value::Null)
+    );
+}

@@ -50,21 +50,9 @@ fn look(context: &Context<'_>) -> Result<(Status, Option<Failure>), Failure> {
         {
             return Err(Error::Away { error, socket }.into());
         }
-        Err(error) => Failure::from(error),
+        Err(error) => error,
     };
-    let keeper = context.machine.keeper(&context.place);
-    let failure = match keeper {
-        None => error,
-        Some(pid) => Failure::ours("the agent does not answer")
-            .cause(error)
-            .state(format!(
-                "the keeper (process {pid}) runs, and sites are served without the agent"
-            ))
-            .hint(format!(
-                "the keeper starts it again by itself; read `{}`",
-                context.command("logs agent")
-            )),
-    };
+    let (keeper, failure) = (context.machine.keeper(&context.place), context.failure(error));
     Ok((without_agent(keeper, &failure), Some(failure)))
 }
 

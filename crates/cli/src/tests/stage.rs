@@ -92,6 +92,11 @@ impl Stage {
         open(&self.operator.desk).given.clone()
     }
 
+    /// The agent's socket goes, the keeper stays.
+    pub(super) fn lose_agent(&self) {
+        std::fs::remove_file(self.data().join("run/agent.sock")).expect("it was there");
+    }
+
     /// What the last command, perhaps still running, said.
     pub(super) fn said(&self) -> String {
         self.said.text()
