@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use pressroom_api::client::{Client, Error};
 use pressroom_api::failure::Failure;
@@ -83,6 +84,11 @@ impl<'a> Context<'a> {
     /// Waits for a future.
     pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
+    }
+
+    /// Rests for a while.
+    pub(crate) fn rest(&self, time: Duration) {
+        self.wait(async { tokio::time::sleep(time).await });
     }
 
     /// A command for people to copy: with `--data` where it is needed to mean this place.

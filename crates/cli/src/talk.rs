@@ -28,6 +28,8 @@ pub(crate) struct Talk {
 struct Inner {
     data: Box<dyn Write + Send>,
     talk: Box<dyn Write + Send>,
+    /// Whoever read the data has gone (`| head`).
+    is_reader_gone: bool,
     /// A line that will be written over is on the screen.
     is_line_open: bool,
 }
@@ -52,6 +54,7 @@ impl Talk {
             inner: Arc::new(Mutex::new(Inner {
                 data: Box::new(std::io::stdout()),
                 talk: Box::new(std::io::stderr()),
+                is_reader_gone: false,
                 is_line_open: false,
             })),
             is_watched,
@@ -64,7 +67,7 @@ impl Talk {
     /// Output that is kept, nobody looks at, and nobody can be asked on.
     #[cfg(test)]
     pub(crate) fn kept(data: Box<dyn Write + Send>, talk: Box<dyn Write + Send>) -> Self {
-        let inner = Inner { data, talk, is_line_open: false };
+        let inner = Inner { data, talk, is_reader_gone: false, is_line_open: false };
         let inner = Arc::new(Mutex::new(inner));
         Self { inner, is_watched: false, is_coloured: false, is_screen: false, can_ask: false }
     }
@@ -73,8 +76,13 @@ impl Talk {
     pub(crate) fn data(&self, text: impl Display) {
         let mut inner = self.open();
         let text = text.to_string();
-        let _reader_gone = writeln!(inner.data, "{}", text.trim_end_matches('\n'))
-            .and_then(|()| inner.data.flush());
+        let written = writeln!(inner.data, "{}", text.trim_end_matches('\n'));
+        inner.is_reader_gone |= written.and_then(|()| inner.data.flush()).is_err();
+    }
+
+    /// Whether anybody still reads the data: what goes on for ever ends when not.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.open().is_reader_gone
     }
 
     /// Data as JSON.

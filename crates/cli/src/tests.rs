@@ -258,6 +258,32 @@ fn logs_are_found_by_process_site_and_instance() {
 }
 
 #[test]
+fn what_goes_on_for_ever_ends_when_nobody_reads_it_any_more() {
+    let stage = Stage::new();
+    assert_eq!(stage.run(UP).status, 0);
+    let watched = stage.run_for_lines("status --watch --json", 2);
+    assert_eq!((watched.status, watched.data.lines().count()), (0, 2), "{watched:?}");
+    let logs = stage.data().join("logs");
+    std::fs::create_dir_all(&logs).expect("made");
+    std::fs::write(logs.join("edge.log"), "one\ntwo\n").expect("written");
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| stage.run_for_lines("logs edge --follow", 3));
+        let late = Instant::now() + Duration::from_secs(10);
+        while !reader.is_finished() {
+            assert!(Instant::now() < late, "it ends");
+            std::thread::sleep(Duration::from_millis(20));
+            std::fs::OpenOptions::new()
+                .append(true)
+                .open(logs.join("edge.log"))
+                .and_then(|mut log| std::io::Write::write_all(&mut log, b"more\n"))
+                .expect("written");
+        }
+        let followed = reader.join().expect("no panic");
+        assert_eq!((followed.status, followed.data.as_str()), (0, "one\ntwo\nmore\n"));
+    });
+}
+
+#[test]
 fn a_wrong_command_line_is_the_typists_mistake() {
     let stage = Stage::new();
     for line in ["nonsense", "up --nonsense", "site add Bad_Name", "cache purge blog", ""] {

@@ -30,11 +30,8 @@ pub(super) fn run(context: &Context<'_>, arguments: &Logs) -> Done {
     for (name, path) in found {
         files.push(show_tail(context, name, path, arguments.lines, has_many));
     }
-    if !arguments.follow {
-        return Ok(0);
-    }
-    loop {
-        context.wait(tokio::time::sleep(LOOK));
+    while arguments.follow && context.talk.is_read() {
+        context.rest(LOOK);
         for (name, path) in find(context, wanted) {
             if !files.iter().any(|file| file.path == path) {
                 files.push(Followed::new(name, path));
@@ -47,6 +44,7 @@ pub(super) fn run(context: &Context<'_>, arguments: &Logs) -> Done {
             }
         }
     }
+    Ok(0)
 }
 
 fn nothing(context: &Context<'_>, wanted: Option<&str>) -> Failure {

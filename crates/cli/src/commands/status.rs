@@ -34,10 +34,10 @@ pub(super) fn run(context: &Context<'_>, arguments: &args::Status) -> Done {
             (Some(failure), false) if !arguments.watch => return Err(failure.clone()),
             _ => context.talk.data(format!("{clear}{text}")),
         }
-        if !arguments.watch {
+        if !arguments.watch || !context.talk.is_read() {
             return missing.map_or(Ok(0), |failure| Ok(failure.exit_status()));
         }
-        context.wait(tokio::time::sleep(Duration::from_secs(1)));
+        context.rest(Duration::from_secs(1));
     }
 }
 

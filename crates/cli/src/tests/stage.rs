@@ -103,6 +103,11 @@ impl Stage {
     }
 
     pub(super) fn run(&self, line: &str) -> Outcome {
+        self.run_for_lines(line, usize::MAX)
+    }
+
+    /// Runs a command whose reader goes after so many writes.
+    pub(super) fn run_for_lines(&self, line: &str, most: usize) -> Outcome {
         let data = Kept::default();
         open(&self.said.0).clear();
         let mut words: Vec<OsString> = vec!["pressroom".into()];
@@ -110,7 +115,8 @@ impl Stage {
         if !line.contains("--data") && !line.is_empty() {
             words.extend(["--data".into(), self.data().as_os_str().to_owned()]);
         }
-        let talk = Talk::kept(Box::new(data.clone()), Box::new(self.said.clone()));
+        let reader = Reader { kept: data.clone(), left: most };
+        let talk = Talk::kept(Box::new(reader), Box::new(self.said.clone()));
         let status = crate::run_with(self, words, &talk);
         Outcome { status, data: data.text(), talk: self.said.text() }
     }
@@ -368,6 +374,26 @@ impl Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         open(&self.0).extend(bytes);
         Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A reader who goes after so many lines.
+struct Reader {
+    kept: Kept,
+    left: usize,
+}
+
+impl Write for Reader {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.left == 0 {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        self.left -= bytes.iter().filter(|byte| **byte == b'\n').count().min(self.left);
+        self.kept.write(bytes)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
