@@ -185,7 +185,7 @@ impl Flights {
         let is_rest = |slot: &Slot| matches!(slot, Slot::Rest { .. });
         match keys {
             None => {
-                self.shards.iter().for_each(|shard| shard.lock().retain(|_, slot| !is_rest(slot)))
+                self.shards.iter().for_each(|shard| shard.lock().retain(|_, slot| !is_rest(slot)));
             }
             Some(keys) => {
                 for key in keys {

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::book::Met;
 use super::hot::{self, FileName, Index, Kept};
@@ -116,6 +116,8 @@ impl Asleep {
         let Some(name) = bed.names.keys().next().copied() else { return false };
         bed.wake(name, cache, site, now);
         self.left.store(bed.names.len(), Ordering::Release);
+        // Requests that wait for their own page come before the next one of the background.
+        MutexGuard::unlock_fair(bed);
         true
     }
 
