@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use pressroom_model::config::Source;
 use pressroom_release::ReleaseError;
+use pressroom_release::source::fingerprint;
 
 use crate::{Room, build, names, overlay, write};
 
@@ -19,6 +20,18 @@ fn the_same_code_is_the_same_release_and_made_once() {
     let third = build(&room.releases, &source).expect("a release");
     assert_ne!(third.id, first.id);
     assert_eq!(room.releases.list().expect("a list").len(), 2);
+}
+
+#[test]
+fn a_changed_source_is_noticed_without_reading_it() {
+    let room = Room::new();
+    let (path, source) = room.source();
+    let before = fingerprint(&source).expect("a fingerprint");
+    assert_eq!(fingerprint(&source).expect("a fingerprint"), before);
+    write(&path.join("wp-content/uploads/a.jpg"), "data is no code");
+    assert_eq!(fingerprint(&source).expect("a fingerprint"), before);
+    write(&path.join("index.php"), "<?php // other");
+    assert_ne!(fingerprint(&source).expect("a fingerprint"), before);
 }
 
 #[test]
