@@ -3,9 +3,9 @@
 //! Everything here is a value. Nothing reads a clock, a file or a socket; validation is the only logic.
 //!
 //! - [`id`] names of things, as newtypes that cannot hold a bad name
-//! - [`unit`] byte sizes and durations as people write them
+//! - [`mod@unit`] byte sizes and durations as people write them
 //! - [`secret`] strings that never show themselves
-//! - [`config`] the configuration as meant; [`file`] as written, with every fault of a file at once
+//! - [`config`] the configuration as meant; [`mod@file`] as written, with every fault of a file at once
 //! - [`process`] what the keeper is asked to run and what it says of it
 //! - [`verdict`] healthy or not, and why
 //! - [`snapshot`] the immutable view that the edge serves from
