@@ -51,10 +51,7 @@ fn main() -> std::io::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    let kept = || {
-        let files = std::fs::read_dir(folder.path().join("hot/blog")).map_or(0, Iterator::count);
-        files
-    };
+    let kept = || std::fs::read_dir(folder.path().join("hot/blog")).map_or(0, Iterator::count);
     while kept() < PAGES && began.elapsed() < Duration::from_secs(180) {
         std::thread::sleep(Duration::from_millis(20));
     }

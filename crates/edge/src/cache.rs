@@ -41,8 +41,8 @@
 //! # The rooms
 //! `key`, `bypass`, `learned`, `storable`, `freshness`, `names`, `rules`: thoughts, pure. `page`, `answer`,
 //! `moment`: what is stored and what it answers. `memory`: the map and who leaves it. `book`: tags and purges. `flight`, `lead`: one
-//! render for many. `coder`: variants in the background. `journal`, `hot`, `state`: what is on disk; `disk` writes it,
-//! `waking` brings it back. `stats`, `refusals`: for people.
+//! render for many. `coder`: variants in the background. `home`, `journal`, `hot`, `state`: what is on disk;
+//! `disk` writes it, `waking` brings it back. `stats`, `refusals`: for people.
 
 mod answer;
 mod book;
@@ -51,6 +51,7 @@ mod coder;
 mod disk;
 mod flight;
 mod freshness;
+mod home;
 mod hot;
 mod journal;
 mod key;
@@ -70,8 +71,8 @@ mod waking;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -95,7 +96,7 @@ use self::book::Met;
 use self::coder::Coder;
 use self::disk::{Command, Disk};
 use self::flight::{Flights, Part};
-use self::journal::Record;
+use self::home::{Home, wake_all};
 use self::memory::Memory;
 use self::refusals::Refusals;
 use self::state::Places;
@@ -119,17 +120,6 @@ pub struct Config {
     pub page_limit: usize,
     /// The edge's state folder, where pages and purges are kept over a restart; `None`: in memory only.
     pub state: Option<PathBuf>,
-}
-
-/// Where the cache lives on disk.
-#[derive(Debug)]
-struct Home {
-    disk: Disk,
-    places: Places,
-    /// What an earlier process left can be believed.
-    believed: bool,
-    /// Sites with pages to be woken.
-    waking: std::sync::mpsc::SyncSender<Arc<Site>>,
 }
 
 /// The page cache.
@@ -591,52 +581,6 @@ impl PageCache {
         let refused =
             self.refusals.lock().get(key.hash()).map(|(refusal, at)| (refusal.to_string(), at));
         Why { page, refused }
-    }
-}
-
-impl Home {
-    fn open(&self, site: &Arc<Site>) {
-        let cookies = std::fs::read_to_string(self.places.cookies(site.name())).unwrap_or_default();
-        site.learned.read_lines(&cookies);
-        match site.asleep.open(site, &self.places, self.believed) {
-            Ok(opened) => {
-                site.start_at(opened.position);
-                let (journal, pages) = (opened.journal, opened.pages);
-                self.disk.insist(Command::Open { site: Arc::clone(site), journal, pages });
-                if site.is_waking() {
-                    // A full queue only means that this site's pages wake when they are asked for.
-                    let _ = self.waking.try_send(Arc::clone(site));
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, site = %site.name(), "the state on disk cannot be used: pages are kept in memory only");
-                self.places.clear(site.name());
-            }
-        }
-    }
-
-    fn journal(
-        &self,
-        site: &Arc<Site>,
-        position: u64,
-        purge: &Purge,
-        at: Millis,
-    ) -> oneshot::Receiver<()> {
-        let (written, told) = oneshot::channel();
-        let record = Record { position, at, purge: purge.clone() };
-        self.disk.ask(Command::Purge { site: Arc::clone(site), record, written });
-        told
-    }
-}
-
-/// Wakes all pages of all sites that come, one after the other.
-fn wake_all(sites: &std::sync::mpsc::Receiver<Arc<Site>>, cache: &Weak<PageCache>) {
-    while let Ok(site) = sites.recv() {
-        while let Some(cache) = cache.upgrade() {
-            if !site.asleep.wake_any(&cache, &site, now()) {
-                break;
-            }
-        }
     }
 }
 

@@ -1,3 +1,5 @@
+//! Claims about keys: what is one page, what are two, and who has none.
+
 use super::*;
 use crate::cache::names::Names;
 
