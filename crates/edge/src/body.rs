@@ -8,6 +8,7 @@ use hyper::body::{Body as _, Frame, SizeHint};
 
 use crate::files::stream::FileBody;
 use crate::php::answer::PhpBody;
+use crate::php::coded::Coded;
 
 /// Why a body broke off; the connection is closed then, so that the client notices.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -22,6 +23,8 @@ pub enum Body {
     File(Box<FileBody>),
     /// PHP's answer, as it comes.
     Php(Box<PhpBody>),
+    /// PHP's answer, coded as it comes.
+    Coded(Box<Coded>),
     /// A body of which the length is told at its end.
     Counted(Box<Counted>),
 }
@@ -46,6 +49,9 @@ impl hyper::body::Body for Body {
             Self::Php(body) => {
                 Pin::new(&mut **body).poll_frame(cx).map(|f| f.map(|r| r.map_err(Into::into)))
             }
+            Self::Coded(body) => {
+                body.poll_piece(cx).map(|p| p.map(|r| r.map(Frame::data).map_err(Into::into)))
+            }
             Self::Counted(body) => body.poll(cx),
         }
     }
@@ -56,6 +62,7 @@ impl hyper::body::Body for Body {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::File(body) => body.left() == 0,
             Self::Php(body) => body.is_end_stream(),
+            Self::Coded(_) => false,
             Self::Counted(body) => body.inner.is_end_stream(),
         }
     }
@@ -65,7 +72,7 @@ impl hyper::body::Body for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::File(body) => SizeHint::with_exact(body.left()),
-            Self::Php(_) => SizeHint::default(),
+            Self::Php(_) | Self::Coded(_) => SizeHint::default(),
             Self::Counted(body) => body.inner.size_hint(),
         }
     }

@@ -27,6 +27,7 @@ use crate::notice::{self, Notice};
 use crate::php::answer::{Answer, Outcome, PhpBody};
 use crate::php::call::{Call, Failure, Times};
 use crate::php::class::{class, is_logged_in};
+use crate::php::coded::{self, Coded};
 use crate::php::request::{self, Facts};
 use crate::php::spool::spool;
 use crate::pool::Class;
@@ -435,8 +436,16 @@ fn php_answer(asking: &Asking, head: Head, body: Body, times: Times) -> Response
         if let Body::Php(body) = std::mem::replace(answer.body_mut(), Body::Empty) {
             tokio::spawn(body.drain());
         }
+        return answer;
     }
-    answer
+    let (mut parts, mut body) = answer.into_parts();
+    if let Body::Php(php) = body {
+        body = match coded::prepare(&asking.parts.headers, &mut parts.headers) {
+            true => Body::Coded(Box::new(Coded::new(*php))),
+            false => Body::Php(php),
+        };
+    }
+    Response::from_parts(parts, body)
 }
 
 fn failed(core: &Core, asking: &Asking, failure: &Failure) -> Response<Body> {

@@ -333,7 +333,7 @@ impl Answer {
         let head = String::from_utf8_lossy(&all[..end]).into_owned();
         let body = all.get(end + 4..).unwrap_or_default().to_vec();
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-        let mut answer = Self { status, head, body, whole: true };
+        let mut answer = Self { status, head, body, whole: status != 0 };
         if answer.header("transfer-encoding") == Some("chunked") {
             (answer.body, answer.whole) = dechunk(&answer.body);
         } else if let Some(length) =

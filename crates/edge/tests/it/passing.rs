@@ -55,6 +55,11 @@ fn answers_pass_as_php_made_them() {
     let answer =
         edge.raw("HEAD /?do=server HTTP/1.1\r\nHost: blog.test\r\nConnection: close\r\n\r\n");
     assert_eq!((answer.status, answer.body.len()), (200, 0));
+    let answer = edge.get_with("/?do=big&mb=2", "Authorization: x\r\nAccept-Encoding: gzip\r\n");
+    assert_eq!(answer.header("content-encoding"), Some("gzip"), "{}", answer.head);
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut plain).expect("gzip");
+    assert_eq!(plain.len(), 2 << 20);
     let answer = edge.get("/some/permalink/?a=b");
     assert_eq!(answer.text(), "index /some/permalink/?a=b ");
     let answer = edge.get("/?do=headers");
@@ -186,7 +191,7 @@ fn limits_of_time_and_size_cut_an_answer() {
     assert!(!answer.whole, "{} bytes", answer.body.len());
     assert!(answer.body.len() <= 2 << 20);
     let answer = edge.get_with("/?do=die-late", personal);
-    assert!(!answer.whole, "cut answers must not look whole");
+    assert!(!answer.whole, "cut answers must not look whole: {} {} bytes", answer.head, answer.body.len());
 }
 
 #[test]
