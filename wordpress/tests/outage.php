@@ -3,6 +3,7 @@
 
 require_once __DIR__ . '/cache.php';
 ini_set( 'error_log', getenv( 'LAB' ) . '/expected.log' );
+Pressroom_Cache_Redis::$read_timeout = 0.04;
 $timed = static function ( callable $do ): float {
 	$began = microtime( true );
 	$do();
@@ -64,6 +65,11 @@ Lab::redis( 'thaw' );
 other()->set( 'healthy', 'yes', 'plug' );
 Lab::same( 'a poisoned connection is not believed', 'yes', other()->get( 'healthy', 'plug' ) );
 
+// Redis restarted: its connections are closed.
+Lab::admin()->rawCommand( 'CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes' );
+$next = other();
+Lab::same( 'closed connections are replaced within the request', array( 'yes', true ), array( $next->get( 'healthy', 'plug' ), $next->is_up() ) );
+
 // What was invalidated while Redis was away does not come back.
 other()->set( 'transient-like', 'stale', 'plug' );
 $one = other();
@@ -74,6 +80,7 @@ $one->close();
 Lab::redis( 'thaw' );
 Lab::same( 'what was deleted while Redis was frozen is gone when it is back', false, other()->get( 'transient-like', 'plug' ) );
 Lab::same( 'the mark is gone, too', array(), glob( dirname( getenv( 'PRESSROOM_CONFIG' ), 2 ) . '/tmp/object-cache/[lc]*' ) );
+Lab::same( 'what was not deleted stayed', 'yes', other()->get( 'healthy', 'plug' ) );
 other()->set( 'stays', 'yes', 'plug' );
 Lab::same( 'and then values stay', 'yes', other()->get( 'stays', 'plug' ) );
 

@@ -7,8 +7,9 @@
  * lock on it; it removes the file at its end. The kernel releases the lock whenever the process dies. A later request that
  * finds a file nobody holds knows that invalidations were lost, and starts a new generation before its first read.
  *
- * Always: a mark is removed only by its owner (nothing was lost), or after a new generation has reached Redis.
- * Missing on purpose: which keys were lost. It happens rarely, and a whole new generation is always right.
+ * Always: a mark is removed only by its owner (nothing was lost), or after Redis has been told.
+ * A process that lives on while Redis is away notes which names it could not invalidate; of a killed one nobody knows, and a
+ * new generation is always right.
  *
  * @package Pressroom
  * @license GPL-2.0-or-later
@@ -43,17 +44,24 @@ final class Pressroom_Cache_Markers {
 		if ( null !== $this->lock || '' === $this->directory ) {
 			return;
 		}
-		$this->path = $this->directory . '/writing.' . bin2hex( random_bytes( 8 ) );
-		$lock       = @fopen( $this->path, 'c' );
-		if ( ! $lock ) {
-			@mkdir( $this->directory, 0700, true );
-			$lock = @fopen( $this->path, 'c' );
+		// Somebody may find the file before it is locked, and claim it; then another one is made.
+		for ( $attempt = 0; $attempt < 3; ++$attempt ) {
+			$this->path = $this->directory . '/writing.' . bin2hex( random_bytes( 8 ) );
+			$lock       = @fopen( $this->path, 'c' );
+			if ( ! $lock ) {
+				@mkdir( $this->directory, 0700, true );
+				$lock = @fopen( $this->path, 'c' );
+			}
+			if ( ! $lock ) {
+				return;
+			}
+			flock( $lock, LOCK_EX );
+			clearstatcache( true, $this->path );
+			if ( file_exists( $this->path ) ) {
+				$this->lock = $lock;
+				return;
+			}
 		}
-		if ( ! $lock ) {
-			return;
-		}
-		flock( $lock, LOCK_EX );
-		$this->lock = $lock;
 	}
 
 	/** Whether begin_writing() holds a mark. */
@@ -73,16 +81,33 @@ final class Pressroom_Cache_Markers {
 		$this->lock = null;
 	}
 
-	/** Says at once that an invalidation was lost. */
-	public function lost(): void {
+	/**
+	 * Says at once that invalidations were lost.
+	 *
+	 * @param string[]|null $names Of what; null: of everything.
+	 */
+	public function lost( ?array $names ): void {
 		if ( '' === $this->directory ) {
 			return;
 		}
 		if ( ! is_dir( $this->directory ) ) {
 			@mkdir( $this->directory, 0700, true );
 		}
-		if ( ! @touch( $this->directory . '/lost.' . getmypid() ) ) {
-			error_log( 'pressroom: the object cache lost an invalidation and could not note it in ' . $this->directory );
+		$path = $this->directory . '/lost.' . getmypid();
+		$text = null === $names || preg_grep( '/\n/', $names ) ? "*\n" : implode( "\n", $names ) . "\n";
+		// Who claims a mark renames it before reading. If it still has its name after our write, the write will be read.
+		for ( $attempt = 0; $attempt < 3; ++$attempt ) {
+			$file = @fopen( $path, 'a' );
+			if ( ! $file || fwrite( $file, $text ) !== strlen( $text ) ) {
+				error_log( 'pressroom: the object cache lost an invalidation and could not note it in ' . $this->directory );
+				return;
+			}
+			clearstatcache( true, $path );
+			$same = fstat( $file )['ino'] === @fileinode( $path );
+			fclose( $file );
+			if ( $same ) {
+				return;
+			}
 		}
 	}
 
@@ -90,7 +115,7 @@ final class Pressroom_Cache_Markers {
 	 * Claims the marks that nobody holds: something was lost. They get new names first, so that a mark made from now on is a
 	 * new one; whoever dies here leaves them to be claimed again.
 	 *
-	 * @return string[] Paths, to be given to forget() once a new generation is in Redis.
+	 * @return array<string,string[]|null> Paths, to be given to forget() once Redis has been told, and the names lost; null: unknown.
 	 */
 	public function abandoned(): array {
 		if ( '' === $this->directory || ! is_dir( $this->directory ) ) {
@@ -102,7 +127,8 @@ final class Pressroom_Cache_Markers {
 			if ( '.' !== $name[0] && ( 0 !== strncmp( $name, 'writing.', 8 ) || $this->is_abandoned( $path ) ) ) {
 				$claim = $this->directory . '/claimed.' . bin2hex( random_bytes( 8 ) );
 				if ( @rename( $path, $claim ) ) {
-					$found[] = $claim;
+					$names           = (array) @file( $claim, FILE_IGNORE_NEW_LINES | FILE_SKIP_EMPTY_LINES );
+					$found[ $claim ] = array() === $names || count( $names ) > 2000 || in_array( '*', $names, true ) ? null : $names;
 				}
 			}
 		}
@@ -124,7 +150,7 @@ final class Pressroom_Cache_Markers {
 		if ( ! $file ) {
 			return false;
 		}
-		// A file just created and not yet locked would look abandoned: that costs a generation and loses nothing.
+		// A file just created and not yet locked looks abandoned: that costs a generation, and its owner makes another file.
 		$abandoned = flock( $file, LOCK_EX | LOCK_NB );
 		fclose( $file );
 		return $abandoned && file_exists( $path );

@@ -111,8 +111,8 @@ class WP_Object_Cache {
 	/** @var int Database writes of this request. */
 	private $writes = 0;
 
-	/** @var bool Whether an invalidation could not be delivered. */
-	private $lost = false;
+	/** @var array<string,true>|null Names whose invalidation could not be delivered; null: everything. */
+	private $lost = array();
 
 	/** @var bool Whether close() has run. */
 	private $closed = false;
@@ -271,28 +271,33 @@ class WP_Object_Cache {
 		// Not asked for before the database was read: only sound where nobody invalidated it lately.
 		$sound = $sound || ( 0 === $this->writes && false === ( $this->stored[ $name ] ?? null ) );
 		$this->keep( $group, $id, $data );
-		return $sound ? $this->fill( $group, $id, $name, $expire ) : true;
+		if ( ! $sound ) {
+			$this->seen_late[ $name ] = true;
+			return true;
+		}
+		unset( $this->seen_late[ $name ] );
+		return $this->fill( $group, $id, $name, $expire );
 	}
 
 	public function add_multiple( array $data, $group = '', $expire = 0 ) {
 		if ( ! wp_suspend_cache_addition() && $this->is_mirror( $group ? $group : 'default' ) ) {
 			foreach ( array_keys( $data ) as $key ) {
-				$name             = $this->address( $key, $group )[2];
-				$unseen[ $name ] = ! array_key_exists( $name, $this->stored );
+				$name = $this->address( $key, $group )[2];
+				if ( ! array_key_exists( $name, $this->stored ) ) {
+					$this->seen_late[ $name ] = true;
+				}
 			}
 			// One round trip; and what it brings was seen after the database was read, so a tombstone forbids the fill.
 			$this->read_ahead( array_keys( $data ), $group ? $group : 'default', false );
-			$this->seen_late = array_filter( $unseen ?? array() );
 		}
 		$results = array();
 		foreach ( $data as $key => $value ) {
 			$results[ $key ] = $this->add( $key, $value, $group, $expire );
 		}
-		$this->seen_late = array();
 		return $results;
 	}
 
-	/** @var array<string,bool> Names that add_multiple() has just looked at for the first time. */
+	/** @var array<string,true> Names first looked at when a value of the database was already in hand. */
 	private $seen_late = array();
 
 	public function set( $key, $data, $group = 'default', $expire = 0 ) {
@@ -319,7 +324,11 @@ class WP_Object_Cache {
 		if ( 0 === $this->writes ) {
 			$this->observe( array( $name ) );
 			$this->keep( $group, $id, $data );
-			return false === ( $this->stored[ $name ] ?? null ) ? $this->fill( $group, $id, $name, $expire ) : true;
+			if ( false === ( $this->stored[ $name ] ?? null ) ) {
+				return $this->fill( $group, $id, $name, $expire );
+			}
+			$this->seen_late[ $name ] = true;
+			return true;
 		}
 		if ( 'options' !== $group || ! $this->only_grows( $group, $id, $data ) ) {
 			$this->invalidate( array( $name ) );
@@ -377,20 +386,20 @@ class WP_Object_Cache {
 		}
 		list( $group, $id, $name ) = $this->address( $key, $group );
 		$offset                    = (int) $offset;
-		for ( $attempt = 0; $attempt < 8; ++$attempt ) {
-			if ( ! $this->look_up( $group, $id, $this->is_remote( $group ) ) ) {
+		$remote                    = $this->is_remote( $group );
+		for ( $attempt = 0; $attempt < 100; ++$attempt ) {
+			if ( ! $this->look_up( $group, $id, $remote ) ) {
 				return false;
 			}
 			$old    = $this->cache[ $group ][ $id ];
 			$result = max( 0, ( is_numeric( $old ) ? $old : 0 ) + $offset );
-			if ( ! $this->is_remote( $group ) || ! $this->is_up() ) {
+			if ( ! $remote || ! $this->is_up() ) {
 				break;
 			}
-			$change = array( $name => array( $this->stored[ $name ], $this->encode( $result ), 0 ) );
-			if ( $this->compare_and_set( $change ) ) {
+			if ( $this->compare_and_set( array( $name => array( $this->stored[ $name ], $this->encode( $result ), 0 ) ) ) ) {
 				break;
 			}
-			usleep( random_int( 0, 200 << $attempt ) );
+			usleep( random_int( 0, 300 ) ); // Somebody else counts, too.
 		}
 		$this->cache[ $group ][ $id ] = $result;
 		return $result;
@@ -524,8 +533,8 @@ class WP_Object_Cache {
 		if ( ! $this->closed ) {
 			return;
 		}
-		if ( $this->lost ) {
-			$this->markers->lost();
+		if ( array() !== $this->lost ) {
+			$this->markers->lost( null === $this->lost ? null : array_keys( $this->lost ) );
 		}
 		$error = error_get_last();
 		$fatal = $error && ( $error['type'] & ( E_ERROR | E_PARSE | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR | E_RECOVERABLE_ERROR ) );
@@ -621,13 +630,26 @@ class WP_Object_Cache {
 			return;
 		}
 		$this->adopt( array_shift( $answers[0] ) );
-		if ( $abandoned && $this->begin_generation( '' ) ) {
-			$this->markers->forget( $abandoned );
+		if ( $abandoned ) {
+			$this->make_good( $abandoned );
 		}
 		$names = $this->prefetch->expect( $answers[0] );
 		if ( $names ) {
 			$this->observe( $names );
 			$this->stored_at = array();
+		}
+	}
+
+	/** @param array<string,string[]|null> $abandoned Marks, with the names whose invalidation was lost; null: nobody knows which. */
+	private function make_good( array $abandoned ): void {
+		if ( in_array( null, $abandoned, true ) ) {
+			$made_good = $this->begin_generation( '' );
+		} else {
+			$this->invalidate( array_unique( array_merge( ...array_values( $abandoned ) ) ) );
+			$made_good = $this->is_up();
+		}
+		if ( $made_good ) {
+			$this->markers->forget( array_keys( $abandoned ) );
 		}
 	}
 
@@ -753,7 +775,7 @@ class WP_Object_Cache {
 		$seconds = $expire > 0 ? $expire : self::DEFAULT_TTL;
 		if ( $after_miss && array_key_exists( $name, $this->stored ) ) {
 			if ( ! $this->compare_and_set( array( $name => array( $this->stored[ $name ], $form, $seconds ) ) ) && ! $this->is_up() ) {
-				$this->note_lost();
+				$this->note_lost( array( $name ) );
 			}
 			return true;
 		}
@@ -792,7 +814,7 @@ class WP_Object_Cache {
 			$command[1] = $keys[1];
 			$answers    = $this->redis->send( array( array( 'get', $keys[0] ), $command ) );
 			if ( null === $answers ) {
-				$this->note_lost();
+				$this->note_lost( array( $name ) );
 				return null;
 			}
 			unset( $this->stored[ $name ], $this->tombstones[ $name ] );
@@ -825,7 +847,7 @@ class WP_Object_Cache {
 					$this->stored_at[ $name ]  = $now;
 					$this->tombstones[ $name ] = $tombstone;
 					$this->missed[ $name ]     = $this->writes;
-					unset( $this->waiting[ $name ] );
+					unset( $this->waiting[ $name ], $this->seen_late[ $name ] );
 					if ( $this->in_transaction ) {
 						$this->uncommitted[ $name ] = true;
 					}
@@ -834,7 +856,7 @@ class WP_Object_Cache {
 				}
 				$answers = $this->redis->send( $commands );
 				if ( null === $answers ) {
-					$this->note_lost();
+					$this->note_lost( $chunk );
 					return $existed;
 				}
 				foreach ( $chunk as $index => $name ) {
@@ -850,11 +872,10 @@ class WP_Object_Cache {
 		return $existed;
 	}
 
-	private function note_lost(): void {
-		if ( ! $this->lost || $this->closed ) {
-			$this->markers->lost();
-		}
-		$this->lost = true;
+	/** @param string[]|null $names Null: everything. */
+	private function note_lost( ?array $names ): void {
+		$this->lost = null === $names || null === $this->lost ? null : $this->lost + array_fill_keys( $names, true );
+		$this->markers->lost( $names );
 	}
 
 	// --- Generations -----------------------------------------------------------------------------------------------------
@@ -875,7 +896,7 @@ class WP_Object_Cache {
 			}
 			$answers = $this->redis->send( $commands );
 			if ( null === $answers ) {
-				$this->note_lost();
+				$this->note_lost( null );
 				return false;
 			}
 			if ( $answers[0] ) {
@@ -914,6 +935,7 @@ class WP_Object_Cache {
 		$this->stored_at     = array();
 		$this->missed        = array();
 		$this->tombstones    = array();
+		$this->seen_late     = array();
 		$this->waiting       = array();
 		$this->waiting_bytes = 0;
 	}

@@ -15,7 +15,7 @@
 final class Pressroom_Cache_Prefetch {
 
 	const MAX_KEYS  = 400;
-	const MAX_BYTES = 524288;
+	const MAX_BYTES = 1048576;
 	const LIFETIME  = 604800;
 
 	/** @var string[] Names of the lists of this request: the exact one first, then the class. */
@@ -74,36 +74,37 @@ final class Pressroom_Cache_Prefetch {
 		if ( array() === $this->shapes || count( $this->used ) < 4 ) {
 			return array();
 		}
-		$missed = count( array_diff_key( $this->used, $this->expected ) );
+		$names  = $this->bounded( $this->used );
+		$missed = count( array_diff_key( $names, $this->expected ) );
 		$unused = count( array_diff_key( $this->expected, $this->used ) );
 		$lists  = array();
-		if ( empty( $this->known[0] ) || $missed > 0 || $unused > max( 8, count( $this->used ) / 4 ) ) {
-			$lists[ $this->shapes[0] ] = $this->join( $this->used );
+		if ( empty( $this->known[0] ) || $missed > 0 || $unused > max( 8, count( $names ) / 4 ) ) {
+			$lists[ $this->shapes[0] ] = implode( "\n", array_keys( $names ) );
 		}
 		// What the class has in common: at first everything, then only what this request also needed.
 		$last = count( $this->shapes ) - 1;
 		if ( $last > 0 && empty( $this->known[ $last ] ) ) {
-			$lists[ $this->shapes[ $last ] ] = $this->join( $this->used );
+			$lists[ $this->shapes[ $last ] ] = implode( "\n", array_keys( $names ) );
 		} elseif ( $last > 0 && empty( $this->known[0] ) && $unused > max( 8, count( $this->expected ) / 4 ) ) {
-			$lists[ $this->shapes[ $last ] ] = $this->join( array_intersect_key( $this->used, $this->expected ) );
+			$lists[ $this->shapes[ $last ] ] = implode( "\n", array_keys( array_intersect_key( $names, $this->expected ) ) );
 		}
 		return $lists;
 	}
 
-	/** @param array<string,int> $used */
-	private function join( array $used ): string {
+	/**
+	 * @param array<string,int> $used
+	 * @return array<string,int> As many as a list may hold; what does not fit is asked for when it is needed.
+	 */
+	private function bounded( array $used ): array {
 		$names = array();
 		$bytes = 0;
 		foreach ( $used as $name => $size ) {
-			$bytes += $size;
-			if ( count( $names ) >= self::MAX_KEYS || $bytes > self::MAX_BYTES ) {
-				break;
-			}
-			if ( false === strpos( $name, "\n" ) ) {
-				$names[] = $name;
+			if ( count( $names ) < self::MAX_KEYS && $bytes + $size <= self::MAX_BYTES && false === strpos( $name, "\n" ) ) {
+				$names[ $name ] = $size;
+				$bytes         += $size;
 			}
 		}
-		return implode( "\n", $names );
+		return $names;
 	}
 
 	/** @return string[] */

@@ -16,9 +16,11 @@
 
 final class Pressroom_Cache_Redis {
 
-	/** Seconds for connecting, and for any one answer. */
+	/** Seconds for connecting. */
 	const CONNECT_TIMEOUT = 0.02;
-	const READ_TIMEOUT    = 0.04;
+
+	/** @var float Seconds for any one answer. Only tests of other things change it. */
+	public static $read_timeout = 0.04;
 
 	/** @var Redis|null */
 	private $redis = null;
@@ -118,7 +120,7 @@ final class Pressroom_Cache_Redis {
 			$this->began = microtime( true );
 		}
 		$redis = new Redis();
-		if ( ! @$redis->pconnect( PRESSROOM_REDIS_SOCKET, 0, self::CONNECT_TIMEOUT, 'pressroom ' . PRESSROOM_REDIS_PREFIX, 0, self::READ_TIMEOUT ) ) {
+		if ( ! @$redis->pconnect( PRESSROOM_REDIS_SOCKET, 0, self::CONNECT_TIMEOUT, 'pressroom ' . PRESSROOM_REDIS_PREFIX, 0, self::$read_timeout ) ) {
 			throw new RedisException( 'cannot connect to ' . PRESSROOM_REDIS_SOCKET );
 		}
 		$redis->setOption( Redis::OPT_MAX_RETRIES, 0 );
