@@ -51,7 +51,6 @@ pub struct Agent {
 #[derive(Default)]
 pub(crate) struct State {
     pub config: Option<Config>,
-    pub passwords: BTreeMap<SiteName, Secret>,
     pub sites: BTreeMap<SiteName, SiteFacts>,
     pub processes: Vec<ProcessState>,
     pub listeners: Vec<ListenerSpec>,
@@ -103,6 +102,9 @@ pub struct Release {
     pub id: ReleaseId,
     /// Digest of the source setting and of the files that we add.
     pub made_from: String,
+    /// What the source's files looked like then; see [`Agent::look_at_sources`].
+    #[serde(default)]
+    pub source: String,
     /// The version that it says of itself.
     pub wordpress: String,
 }
@@ -227,12 +229,17 @@ impl Agent {
         config: Config,
         passwords: BTreeMap<SiteName, Secret>,
     ) -> Result<(), StoreError> {
+        // An agent that dies before the installation must not invent other ones.
+        for (site, password) in &passwords {
+            if let Err(error) = crate::secrets::keep_given(&self.layout, site, password) {
+                tracing::error!(%site, %error, "cannot keep the given password");
+            }
+        }
         let stored = serde_json::to_vec(&Stored { version: 1, config: config.clone() })
             .expect("a configuration is plain data");
         self.store.commit(Transaction::new().put(intent_key(), stored)).await?;
         let mut state = self.state.lock();
         state.config = Some(config);
-        state.passwords.extend(passwords);
         state.failed.clear();
         state.is_stopping = false;
         drop(state);
@@ -315,11 +322,11 @@ impl Agent {
         while !shutdown.is_requested() {
             let request = Request::Watch { seen, wait_ms: 1000 };
             let reply = tokio::select! {
-                reply = client.call(&request) => reply,
+                reply = tokio::time::timeout(Duration::from_secs(3), client.call(&request)) => reply,
                 () = shutdown.requested() => break,
             };
             match reply {
-                Ok(Reply::Listed { generation, keeper, processes, listeners }) => {
+                Ok(Ok(Reply::Listed { generation, keeper, processes, listeners })) => {
                     failures = 0;
                     let is_news = generation != seen;
                     seen = generation;
@@ -335,7 +342,7 @@ impl Agent {
                 other => {
                     failures += 1;
                     tracing::warn!(?other, failures, "the keeper does not answer");
-                    if failures >= 3 && !self.state.lock().is_stopping {
+                    if failures >= 2 && !self.state.lock().is_stopping {
                         self.replace_keeper();
                         failures = 0;
                         seen = 0;

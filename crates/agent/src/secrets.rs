@@ -96,10 +96,7 @@ fn site_file(layout: &Layout, site: &SiteName) -> PathBuf {
 
 /// Deletes a site's secrets; no file is no failure.
 pub fn forget_site(layout: &Layout, site: &SiteName) -> io::Result<()> {
-    match std::fs::remove_file(site_file(layout, site)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    remove(&site_file(layout, site))
 }
 
 fn admin_file(layout: &Layout, site: &SiteName) -> PathBuf {
@@ -125,6 +122,34 @@ pub fn take_initial_admin(layout: &Layout, site: &SiteName) -> Result<Option<Ini
         std::fs::remove_file(&path)?;
     }
     Ok(admin)
+}
+
+fn given_file(layout: &Layout, site: &SiteName) -> PathBuf {
+    layout.secrets().join(format!("given-{site}.json"))
+}
+
+/// Keeps an administrator's password that the operator gave, until WordPress is installed.
+pub fn keep_given(layout: &Layout, site: &SiteName, password: &Secret) -> Result<(), Error> {
+    let text = serde_json::to_vec(password).expect("a string");
+    files::write(&given_file(layout, site), &text, 0o600, None)?;
+    Ok(())
+}
+
+/// The password that the operator gave.
+pub fn given(layout: &Layout, site: &SiteName) -> Result<Option<Secret>, Error> {
+    read(&given_file(layout, site))
+}
+
+/// Forgets it; no file is no failure.
+pub fn forget_given(layout: &Layout, site: &SiteName) -> io::Result<()> {
+    remove(&given_file(layout, site))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {

@@ -146,12 +146,14 @@ impl Agent {
     /// Installs WordPress into a site's empty database; a full one is left as it is.
     pub(crate) async fn install_wordpress(&self, name: &SiteName) -> Result<(), Error> {
         let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
-        let (given, home) = {
+        let home = {
             let state = self.state.lock();
             let prepared = state.sites.get(name).and_then(|facts| facts.prepared.as_ref());
-            let home = prepared.map(|prepared| prepared.home.clone());
-            (state.passwords.get(name).cloned(), home.ok_or_else(|| Error::Unknown(name.clone()))?)
+            prepared
+                .map(|prepared| prepared.home.clone())
+                .ok_or_else(|| Error::Unknown(name.clone()))?
         };
+        let given = secrets::given(&self.layout, name)?;
         // A generated password is on disk before it is in the database: dying in between loses nothing.
         let password = match &given {
             Some(password) => password.clone(),
@@ -183,11 +185,8 @@ impl Agent {
             // It was there already, with a password that we do not know.
             secrets::take_initial_admin(&self.layout, name)?;
         }
-        {
-            let mut state = self.state.lock();
-            state.passwords.remove(name);
-            state.sites.entry(name.clone()).or_default().is_installed = true;
-        }
+        self.state.lock().sites.entry(name.clone()).or_default().is_installed = true;
+        secrets::forget_given(&self.layout, name)?;
         self.remember(name).await?;
         Ok(())
     }

@@ -102,7 +102,11 @@ async fn answer(request: &Request<Incoming>, operator: &dyn Operator) -> Respons
                 _ => text(StatusCode::SERVICE_UNAVAILABLE, "The status cannot be told now.\n"),
             }
         }
-        _ => text(StatusCode::NOT_FOUND, "There is only one page here: /\n"),
+        "/metrics" => match operator.metrics().await {
+            Ok(metrics) => page("text/plain; version=0.0.4; charset=utf-8", metrics),
+            Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "The edge does not answer now.\n"),
+        },
+        _ => text(StatusCode::NOT_FOUND, "Here are only /, /status.json and /metrics.\n"),
     }
 }
 

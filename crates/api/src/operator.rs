@@ -59,6 +59,9 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Explains one anonymous request for `url`: absolute, or a path of the first site.
     fn why(&self, url: String) -> Answer<'_, Why>;
+
+    /// Everything that the edge counts, in Prometheus' text format.
+    fn metrics(&self) -> Answer<'_, String>;
 }
 
 /// What an operator wants, with the secrets that are no part of the configuration.

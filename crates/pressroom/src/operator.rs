@@ -151,6 +151,7 @@ impl ThisOperator {
                     .state("nothing was changed")
             })?;
         }
+        self.agent.look_at_sources().await;
         self.settle(progress, events).await
     }
 }
@@ -307,6 +308,15 @@ impl Operator for ThisOperator {
             let answer =
                 edge::ask(&self.agent.layout, "POST", "/purge", Some(body.into_bytes())).await;
             decode(answer, "the purge")
+        })
+    }
+
+    fn metrics(&self) -> Answer<'_, String> {
+        Box::pin(async move {
+            let answer = edge::ask(&self.agent.layout, "GET", "/metrics", None).await;
+            let bytes =
+                answer.map_err(|error| Failure::ours("the edge does not answer").cause(error))?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
         })
     }
 

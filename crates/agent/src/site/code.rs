@@ -3,10 +3,11 @@
 use std::sync::OnceLock;
 
 use include_dir::{Dir, include_dir};
-use pressroom_model::config::Site;
+use pressroom_model::config::{Site, Source};
 use pressroom_model::id::SiteName;
 use pressroom_release::overlay::Overlay;
 use pressroom_release::releases::Releases;
+use pressroom_release::source;
 
 use super::Error;
 use crate::agent::{Agent, Release};
@@ -72,13 +73,15 @@ impl Agent {
         let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
         let (releases, folder) = (Releases::at(self.layout.releases()), self.layout.site(name));
         let (source, of) = (site.wordpress.clone(), name.clone());
-        let built = off_the_loop(move || {
+        let (seen, built) = off_the_loop(move || {
             let failed = |source| Error::Code { site: of.clone(), source };
             let files = ours().iter().map(|(path, bytes)| (path.clone(), bytes.to_vec()));
             let overlay = Overlay::new(files).map_err(failed)?;
+            // Looked at first: what changes meanwhile is noticed the next time.
+            let seen = source::fingerprint(&source).map_err(failed)?;
             let built = releases.build(&source, &overlay, &|_| {}).map_err(failed)?;
             releases.materialise(&built.id, &folder).map_err(failed)?;
-            Ok::<_, Error>(built)
+            Ok::<_, Error>((seen, built))
         })
         .await?;
         // What the distribution's package has besides is known, and no news.
@@ -86,10 +89,38 @@ impl Agent {
         for left_out in built.left_out.iter().filter(|_| is_own).take(5) {
             self.notice(format!("`{name}`: {} was left out: {}", left_out.path, left_out.because));
         }
-        let release =
-            Release { id: built.id, made_from: made_from(&site), wordpress: built.wordpress };
+        let release = Release {
+            id: built.id,
+            made_from: made_from(&site),
+            source: seen,
+            wordpress: built.wordpress,
+        };
         self.state.lock().sites.entry(name.clone()).or_default().release = Some(release);
         self.remember(name).await?;
         Ok(())
+    }
+
+    /// Looks whether the files of the sources changed since the releases were made (an upgraded package, a new
+    /// checkout); such a site's release is made anew. Asked for by `apply`, since it looks at thousands of files.
+    /// A source that cannot be looked at leaves its site with the release that it has.
+    pub async fn look_at_sources(&self) {
+        let sites = self.config().map(|config| config.sites).unwrap_or_default();
+        let mut known: Vec<(Source, Option<String>)> = Vec::new();
+        for site in sites {
+            if !known.iter().any(|(source, _)| *source == site.wordpress) {
+                let source = site.wordpress.clone();
+                let looked = off_the_loop(move || {
+                    Ok::<_, std::io::Error>(source::fingerprint(&source).ok())
+                });
+                known.push((site.wordpress.clone(), looked.await.ok().flatten()));
+            }
+            let now = known.iter().find(|(source, _)| *source == site.wordpress);
+            let Some(now) = now.and_then(|(_, seen)| seen.as_deref()) else { continue };
+            let mut state = self.state.lock();
+            let release = state.sites.get_mut(&site.name).and_then(|facts| facts.release.as_mut());
+            if let Some(release) = release.filter(|release| release.source != now) {
+                release.made_from.clear();
+            }
+        }
     }
 }

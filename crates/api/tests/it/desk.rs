@@ -136,6 +136,10 @@ impl Operator for Clerk {
         Box::pin(async move { Ok(Receipt { ok: purge.all, position: 1, pages: 7 }) })
     }
 
+    fn metrics(&self) -> Answer<'_, String> {
+        Box::pin(async move { Ok("pressroom_requests_total 1\n".to_owned()) })
+    }
+
     fn why(&self, url: String) -> Answer<'_, Why> {
         Box::pin(async move {
             Ok(Why {

@@ -328,6 +328,10 @@ impl Operator for Clerk {
         Box::pin(async { Ok(Receipt { ok: true, position: 1, pages: 7 }) })
     }
 
+    fn metrics(&self) -> Answer<'_, String> {
+        Box::pin(async move { Ok("pressroom_requests_total 1\n".to_owned()) })
+    }
+
     fn why(&self, url: String) -> Answer<'_, Why> {
         let why = serde_json::json!({
             "url": url, "site": "blog", "status": 200, "cache": "hit", "because": "it is fresh",
