@@ -12,5 +12,6 @@ mod isolation;
 mod leaks;
 mod load;
 mod order;
+mod sources;
 mod stored;
 mod visitor;
