@@ -1,3 +1,5 @@
+//! Requests and where they go: hosts, paths, WordPress's own places, and what is never served.
+
 use super::*;
 
 struct Site;
