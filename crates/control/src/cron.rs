@@ -59,7 +59,7 @@ pub async fn run(runner: Arc<dyn Runner>, shutdown: Shutdown) {
                 match &result {
                     Ok(()) => tracing::info!(%site, because, "cron ran"),
                     Err(error) => {
-                        tracing::error!(%site, error, "cron failed; it will be tried again")
+                        tracing::error!(%site, error, "cron failed; it will be tried again");
                     }
                 }
                 // The loop ends first only when nobody needs to know any more.
