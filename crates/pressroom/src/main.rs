@@ -15,5 +15,5 @@ mod why;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    pressroom_cli::run(&machine::ThisMachine::default())
+    pressroom_cli::run(&machine::ThisMachine)
 }
