@@ -33,8 +33,6 @@ use crate::php::spool::spool;
 use crate::pool::Class;
 use crate::view::Site;
 
-/// Bodies up to this size are read before a worker is taken, so that slow clients do not hold workers.
-const SMALL_BODY: u64 = 256 * 1024;
 /// How long the readiness probe waits for a worker before it says *busy*.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an asker waits for PHP's last word about a whole answer, before it gets the answer as it is.
@@ -299,13 +297,13 @@ pub async fn direct(
     if length.is_some_and(|l| l > most) {
         return Notice::TooLarge.answer(&asking.id);
     }
-    let (source, length) = match (body.is_end_stream(), length) {
-        (true, _) => (Source::Memory(Bytes::new()), length),
-        (false, Some(length)) if length > SMALL_BODY => (Source::Client(body), Some(length)),
-        _ => match spool(body, most, &core.shared.spool).await {
+    let (source, length) = if body.is_end_stream() {
+        (Source::Memory(Bytes::new()), length)
+    } else {
+        match spool(body, length, most, &core.shared.spool).await {
             Ok((source, length)) => (source, Some(length)),
             Err(fault) => return failed(core, asking, &fault.into()),
-        },
+        }
     };
     let params = request::direct(&facts(site, asking, script), &asking.parts.headers, length);
     let mut call = call(core, site, asking, params);

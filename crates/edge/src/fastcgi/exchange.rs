@@ -20,16 +20,17 @@ use tokio::time::{Instant, Sleep};
 
 use super::codec::{self, Event};
 
-/// A client that sends nothing of its body for so long is gone.
-const BODY_STALL: Duration = Duration::from_secs(60);
+/// A client that holds a worker must send so much within so long a time of waiting for it.
+const WINDOW: Duration = Duration::from_secs(10);
+const WINDOW_BYTES: u64 = 640 * 1024;
 const READ: usize = 32 * 1024;
 
 /// The body of a request.
 pub enum Source {
     /// None, or a small one.
     Memory(Bytes),
-    /// From the client, as it comes.
-    Client(Incoming),
+    /// What a client has sent so far, and the rest as it comes.
+    Client(Bytes, Incoming),
     /// Spooled, because the client did not say how long it is.
     File(tokio::fs::File),
 }
@@ -205,7 +206,10 @@ async fn send_body(
 ) -> Result<OwnedWriteHalf, UploadFault> {
     match source {
         Source::Memory(bytes) => send(&mut write, &bytes).await?,
-        Source::Client(body) => send_client(body, &mut write, largest).await?,
+        Source::Client(first, rest) => {
+            send(&mut write, &first).await?;
+            send_client(rest, &mut write, largest.saturating_sub(first.len() as u64)).await?;
+        }
         Source::File(file) => send_file(file, &mut write).await?,
     }
     write.write_all(&codec::stdin_header(0)).await.map_err(|_| UploadFault::Deaf)?;
@@ -217,17 +221,27 @@ async fn send_client(
     write: &mut OwnedWriteHalf,
     largest: u64,
 ) -> Result<(), UploadFault> {
-    let mut sent = 0u64;
+    let (mut sent, mut window, mut waited) = (0, 0, Duration::ZERO);
     loop {
-        let frame = match tokio::time::timeout(BODY_STALL, body.frame()).await {
+        let asked = Instant::now();
+        let frame = tokio::time::timeout(WINDOW, body.frame()).await;
+        waited += asked.elapsed();
+        let frame = match frame {
             Ok(None) => return Ok(()),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) | Err(_) => return Err(UploadFault::Client(Fault::ClientGone)),
         };
         let Ok(data) = frame.into_data() else { continue };
         sent += data.len() as u64;
+        window += data.len() as u64;
         if sent > largest {
             return Err(UploadFault::Client(Fault::TooLarge));
+        }
+        if waited > WINDOW {
+            if window < WINDOW_BYTES {
+                return Err(UploadFault::Client(Fault::ClientGone));
+            }
+            (window, waited) = (0, Duration::ZERO);
         }
         send(write, &data).await?;
     }

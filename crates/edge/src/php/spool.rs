@@ -1,9 +1,12 @@
-//! Bodies whose length the client does not say: PHP must know it before the first byte, so they are collected, in
-//! memory while they are small and in an unlinked file beyond that.
+//! Bodies before a worker is taken for them, so that slow clients do not hold workers.
+//!
+//! Small ones are collected in memory. The first part of a big one tells how fast its client is: a fast one is then
+//! streamed to PHP as it comes, a slow one is collected in an unlinked file first. A body whose length the client does not
+//! say is always collected, because PHP must know it before the first byte.
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
@@ -15,15 +18,20 @@ use crate::fastcgi::exchange::{Fault, Source};
 const MEMORY: usize = 256 * 1024;
 const STALL: Duration = Duration::from_secs(60);
 
+/// A client that sends the first part within this time is fast.
+const FAST: Duration = Duration::from_millis(250);
+
 /// Collects a body of at most `largest` bytes; `folder` takes the file of a big one.
 pub async fn spool(
     mut body: Incoming,
+    said: Option<u64>,
     largest: u64,
     folder: &Path,
 ) -> Result<(Source, u64), Fault> {
     let mut memory = BytesMut::new();
     let mut file: Option<tokio::fs::File> = None;
     let mut length = 0u64;
+    let begun = Instant::now();
     while let Some(frame) =
         tokio::time::timeout(STALL, body.frame()).await.map_err(|_| Fault::ClientGone)?
     {
@@ -31,6 +39,14 @@ pub async fn spool(
         length += data.len() as u64;
         if length > largest {
             return Err(Fault::TooLarge);
+        }
+        if let Some(said) = said
+            && file.is_none()
+            && memory.len() + data.len() > MEMORY
+            && begun.elapsed() < FAST
+        {
+            memory.extend_from_slice(&data);
+            return Ok((Source::Client(memory.freeze(), body), said));
         }
         if file.is_none() && memory.len() + data.len() > MEMORY {
             file = Some(

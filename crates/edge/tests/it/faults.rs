@@ -168,6 +168,23 @@ fn a_slow_loris_is_closed_and_disturbs_nobody() {
 }
 
 #[test]
+fn a_slow_upload_holds_no_worker() {
+    let place = Place::new();
+    let fpm = Fpm::start(&place, 1, 1);
+    let edge = Edge::start(&place, &[(&fpm, 1)], |_| {});
+    let head = "POST /?do=upload HTTP/1.1\r\nHost: blog.test\r\nConnection: close\r\nContent-Length: 1000000\r\n\r\n";
+    let mut slow = edge.connect();
+    slow.write_all(head.as_bytes()).expect("sent");
+    slow.write_all(&[b'u'; 1000]).expect("sent");
+    std::thread::sleep(Duration::from_millis(400));
+    slow.write_all(&[b'u'; 299_000]).expect("sent");
+    assert_eq!(edge.get_with("/?do=server", "Authorization: x\r\n").status, 200);
+    slow.write_all(&[b'u'; 700_000]).expect("sent");
+    let answer = Answer::read(slow);
+    assert!(answer.text().starts_with("1000000 "), "{} {}", answer.head, answer.text());
+}
+
+#[test]
 fn draining_finishes_requests_in_progress() {
     let place = Place::new();
     let fpm = Fpm::start(&place, 1, 1);

@@ -191,7 +191,12 @@ fn limits_of_time_and_size_cut_an_answer() {
     assert!(!answer.whole, "{} bytes", answer.body.len());
     assert!(answer.body.len() <= 2 << 20);
     let answer = edge.get_with("/?do=die-late", personal);
-    assert!(!answer.whole, "cut answers must not look whole: {} {} bytes", answer.head, answer.body.len());
+    assert!(
+        !answer.whole,
+        "cut answers must not look whole: {} {} bytes",
+        answer.head,
+        answer.body.len()
+    );
 }
 
 #[test]
