@@ -112,7 +112,7 @@ impl Hit {
                 write!(text, "; ttl={}", (ends - now).min(999_999_999_999_999))
             }
             Freshness::StaleWhileRevalidate(since) | Freshness::StaleIfError(since) => {
-                write!(text, "; ttl=-{}", since / 1000)
+                write!(text, "; ttl={}", -i64::try_from(since / 1000).unwrap_or(0))
             }
             Freshness::Expired => Ok(()),
         };
