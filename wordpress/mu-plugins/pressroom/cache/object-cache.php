@@ -23,6 +23,7 @@
  * Flushing the site or a group is a new generation: a random part of every key's name, so what was stored before is never
  * met again, whatever Redis evicts or forgets.
  *
+ * Long because core names one class for all of it, and the rules above hold only together.
  * Missing on purpose: SCAN, KEYS, scripts, FLUSHDB; the site's Redis user may not use them.
  *
  * @package Pressroom
