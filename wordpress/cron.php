@@ -161,13 +161,8 @@ if ( ! is_blog_installed() ) {
 		'ran'  => 0,
 	);
 } else {
-	$pressroom_lock = null;
-	if ( $pressroom_run ) {
-		$pressroom_lock = @fopen( dirname( (string) getenv( 'PRESSROOM_CONFIG' ), 2 ) . '/tmp/cron.lock', 'c' );
-		if ( $pressroom_lock && ! flock( $pressroom_lock, LOCK_EX | LOCK_NB ) ) {
-			$pressroom_run = false; // Another run is under way.
-		}
-	}
+	// Where another run is under way, this one only looks.
+	$pressroom_run    = $pressroom_run && Pressroom_Cron::lock_this_machine();
 	$pressroom_result = pressroom_cron_visit( $pressroom_run );
 }
 fwrite( STDOUT, json_encode( $pressroom_result ) . "\n" );

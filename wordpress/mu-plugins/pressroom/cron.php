@@ -11,6 +11,9 @@
 
 final class Pressroom_Cron {
 
+	/** @var resource|bool|null This machine's lock; true where there is no place for one. */
+	private static $file = null;
+
 	/** @var bool */
 	private static $locked = false;
 
@@ -29,7 +32,10 @@ final class Pressroom_Cron {
 			return $jobs;
 		}
 		self::$locked = true;
-		$held         = wp_cache_get( 'doing_cron', 'transient', true );
+		if ( ! self::lock_this_machine() ) {
+			return array();
+		}
+		$held = wp_cache_get( 'doing_cron', 'transient', true );
 		if ( $held && $held === ( $_GET['doing_wp_cron'] ?? null ) ) {
 			self::read_again();
 			return $jobs;
@@ -48,9 +54,22 @@ final class Pressroom_Cron {
 		return $jobs;
 	}
 
-	/** Reads the schedule as it is now, not as it was when this process began. */
+	/** One run at a time on this machine, also while Redis is away. Held until the process ends. */
+	public static function lock_this_machine(): bool {
+		if ( null === self::$file ) {
+			$config     = getenv( 'PRESSROOM_CONFIG' );
+			self::$file = $config ? @fopen( dirname( $config, 2 ) . '/tmp/cron.lock', 'c' ) : false;
+			self::$file = self::$file ? self::$file : true;
+		}
+		return true === self::$file || flock( self::$file, LOCK_EX | LOCK_NB );
+	}
+
+	/**
+	 * Reads the schedule from the database: not as it was when this process began, nor as a cache has it that the last run could
+	 * not reach. An event that runs twice may send a mail twice.
+	 */
 	public static function read_again(): void {
-		wp_load_alloptions( true );
-		wp_cache_get( 'cron', 'options', true );
+		wp_cache_delete_multiple( array( 'alloptions', 'notoptions', 'cron' ), 'options' );
+		wp_load_alloptions();
 	}
 }
