@@ -43,11 +43,12 @@ pub mod view;
 pub mod watch;
 pub mod why;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use pressroom_runtime::shutdown;
+use pressroom_runtime::shutdown::{self, Trigger};
 
 use crate::affirm::Affirmations;
 use crate::cache::PageCache;
@@ -117,62 +118,37 @@ pub struct Shared {
     pub certificates: Arc<Certificates>,
 }
 
-/// Serves until SIGTERM or SIGINT, or until told to drain; then ends in order.
+/// Serves until SIGTERM or SIGINT, or until told to drain; then ends in order. Also ends when a core cannot serve any more:
+/// a fresh process serves its sockets better than half a one.
 pub fn run(options: Options) -> Result<(), Error> {
-    let cores = options
-        .cores
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
-        .max(1);
+    raise_open_files();
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = options.cores.unwrap_or_else(all).max(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let sorted = sockets::sort(options.sockets);
     if sorted.web.is_empty() {
         return Err(Error::NoSockets);
     }
-    let spool = options.state.join("spool");
-    let unusable = |error| Error::State { path: options.state.clone(), error };
-    std::fs::create_dir_all(&spool).map_err(unusable)?;
-    let config =
-        cache::Config { limit: 64 << 20, page_limit: 8 << 20, state: Some(options.state.clone()) };
-    let pages = PageCache::new(&config).map_err(unusable)?;
-    let certificates = Arc::new(Certificates::default());
-    let shared = Arc::new(Shared {
-        view: ArcSwap::from_pointee(view::View::default()),
-        affirmations: Affirmations::new(pages.clone()),
-        cache: pages,
-        metrics: metrics::Metrics::new(cores),
-        log: access_log::Log::start(cores)?,
-        spool,
-        certificates: certificates.clone(),
-    });
-    let (trigger, listener) = shutdown::pair();
+    let shared = share(&options.state, cores)?;
     let mut watch =
         watch::Watch::new(shared.clone(), options.snapshot, &options.state, sorted.affirm);
     let _in_runtime = runtime.enter();
     watch.load();
     let control = control::listen(&options.control)
         .map_err(|error| Error::Control { path: options.control.clone(), error })?;
-    let tls = certificates.config()?;
-    let dealt = sockets::deal(sorted.web, cores)?;
-    let mut threads = Vec::new();
-    for (number, sockets) in dealt.into_iter().enumerate() {
-        let (shared, tls, shutdown) = (shared.clone(), tls.clone(), listener.clone());
-        let serve = move || {
-            if let Err(error) = core::run(shared, number, sockets, tls, shutdown) {
-                tracing::error!(%error, core = number, "a core cannot serve");
-            }
-        };
-        threads.push(std::thread::Builder::new().name(format!("edge-{number}")).spawn(serve)?);
-    }
-    tracing::info!(cores, generation = shared.view.load().generation, "serving");
+    let (trigger, listener) = shutdown::pair();
     let trigger = Arc::new(trigger);
+    let dealt = sockets::deal(sorted.web, cores)?;
+    let threads = start_cores(&shared, dealt, &trigger)?;
+    tracing::info!(cores, generation = shared.view.load().generation, "serving");
     runtime.block_on(async {
         tokio::spawn(control::serve(control, shared.clone(), trigger.clone()));
-        let watching = watch.run();
         tokio::select! {
-            () = watching => {}
+            () = watch.run() => {}
             signal = shutdown::on_signals(&trigger) => {
                 if let Err(error) = signal {
                     tracing::error!(%error, "signals cannot be heard");
+                    listener.requested().await;
                 }
             }
             () = listener.requested() => {}
@@ -186,4 +162,68 @@ pub fn run(options: Options) -> Result<(), Error> {
     shared.log.close();
     tracing::info!("stopped in order");
     Ok(())
+}
+
+fn share(state: &Path, cores: usize) -> Result<Arc<Shared>, Error> {
+    let unusable = |error| Error::State { path: state.to_owned(), error };
+    let spool = state.join("spool");
+    std::fs::create_dir_all(&spool).map_err(unusable)?;
+    let config =
+        cache::Config { limit: 64 << 20, page_limit: 8 << 20, state: Some(state.to_owned()) };
+    let pages = PageCache::new(&config).map_err(unusable)?;
+    Ok(Arc::new(Shared {
+        view: ArcSwap::from_pointee(view::View::default()),
+        affirmations: Affirmations::new(pages.clone()),
+        cache: pages,
+        metrics: metrics::Metrics::new(cores),
+        log: access_log::Log::start(cores)?,
+        spool,
+        certificates: Arc::default(),
+    }))
+}
+
+type Dealt = Vec<Vec<(client::Scheme, std::net::TcpListener)>>;
+
+fn start_cores(
+    shared: &Arc<Shared>,
+    dealt: Dealt,
+    trigger: &Arc<Trigger>,
+) -> Result<Vec<JoinHandle<()>>, Error> {
+    let tls = shared.certificates.config()?;
+    let mut threads = Vec::new();
+    for (number, sockets) in dealt.into_iter().enumerate() {
+        let (shared, tls) = (shared.clone(), tls.clone());
+        let ends = EndsAll(trigger.clone());
+        let serve = move || {
+            // Dropped however this thread ends, also by a panic.
+            let ends = ends;
+            let shutdown = ends.0.listener();
+            if let Err(error) = core::run(shared, number, sockets, tls, shutdown) {
+                tracing::error!(%error, core = number, "a core cannot serve");
+            }
+        };
+        threads.push(std::thread::Builder::new().name(format!("edge-{number}")).spawn(serve)?);
+    }
+    Ok(threads)
+}
+
+/// Ends the whole edge when its core ends; after an ordered stop that changes nothing.
+struct EndsAll(Arc<Trigger>);
+
+impl Drop for EndsAll {
+    fn drop(&mut self) {
+        self.0.fire("a core stopped serving");
+    }
+}
+
+/// A connection is an open file; we may have as many as the machine allows us.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum
+        && let Err(error) =
+            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
 }
