@@ -202,7 +202,7 @@ final class Pressroom_Changes {
 	public static function term( $id, $tt_id, $taxonomy = '' ): void {
 		Pressroom_Direct::accounted( 'terms', (int) $id );
 		Pressroom_Direct::accounted( 'term_taxonomy', (int) $tt_id );
-		Pressroom_Purge::tags( array( "term-$id", "list-terms-$taxonomy" ) );
+		Pressroom_Purge::tags( array( "term-$id", "list-terms-$taxonomy", '404' ) );
 	}
 
 	/** Core counts again whenever a post is touched; visible posts purge the lists of their terms themselves. */
