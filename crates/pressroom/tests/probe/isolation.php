@@ -17,6 +17,7 @@ require getenv('PRESSROOM_CONFIG') && is_readable((string) getenv('PRESSROOM_CON
 /** @param callable(): mixed $attempt what is false, null, empty or thrown was refused */
 function outcome(callable $attempt): string
 {
+    error_clear_last();
     try {
         $got = $attempt();
     } catch (Throwable $refusal) {
@@ -59,6 +60,23 @@ function redis(): Redis
 function asks(string ...$command): mixed
 {
     $redis = redis();
+    $answer = $redis->rawCommand(...$command);
+    if ($redis->getLastError() !== null) {
+        throw new RuntimeException($redis->getLastError());
+    }
+    return $answer ?? 'an empty answer';
+}
+
+/** The same on the server of the sessions, whose address and password are in php.ini. */
+function sessions_ask(string ...$command): mixed
+{
+    [$server, $options] = explode('?', (string) ini_get('session.save_path'), 2);
+    parse_str($options, $options);
+    $redis = new Redis();
+    $redis->connect(substr($server, strlen('unix://')), 0, 2);
+    if (!$redis->auth([$options['auth']['user'], $options['auth']['pass']])) {
+        throw new LogicException('not authenticated');
+    }
     $answer = $redis->rawCommand(...$command);
     if ($redis->getLastError() !== null) {
         throw new RuntimeException($redis->getLastError());
@@ -109,7 +127,8 @@ $foreign = [
     'read its secrets' => fn () => file_get_contents("$data/secrets/site-$other.json"),
     'read the store' => fn () => file_get_contents("$data/store/state.redb", false, null, 0, 16),
     'read a TLS key' => fn () => array_filter(array_map('file_get_contents', glob("$data/tls/{,*/}*.key", GLOB_BRACE) ?: [])),
-    'read the engines' => fn () => array_merge(...array_map('readable_below', glob("$data/engines/*") ?: [[]])),
+    "read MariaDB's data" => fn () => readable_below("$data/engines/mariadb/data"),
+    "read Redis's files" => fn () => array_merge(...array_map('readable_below', glob("$data/engines/redis-*") ?: [[]])),
     'read the configuration of its PHP' => fn () => array_merge(...array_map('readable_below', glob("$data/engines/php-$other-*") ?: [[]])),
     'read the logs' => fn () => readable_below("$data/logs"),
     'write the snapshot' => fn () => file_put_contents("$data/snapshot/edge.json", '{}'),
@@ -139,17 +158,9 @@ $foreign = [
     'see queries of others' => fn () => array_filter(database('SHOW PROCESSLIST'), static fn ($row) => $row[1] !== DB_USER),
     'read a key of its cache' => fn () => asks('GET', "$other:probe"),
     'write a key of its cache' => fn () => asks('SET', "$other:probe", 'x'),
-    'read a session of its visitors' => function () use ($other) {
-        parse_str((string) parse_url((string) ini_get('session.save_path'), PHP_URL_QUERY), $options);
-        $redis = new Redis();
-        $redis->connect((string) preg_replace('~^unix://([^?]+).*$~', '$1', (string) ini_get('session.save_path')), 0, 2);
-        $redis->auth([$options['auth']['user'] ?? '', $options['auth']['pass'] ?? '']);
-        $answer = $redis->rawCommand('GET', "$other:session:probe");
-        if ($redis->getLastError() !== null) {
-            throw new RuntimeException($redis->getLastError());
-        }
-        return $answer ?? 'an empty answer';
-    },
+    'read a session of its visitors' => fn () => sessions_ask('GET', "$other:session:probe"),
+    'write a session of its visitors' => fn () => sessions_ask('SET', "$other:session:probe", 'x'),
+    'list sessions' => fn () => sessions_ask('KEYS', '*'),
     'use Redis without a password' => function () {
         $redis = new Redis();
         $redis->connect(PRESSROOM_REDIS_SOCKET, 0, 2);
@@ -186,7 +197,8 @@ $control = [
     'read the own configuration' => fn () => strlen((string) file_get_contents("$data/sites/$own/config/site.php")),
     'write an upload' => fn () => file_put_contents("$data/sites/$own/uploads/control.txt", 'x'),
     'read the own database' => fn () => database('SELECT option_value FROM `' . DB_NAME . "`.wp_options WHERE option_name = 'blogname'"),
-    'use the own cache' => fn () => asks('SET', "$own:probe", 'x') && asks('RPUSH', "$own:list", '1') && asks('GET', "$own:probe"),
+    'use the own cache' => fn () => asks('SET', "$own:probe", 'x') && asks('GET', "$own:probe"),
+    'use the own sessions' => fn () => sessions_ask('SET', "$own:session:probe", 'x', 'EX', '60') && sessions_ask('GET', "$own:session:probe"),
     'connect to the own affirmation socket' => fn () => says("$data/run/affirm/$own/edge.sock", '{"say":"purge","urls":["/nothing/"]}'),
 ];
 // SHUTDOWN and the flushes come last, lest they hide what the others would have got.
