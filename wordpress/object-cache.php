@@ -6,6 +6,7 @@
  * documents; what the functions do is in `mu-plugins/pressroom/cache/`, one concept a file:
  *
  * - `object-cache.php` what a value in the cache means and when it may be stored (with the argument why no stale value can stay);
+ * - `storing.php`      how values, tombstones and generations are written;
  * - `redis.php`        the connection, which fails open;
  * - `markers.php`      what survives a killed process and an unreachable Redis;
  * - `prefetch.php`     which keys a kind of page needs, to fetch them at once.
@@ -21,6 +22,7 @@ defined( 'ABSPATH' ) || exit;
 require_once __DIR__ . '/mu-plugins/pressroom/cache/markers.php';
 require_once __DIR__ . '/mu-plugins/pressroom/cache/redis.php';
 require_once __DIR__ . '/mu-plugins/pressroom/cache/prefetch.php';
+require_once __DIR__ . '/mu-plugins/pressroom/cache/storing.php';
 require_once __DIR__ . '/mu-plugins/pressroom/cache/object-cache.php';
 
 function wp_cache_init() {
