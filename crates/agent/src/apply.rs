@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pressroom_model::config::Config;
-use pressroom_model::process::{ProcessSpec, Reply, Request};
+use pressroom_model::process::{ListenAddress, ProcessSpec, Reply, Request};
 use pressroom_plan::machine::{self, Action, EDGE, MARIADB, Step};
 use pressroom_runtime::clock;
 use pressroom_runtime::tasks::Group;
@@ -187,6 +187,12 @@ impl Agent {
         let Some(listener) = engines.listeners.iter().find(|listener| listener.name == name) else {
             return Ok(());
         };
+        // A site's socket folder may not be there yet: it is prepared at the same time.
+        if let ListenAddress::Unix { path, owner, .. } = &listener.address
+            && let Some(folder) = path.parent()
+        {
+            crate::files::folder(folder, 0o750, owner.map(|(_, gid)| (0, gid)))?;
+        }
         self.tell_keeper(&Request::Listen { listener: listener.clone() }).await
     }
 

@@ -78,7 +78,7 @@ impl ThisOperator {
 
     /// A failure that waiting does not mend: an action that failed again and again, or an engine in a crash loop.
     fn hopeless(&self) -> Option<Failure> {
-        let is_port = |action: &str| action.starts_with("listen");
+        let is_port = |action: &str| action.starts_with("listen for http");
         // Waiting does not free a port, but may mend much else.
         let failing = self.agent.failing(1).into_iter().find(|(action, _)| is_port(action));
         if let Some((action, because)) =
