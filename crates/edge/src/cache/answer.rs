@@ -158,9 +158,18 @@ pub fn rendered(outcome: Option<&Result<(), Refusal>>) -> HeaderValue {
         None => HeaderValue::from_static("pressroom; fwd=miss"),
         Some(Ok(())) => HeaderValue::from_static("pressroom; fwd=miss; stored"),
         Some(Err(refusal)) => {
-            fits(&format!("pressroom; fwd=miss; stored=?0; detail=\"{refusal}\""))
+            fits(&format!("pressroom; fwd=miss; stored=?0; detail=\"{}\"", for_strangers(refusal)))
         }
     }
+}
+
+/// What outsiders may read of a refusal: PHP's own words may hold paths and values; they are for the log and for `why`.
+fn for_strangers(refusal: &Refusal) -> String {
+    let text = match refusal {
+        Refusal::Denied(words) => format!("PHP: {}", words.split(':').next().unwrap_or_default().trim()),
+        other => other.to_string(),
+    };
+    text.replace(['"', '\\'], "'")
 }
 
 fn fits(text: &str) -> HeaderValue {
@@ -169,4 +178,16 @@ fn fits(text: &str) -> HeaderValue {
         .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
         .collect::<String>();
     HeaderValue::try_from(plain).unwrap_or(HeaderValue::from_static("pressroom"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_read_the_kind_of_a_refusal_and_no_paths() {
+        let denied = Refusal::Denied("fatal error: Uncaught \"Error\" in /srv/site/plugin.php:3".into());
+        let text = rendered(Some(&Err(denied)));
+        assert_eq!(text, "pressroom; fwd=miss; stored=?0; detail=\"PHP: fatal error\"");
+    }
 }
