@@ -157,6 +157,7 @@ impl Agent {
                 if is_news {
                     self.changed.notify_one();
                 }
+                self.renew_copies(&config);
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

@@ -6,7 +6,7 @@ mod script;
 
 use std::io;
 
-use pressroom_model::config::{Config, Site};
+use pressroom_model::config::{CertificateFiles, Config, Site};
 use pressroom_model::id::SiteName;
 use pressroom_plan::machine::REDIS_CACHE;
 use pressroom_render::wordpress;
@@ -128,19 +128,50 @@ impl Agent {
     }
 
     fn certificate(&self, config: &Config, site: &Site) -> Result<Option<tls::Paths>, Error> {
-        if let Some(own) = &site.certificate {
-            return Ok(Some(tls::Paths { chain: own.chain.clone(), key: own.key.clone() }));
-        }
         if config.edge.https.is_empty() {
             return Ok(None);
         }
         let reader = self.users.edge()?.map(|edge| (0, edge.gid));
-        files::folder(&self.layout.certificates(), 0o750, reader)?;
+        let folder = self.layout.certificates();
+        files::folder(&folder, 0o750, reader)?;
+        if let Some(own) = &site.certificate {
+            return Ok(Some(self.copy_certificate(&site.name, own)?));
+        }
         let domains: Vec<String> =
             config.sites.iter().flat_map(|site| site.domains.clone()).collect();
         // Sites may be prepared at the same time; the authority is made once.
         let _one = self.authority.lock();
         Ok(Some(tls::local(&self.layout, site, &domains, reader, clock::wall_ms())?))
+    }
+
+    /// Gives the edge a copy of an operator's certificate: the key is usually root's alone.
+    fn copy_certificate(
+        &self,
+        name: &SiteName,
+        own: &CertificateFiles,
+    ) -> Result<tls::Paths, Error> {
+        let reader = self.users.edge()?.map(|edge| (0, edge.gid));
+        let copy = |from: &std::path::Path, ending: &str, mode| -> io::Result<_> {
+            let to = self.layout.certificates().join(format!("{name}.own.{ending}"));
+            let bytes = std::fs::read(from).map_err(|error| files::naming(from, &error))?;
+            files::write(&to, &bytes, mode, reader)?;
+            Ok(to)
+        };
+        Ok(tls::Paths {
+            chain: copy(&own.chain, "pem", 0o644)?,
+            key: copy(&own.key, "key", 0o640)?,
+        })
+    }
+
+    /// Takes over operators' certificates that were renewed; a file that is away leaves the copy as it is.
+    pub(crate) fn renew_copies(&self, config: &Config) {
+        for site in &config.sites {
+            if let Some(own) = &site.certificate
+                && let Err(error) = self.copy_certificate(&site.name, own)
+            {
+                tracing::debug!(site = %site.name, %error, "the certificate cannot be copied");
+            }
+        }
     }
 
     /// Installs WordPress into a site's empty database; a full one is left as it is.
