@@ -226,21 +226,35 @@ fn restarted(before: &[(String, i64)], after: &[(String, i64)], struck: &str) ->
     changed.map(|(name, _)| name.clone()).collect()
 }
 
+/// A process that stands still while this lives.
+struct Frozen(i32);
+
+impl Frozen {
+    fn new(pid: i32) -> Self {
+        signal(pid, Signal::STOP);
+        Self(pid)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal(self.0, Signal::CONT);
+    }
+}
+
 #[test]
 fn changes_reach_visitors_while_the_agent_is_away() {
     let (house, mut reader, mut editor) = furnished();
     let before = house.pids();
     let agent = house.pid("/agent/pid");
     let keeper = house.pid("/keeper/pid");
-    signal(agent, Signal::STOP);
-    signal(keeper, Signal::STOP);
+    let frozen = [Frozen::new(agent), Frozen::new(keeper)];
     let title = "Written without an agent";
     let answer = editor.rest("/wp/v2/posts/1", &serde_json::json!({ "title": title }));
     let seen = wait_until("the new title", Duration::from_secs(5), || {
         reader.get("/").body.contains(title)
     });
-    signal(keeper, Signal::CONT);
-    signal(agent, Signal::CONT);
+    drop(frozen);
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert!(seen <= Duration::from_secs(1), "seen after {seen:?}");
     wait_until("health", DEADLINE, || house.is_healthy());
