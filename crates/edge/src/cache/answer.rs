@@ -166,7 +166,9 @@ pub fn rendered(outcome: Option<&Result<(), Refusal>>) -> HeaderValue {
 /// What outsiders may read of a refusal: PHP's own words may hold paths and values; they are for the log and for `why`.
 fn for_strangers(refusal: &Refusal) -> String {
     let text = match refusal {
-        Refusal::Denied(words) => format!("PHP: {}", words.split(':').next().unwrap_or_default().trim()),
+        Refusal::Denied(words) => {
+            format!("PHP: {}", words.split(':').next().unwrap_or_default().trim())
+        }
         other => other.to_string(),
     };
     text.replace(['"', '\\'], "'")
@@ -186,7 +188,8 @@ mod tests {
 
     #[test]
     fn strangers_read_the_kind_of_a_refusal_and_no_paths() {
-        let denied = Refusal::Denied("fatal error: Uncaught \"Error\" in /srv/site/plugin.php:3".into());
+        let denied =
+            Refusal::Denied("fatal error: Uncaught \"Error\" in /srv/site/plugin.php:3".into());
         let text = rendered(Some(&Err(denied)));
         assert_eq!(text, "pressroom; fwd=miss; stored=?0; detail=\"PHP: fatal error\"");
     }
