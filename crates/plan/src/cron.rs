@@ -14,7 +14,7 @@ pub struct Memory {
 /// Whether to run a site's cron now, and why. `next_event` is when its earliest event is due, seconds since 1970.
 pub fn is_due(next_event: Option<u64>, memory: &Memory, now_ms: u64) -> Option<String> {
     let next = next_event?;
-    if memory.is_running || next * 1000 > now_ms {
+    if memory.is_running || next.saturating_mul(1000) > now_ms {
         return None;
     }
     // An event that dies leaves itself rescheduled or removed; one that cannot even start must not burn a core. And an
@@ -39,6 +39,8 @@ mod tests {
         assert_eq!(is_due(Some(100), &memory, 99_999), None);
         assert!(is_due(Some(100), &memory, 100_000).is_some());
         assert_eq!(is_due(None, &memory, 100_000), None);
+        // A site writes this number itself.
+        assert_eq!(is_due(Some(u64::MAX), &memory, 100_000), None);
     }
 
     #[test]
