@@ -124,8 +124,9 @@ impl Agent {
             let release = facts.release.as_ref().filter(|r| {
                 r.made_from == made_from && self.layout.site_root(&site.name, &r.id).is_dir()
             });
-            // Until the new release is there, the old one is the wanted one.
-            let fingerprint = match (prepared, release.or(facts.release.as_ref())) {
+            // Until the new release is there, the old one is the wanted one; so it is with what was prepared.
+            let last = facts.prepared.as_ref();
+            let fingerprint = match (last, release.or(facts.release.as_ref())) {
                 (Some(prepared), Some(release)) => {
                     Some(self.instances(prepared, release)?.fingerprint().to_owned())
                 }
@@ -134,7 +135,7 @@ impl Agent {
             sites.push(SiteWanted {
                 name: site.name.clone(),
                 fingerprint,
-                instances: site.php.instances.min,
+                instances: last.map_or(site, |last| &last.site).php.instances.min,
             });
             let seen = SiteSeen {
                 is_prepared: prepared.is_some(),

@@ -30,7 +30,8 @@ pub struct Intent {
 pub struct SiteWanted {
     /// Its name.
     pub name: SiteName,
-    /// Changes when its instances must be replaced: code, PHP settings, addresses. `None` until its release is built.
+    /// Changes when its instances must be replaced: code, PHP settings, addresses. `None` until it was prepared and its release
+    /// built; the last ones count until the next ones are there.
     pub fingerprint: Option<String>,
     /// How many instances.
     pub instances: u16,
@@ -210,6 +211,10 @@ fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
     let seen = observed.sites.get(name).cloned().unwrap_or_default();
     if !seen.is_prepared {
         push(steps, Action::PrepareSite(name.clone()), "its user and folders are not there yet");
+        // What it was prepared as before goes on meanwhile: a preparation that fails must not leave the dead lying.
+        if let Some(fingerprint) = site.fingerprint.as_ref().filter(|_| seen.is_installed) {
+            instances(site, fingerprint, observed, steps);
+        }
         return;
     }
     if !seen.has_release {

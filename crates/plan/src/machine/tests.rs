@@ -139,3 +139,15 @@ fn a_killed_instance_that_was_replaced_meanwhile_is_forgotten() {
     (killed.is_stopping, killed.pid) = (false, None);
     assert_eq!(actions(&intent(), &observed), [Action::Forget("php-blog-1".into())]);
 }
+
+#[test]
+fn a_site_that_must_be_prepared_again_is_looked_after_meanwhile() {
+    let mut observed = settled();
+    observed.sites.get_mut(&site()).expect("it is there").is_prepared = false;
+    assert_eq!(actions(&intent(), &observed), [Action::PrepareSite(site())]);
+    observed.processes.get_mut("php-blog-1").expect("it is there").pid = None;
+    assert_eq!(
+        actions(&intent(), &observed),
+        [Action::PrepareSite(site()), Action::StartInstance(InstanceId::of(&site(), 1))]
+    );
+}
