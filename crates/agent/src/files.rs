@@ -1,7 +1,7 @@
 //! Files and folders of this machine: written whole or not at all, with owner and mode from the first byte on.
 
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::path::Path;
 
 /// Who owns a file; `None` where we are not root and everything is ours.
@@ -22,7 +22,11 @@ pub fn write(path: &Path, contents: &[u8], mode: u32, owner: Owner) -> io::Resul
         let mut file =
             std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
         file.write_all(contents)?;
-        own(&fresh, mode, owner)?;
+        // By the open file: in an engine's own folder the name may mean something else by now.
+        if let Some((uid, gid)) = owner {
+            fchown(&file, Some(uid), Some(gid))?;
+        }
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
         std::fs::rename(&fresh, path)
     })();
