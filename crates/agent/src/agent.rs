@@ -247,6 +247,15 @@ impl Agent {
         Ok(())
     }
 
+    /// Decides again after a `down` that did not come to its end, and tries at once what has failed so far.
+    pub fn resume(&self) {
+        let mut state = self.state.lock();
+        state.failed.clear();
+        state.is_stopping = false;
+        drop(state);
+        self.changed.notify_one();
+    }
+
     /// Remembers facts about a site for the next agent.
     pub(crate) async fn remember(&self, site: &SiteName) -> Result<(), StoreError> {
         let facts = self.state.lock().sites.get(site).cloned().unwrap_or_default();

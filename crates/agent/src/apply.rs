@@ -39,6 +39,9 @@ pub enum Error {
     Io(#[from] std::io::Error),
 }
 
+/// A failure of an action that is not wanted any more is forgotten so long after its next try was due.
+const FORGET_MS: u64 = 30_000;
+
 impl Agent {
     /// One look, one decision; its actions run in `group`.
     pub(crate) fn decide(self: &Arc<Self>, group: &Group) {
@@ -64,6 +67,11 @@ impl Agent {
             let mut state = self.state.lock();
             state.open_steps = steps.len();
             state.decisions += 1;
+            // What is not to be done any more did not fail for ever; an engine may hide a step for a moment.
+            state.failed.retain(|action, failed| {
+                now_ms < failed.again_ms + FORGET_MS
+                    || steps.iter().any(|step| step.action == *action)
+            });
             let due: Vec<Step> = steps
                 .into_iter()
                 .filter(|step| !state.running.contains(&step.action))

@@ -150,6 +150,8 @@ impl ThisOperator {
                     .cause(error)
                     .state("nothing was changed")
             })?;
+        } else {
+            self.agent.resume();
         }
         self.agent.look_at_sources().await;
         self.settle(progress, events).await
