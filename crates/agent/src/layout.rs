@@ -80,13 +80,31 @@ impl Layout {
     pub fn certificates(&self) -> PathBuf {
         self.at("tls/sites")
     }
+    /// Folder of all engines.
+    pub fn engines(&self) -> PathBuf {
+        self.at("engines")
+    }
     /// Configuration and data of an engine or instance.
     pub fn engine(&self, name: &str) -> PathBuf {
-        self.at("engines").join(name)
+        self.engines().join(name)
+    }
+    /// A site's `php.ini` values, which its instances and its command line PHP read. The ending keeps it apart from
+    /// the folders of instances: instance 1 of `blog` and the site `blog-1` would both be `php-blog-1`.
+    pub fn php_ini(&self, site: &SiteName) -> PathBuf {
+        self.engine(&format!("php-{site}-ini"))
     }
     /// What the edge keeps.
     pub fn edge(&self) -> PathBuf {
         self.at("edge")
+    }
+    /// What the edge keeps of one site: its pages, the journal of its purges, names of its cookies.
+    pub fn edge_of(&self, site: &SiteName) -> [PathBuf; 3] {
+        let journals = self.edge().join("journals");
+        [
+            self.edge().join("hot").join(site.as_str()),
+            journals.join(format!("{site}.journal")),
+            journals.join(format!("{site}.cookies")),
+        ]
     }
     /// The edge's view.
     pub fn snapshot(&self) -> PathBuf {
@@ -151,5 +169,20 @@ impl Layout {
     /// A site's affirmation socket.
     pub fn affirm(&self, site: &SiteName) -> PathBuf {
         self.run().join("affirm").join(site.as_str()).join("edge.sock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_named_like_an_instance_has_folders_of_its_own() {
+        let layout = Layout::new("/d");
+        let (blog, other): (SiteName, SiteName) =
+            ("blog".parse().expect("a good name"), "blog-1".parse().expect("a good name"));
+        let instance = layout.engine(&format!("php-{}", InstanceId::of(&blog, 1)));
+        assert_ne!(layout.php_ini(&other), instance);
+        assert_ne!(layout.php_ini(&other), layout.php_ini(&blog));
     }
 }

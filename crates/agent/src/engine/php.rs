@@ -103,7 +103,7 @@ impl Instances {
 
     /// Folders for the distribution's ini files, then ours, so that ours count.
     pub fn ini_scan_dir(site: &Site, layout: &Layout, sapi: &str) -> String {
-        let ours = layout.engine(&format!("php-{}", site.name));
+        let ours = layout.php_ini(&site.name);
         format!("/etc/php/{}/{sapi}/conf.d:{}", site.php.version, ours.display())
     }
 
@@ -113,7 +113,7 @@ impl Instances {
         let ours = owner(self.user.as_ref());
         let readable = self.user.as_ref().map(|user| (0, user.gid));
         // One ini file a site, as the command line's PHP reads it too.
-        let ini_folder = self.layout.engine(&format!("php-{}", self.site.name));
+        let ini_folder = self.layout.php_ini(&self.site.name);
         files::folder(&ini_folder, 0o750, readable)?;
         files::write(&ini_folder.join("90-pressroom.ini"), self.ini.as_bytes(), 0o640, readable)?;
         let folder = self.layout.engine(&process);
