@@ -94,8 +94,10 @@ fn site_file(layout: &Layout, site: &SiteName) -> PathBuf {
     layout.secrets().join(format!("site-{site}.json"))
 }
 
-/// Deletes a site's secrets; no file is no failure.
+/// Deletes a site's secrets, and passwords that nobody came to see; no file is no failure.
 pub fn forget_site(layout: &Layout, site: &SiteName) -> io::Result<()> {
+    remove(&admin_file(layout, site))?;
+    remove(&given_file(layout, site))?;
     remove(&site_file(layout, site))
 }
 

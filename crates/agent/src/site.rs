@@ -28,6 +28,9 @@ pub enum Error {
     /// It is not in the configuration.
     #[error("there is no site `{0}` in the configuration")]
     Unknown(SiteName),
+    /// It is still in the configuration, so nothing of it may be deleted.
+    #[error("`{0}` is in the configuration: it is not deleted")]
+    Wanted(SiteName),
     /// A file.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -90,7 +93,10 @@ impl Agent {
         let ours = owner(user.as_ref());
         let readable = user.as_ref().map(|user| (0, user.gid));
         let folder = self.layout.site(name);
-        files::folder(&folder, 0o700, None)?;
+        // Once the list is there, a mode of 0700 would take it away for a moment, under the feet of running instances.
+        if user.is_none() || !folder.is_dir() {
+            files::folder(&folder, 0o700, None)?;
+        }
         if let (Some(user), Some(edge)) = (&user, &edge) {
             acl::admit(&folder, &[user.uid, edge.uid]).map_err(|error| {
                 io::Error::new(
@@ -135,7 +141,15 @@ impl Agent {
         let folder = self.layout.certificates();
         files::folder(&folder, 0o750, reader)?;
         if let Some(own) = &site.certificate {
-            return Ok(Some(self.copy_certificate(&site.name, own)?));
+            let known = self.certificate_copy(&site.name);
+            return match self.copy_certificate(&site.name, own) {
+                // A site that was served must not stand still because a file is away.
+                Err(error) if known.chain.is_file() && known.key.is_file() => {
+                    self.notice(format!("`{}` keeps its last certificate: {error}", site.name));
+                    Ok(Some(known))
+                }
+                copied => Ok(Some(copied?)),
+            };
         }
         let domains: Vec<String> =
             config.sites.iter().flat_map(|site| site.domains.clone()).collect();
@@ -151,16 +165,20 @@ impl Agent {
         own: &CertificateFiles,
     ) -> Result<tls::Paths, Error> {
         let reader = self.users.edge()?.map(|edge| (0, edge.gid));
-        let copy = |from: &std::path::Path, ending: &str, mode| -> io::Result<_> {
-            let to = self.layout.certificates().join(format!("{name}.own.{ending}"));
+        let copy = |from: &std::path::Path, to: &std::path::Path, mode| -> io::Result<()> {
             let bytes = std::fs::read(from).map_err(|error| files::naming(from, &error))?;
-            files::write(&to, &bytes, mode, reader)?;
-            Ok(to)
+            files::write(to, &bytes, mode, reader).map(drop)
         };
-        Ok(tls::Paths {
-            chain: copy(&own.chain, "pem", 0o644)?,
-            key: copy(&own.key, "key", 0o640)?,
-        })
+        let copies = self.certificate_copy(name);
+        copy(&own.chain, &copies.chain, 0o644)?;
+        copy(&own.key, &copies.key, 0o640)?;
+        Ok(copies)
+    }
+
+    /// Where the copy of an operator's certificate is.
+    fn certificate_copy(&self, name: &SiteName) -> tls::Paths {
+        let file = |ending| self.layout.certificates().join(format!("{name}.own.{ending}"));
+        tls::Paths { chain: file("pem"), key: file("key") }
     }
 
     /// Takes over operators' certificates that were renewed; a file that is away leaves the copy as it is.

@@ -82,7 +82,7 @@ impl MariaDb {
             return Ok(());
         }
         if data.exists() {
-            if has_site(&data) {
+            if has_site(&data).map_err(|error| files::naming(&data, &error))? {
                 return Err(Error::Refused {
                     engine: "Pressroom",
                     what: format!("to initialise {} anew", data.display()),
@@ -225,6 +225,19 @@ impl MariaDb {
         connection.disconnect().await
     }
 
+    /// Whether a site has a database.
+    pub async fn has_site(&self, site: &SiteName) -> Result<bool, mysql_async::Error> {
+        let mut connection = self.connect().await?;
+        let found: Option<u8> = connection
+            .exec_first(
+                "SELECT 1 FROM information_schema.schemata WHERE schema_name = ?",
+                (database_of(site),),
+            )
+            .await?;
+        connection.disconnect().await?;
+        Ok(found.is_some())
+    }
+
     /// Drops a site's database and user.
     pub async fn drop_site(&self, site: &SiteName) -> Result<(), mysql_async::Error> {
         let database = database_of(site);
@@ -273,10 +286,14 @@ impl MariaDb {
     }
 }
 
-/// Whether a data directory holds a site's database: such a one is never deleted.
-fn has_site(data: &std::path::Path) -> bool {
-    let entries = std::fs::read_dir(data).into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("wp_"))
+/// Whether a data directory holds a site's database: such a one is never deleted. What cannot be read is no answer.
+fn has_site(data: &std::path::Path) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(data)? {
+        if entry?.file_name().to_string_lossy().starts_with("wp_") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn server() -> Result<PathBuf, Error> {

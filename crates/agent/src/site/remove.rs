@@ -1,8 +1,10 @@
 //! Removing a site for good: a dump first, then everything of it.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use pressroom_model::id::SiteName;
+use pressroom_model::id::{InstanceId, SiteName};
+use pressroom_plan::machine::instance_of;
 use pressroom_runtime::clock;
 
 use super::Error;
@@ -13,38 +15,97 @@ use crate::secrets;
 /// Where the remains are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
-    /// A folder with `database.sql` and `uploads/`.
+    /// A folder with `database.sql` and `uploads/`, as far as the site had them.
     pub kept: PathBuf,
 }
 
 impl Agent {
     /// Deletes what a site had, once nothing of it runs and the configuration does not name it any more. The dump is
-    /// whole before anything is deleted.
+    /// whole before anything is deleted. A removal that broke off, or a site that was never whole, is removed as well.
     pub async fn delete_site(&self, name: &SiteName) -> Result<Removed, Error> {
         let config = self.config().ok_or_else(|| Error::Unknown(name.clone()))?;
+        if config.sites.iter().any(|site| site.name == *name) {
+            return Err(Error::Wanted(name.clone()));
+        }
         let mariadb = self.engines(&config)?.mariadb.clone();
         let stamp = clock::stamp(clock::wall_ms());
         let kept = self.layout.removed().join(format!("{name}-{stamp}"));
         files::folder(&self.layout.removed(), 0o700, None)?;
         files::folder(&kept, 0o700, None)?;
-        let (dump, site, server) = (kept.join("database.sql"), name.clone(), mariadb.clone());
-        crate::apply::off_the_loop(move || server.dump_site(&site, &dump).map_err(Error::from))
-            .await?;
+        if mariadb.has_site(name).await? {
+            let (dump, site, server) = (kept.join("database.sql"), name.clone(), mariadb.clone());
+            crate::apply::off_the_loop(move || server.dump_site(&site, &dump).map_err(Error::from))
+                .await?;
+        }
         let uploads = self.layout.uploads(name);
         if uploads.is_dir() {
             std::fs::rename(&uploads, kept.join("uploads"))?;
         }
         mariadb.drop_site(name).await?;
-        for folder in [self.layout.site(name), self.layout.engine(&format!("php-{name}"))] {
-            match std::fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(files::naming(&folder, &error).into());
-                }
-                _ => {}
-            }
+        // The edge may have been replaced before it saw that the site is gone, and whoever gets this name later must
+        // not be answered with these pages.
+        for path in self.layout.edge_of(name) {
+            delete(&path)?;
         }
+        for folder in self.instance_folders(name)? {
+            delete(&folder)?;
+        }
+        let certificate = self.certificate_copy(name);
+        delete(&certificate.chain)?;
+        delete(&certificate.key)?;
+        delete(&self.layout.site(name))?;
         secrets::forget_site(&self.layout, name)?;
         self.forget(name).await?;
         Ok(Removed { kept })
+    }
+
+    /// Folders of a site's instances, and its `php.ini` values.
+    fn instance_folders(&self, name: &SiteName) -> io::Result<Vec<PathBuf>> {
+        let is_of = |id: Option<InstanceId>| id.is_some_and(|id| id.site() == *name);
+        let mut folders = below(&self.layout.engines(), |found| is_of(instance_of(found)))?;
+        folders.extend(below(&self.layout.run().join("php"), |found| is_of(found.parse().ok()))?);
+        folders.push(self.layout.php_ini(name));
+        Ok(folders)
+    }
+}
+
+/// What is in a folder and has such a name.
+fn below(folder: &Path, is_meant: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| files::naming(folder, &error))? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(&is_meant) {
+            paths.push(entry.path());
+        }
+    }
+    Ok(paths)
+}
+
+/// Deletes a file or a folder with all that is in it; links are not followed, and nothing there is no failure.
+fn delete(path: &Path) -> io::Result<()> {
+    let deleted = match std::fs::symlink_metadata(path) {
+        Ok(there) if there.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match deleted {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(files::naming(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_deleted_and_not_what_it_points_to() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (kept, link) = (folder.path().join("kept"), folder.path().join("link"));
+        std::fs::create_dir(&kept).expect("made");
+        std::os::unix::fs::symlink(&kept, &link).expect("linked");
+        delete(&link).expect("deleted");
+        delete(&link).expect("deleted twice");
+        assert!(kept.is_dir() && std::fs::symlink_metadata(&link).is_err());
     }
 }
