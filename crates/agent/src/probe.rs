@@ -4,18 +4,21 @@
 //! stopped is not asked at all.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use pressroom_model::config::{Config, Site};
+use pressroom_model::config::{Config, Edge, Site};
 use pressroom_model::verdict::{Health, Verdict};
 use pressroom_plan::health::{Answer, Memory, Patience, judge};
 use pressroom_plan::machine::{EDGE, MARIADB, instance_of};
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::agent::Agent;
 use crate::engine::{edge, php};
@@ -174,12 +177,12 @@ impl Agent {
             return self.judged_by_instances(site);
         };
         let address = if address.ip().is_unspecified() {
-            std::net::SocketAddr::from(([127, 0, 0, 1], address.port()))
+            SocketAddr::from(([127, 0, 0, 1], address.port()))
         } else {
             address
         };
         let host = site.domains[0].replace("*.", "www.");
-        let ask = http_get(address, &host, "/.pressroom/ready");
+        let ask = http_get(&config.edge, address, &host, "/.pressroom/ready");
         match tokio::time::timeout(Duration::from_secs(5), ask).await {
             Err(_) => Verdict::new(Health::Unhealthy, "no answer through the edge within 5 s"),
             Ok(Err(error)) => {
@@ -267,13 +270,43 @@ async fn futures<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> V
     open.into_iter().map(|(_, answer)| answer.expect("all are ready")).collect()
 }
 
+/// Whether the edge expects the PROXY protocol from this address.
+fn expects_proxy(edge: &Edge, from: IpAddr) -> bool {
+    edge.proxy_protocol
+        && edge.trusted_proxies.iter().any(|block| {
+            let (base, bits) = block.split_once('/').unwrap_or((block, "128"));
+            let bits: u32 = bits.parse().unwrap_or(128);
+            match (base.parse(), from.to_canonical()) {
+                (Ok(IpAddr::V4(base)), IpAddr::V4(from)) => {
+                    let differ = u32::from(base) ^ u32::from(from);
+                    differ.leading_zeros() >= bits.min(32)
+                }
+                (Ok(IpAddr::V6(base)), IpAddr::V6(from)) => {
+                    let differ = u128::from(base) ^ u128::from(from);
+                    differ.leading_zeros() >= bits.min(128)
+                }
+                _ => false,
+            }
+        })
+}
+
+/// Connects to the edge. Where we are one of its trusted proxies it waits for a PROXY header: we speak for ourselves.
+pub async fn connect(edge: &Edge, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
+    if expects_proxy(edge, stream.local_addr()?.ip()) {
+        stream.write_all(b"PROXY UNKNOWN\r\n").await?;
+    }
+    Ok(stream)
+}
+
 /// One GET over plain HTTP, at most 64 KiB of answer.
 pub async fn http_get(
-    address: std::net::SocketAddr,
+    edge: &Edge,
+    address: SocketAddr,
     host: &str,
     path: &str,
 ) -> Result<(u16, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-    let stream = tokio::net::TcpStream::connect(address).await?;
+    let stream = connect(edge, address).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
     let request = hyper::Request::get(path).header("host", host).body(Empty::new())?;
@@ -288,4 +321,33 @@ pub async fn http_get(
         std::future::pending::<()>().await;
     };
     tokio::select! { answer = exchange => answer, () = driven => unreachable!("it is pending for ever") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_says_proxy_only_where_the_edge_trusts_its_own_machine() {
+        let check = |blocks: &[&str], from: &str, expected: bool| {
+            let edge = Edge {
+                http: vec![],
+                https: vec![],
+                trusted_proxies: blocks.iter().map(|block| (*block).to_owned()).collect(),
+                proxy_protocol: true,
+                cache_size: pressroom_model::unit::ByteSize::mib(1),
+                access_log: None,
+                redirect_to_https: false,
+            };
+            let from = from.parse().expect("an address");
+            assert_eq!(expects_proxy(&edge, from), expected, "{blocks:?} {from}");
+            assert!(!expects_proxy(&Edge { proxy_protocol: false, ..edge }, from));
+        };
+        check(&["127.0.0.1/32"], "127.0.0.1", true);
+        check(&["10.0.0.0/8", "127.0.0.0/8"], "127.0.0.1", true);
+        check(&["10.0.0.0/8"], "127.0.0.1", false);
+        check(&["0.0.0.0/0"], "127.0.0.1", true);
+        check(&["::1/128"], "::1", true);
+        check(&["::1/128"], "127.0.0.1", false);
+    }
 }

@@ -235,10 +235,13 @@ impl Operator for ThisOperator {
                 .map_or_else(|| self.agent.layout.authority(), |own| own.chain.clone());
             let host = site.domains[0].replace("*.", "www.");
             match (config.edge.https.first(), config.edge.http.first()) {
-                (Some(address), _) => Ok(visit::visit(&url, &host, *address, &authorities).await),
+                (Some(address), _) => {
+                    Ok(visit::visit(&config.edge, &url, &host, *address, &authorities).await)
+                }
                 (None, Some(address)) => {
                     let since = clock::now();
-                    let got = pressroom_agent::probe::http_get(*address, &host, "/").await;
+                    let got =
+                        pressroom_agent::probe::http_get(&config.edge, *address, &host, "/").await;
                     let (status, because) = match got {
                         Ok((status, _)) => (status, String::new()),
                         Err(error) => (0, error.to_string()),

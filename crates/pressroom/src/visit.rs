@@ -10,16 +10,23 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use pressroom_api::operator::Visit;
+use pressroom_model::config::Edge;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Asks a home page once.
-pub(crate) async fn visit(url: &str, host: &str, address: SocketAddr, authorities: &Path) -> Visit {
+pub(crate) async fn visit(
+    edge: &Edge,
+    url: &str,
+    host: &str,
+    address: SocketAddr,
+    authorities: &Path,
+) -> Visit {
     let since = Instant::now();
     let result =
-        tokio::time::timeout(Duration::from_secs(15), get(host, address, authorities)).await;
+        tokio::time::timeout(Duration::from_secs(15), get(edge, host, address, authorities)).await;
     let ms = since.elapsed().as_millis() as u64;
     let visit = |status, is_good, because: String| Visit {
         url: url.to_owned(),
@@ -38,6 +45,7 @@ pub(crate) async fn visit(url: &str, host: &str, address: SocketAddr, authoritie
 }
 
 async fn get(
+    edge: &Edge,
     host: &str,
     address: SocketAddr,
     authorities: &Path,
@@ -51,7 +59,7 @@ async fn get(
     if address.ip().is_unspecified() {
         address.set_ip(Ipv4Addr::LOCALHOST.into());
     }
-    let stream = tokio::net::TcpStream::connect(address).await?;
+    let stream = pressroom_agent::probe::connect(edge, address).await?;
     let name = ServerName::try_from(host.to_owned())?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
     let (mut sender, connection) =
