@@ -149,6 +149,8 @@ impl Agent {
                 let verdicts = futures(asked).await;
                 let mut is_news = false;
                 let mut state = self.state.lock();
+                // A verdict of a site that is gone would keep us asking in haste, and count for the next of its name.
+                state.ready.retain(|name, _| config.sites.iter().any(|site| site.name == *name));
                 for (site, verdict) in config.sites.iter().zip(verdicts) {
                     is_news |= state.ready.get(&site.name) != Some(&verdict);
                     state.ready.insert(site.name.clone(), verdict);
