@@ -219,6 +219,8 @@ impl MariaDb {
             format!("CREATE USER IF NOT EXISTS `{database}`@localhost IDENTIFIED BY '{password}'"),
             format!("ALTER USER `{database}`@localhost IDENTIFIED BY '{password}'"),
             format!("GRANT ALL PRIVILEGES ON `{pattern}`.* TO `{database}`@localhost"),
+            // One site more needs more connections, and the server is not restarted for that.
+            format!("SET GLOBAL max_connections = {}", self.connections()),
         ] {
             connection.query_drop(statement).await?;
         }
@@ -236,6 +238,12 @@ impl MariaDb {
             .await?;
         connection.disconnect().await?;
         Ok(found.is_some())
+    }
+
+    /// How many connections the option file allows.
+    fn connections(&self) -> u32 {
+        let line = self.options.lines().find_map(|line| line.strip_prefix("max_connections = "));
+        line.and_then(|number| number.parse().ok()).expect("our own template has this line")
     }
 
     /// Drops a site's database and user.
