@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pressroom_model::config::{Cache, Config};
+use pressroom_model::id::SiteName;
 use pressroom_model::process::{ProcessSpec, UserIds};
 use pressroom_model::secret::Secret;
 use pressroom_model::unit::ByteSize;
@@ -38,7 +39,7 @@ impl Redis {
         machine: ByteSize,
         user: Option<UserIds>,
         password: &Secret,
-        sites: &[(pressroom_model::id::SiteName, Secret)],
+        sites: &[(SiteName, Secret)],
     ) -> Self {
         let name = name(purpose);
         let folder = layout.engine(name);
@@ -164,21 +165,49 @@ impl Redis {
         loaded.map(drop)
     }
 
+    async fn connect(&self) -> Result<::redis::aio::MultiplexedConnection, ::redis::RedisError> {
+        use ::redis::IntoConnectionInfo;
+        let address = ::redis::ConnectionAddr::Unix(self.layout.redis(self.name()));
+        let info = address.into_connection_info()?.set_redis_settings(
+            ::redis::RedisConnectionInfo::default()
+                .set_username("pressroom")
+                .set_password(self.password.reveal())
+                .set_skip_set_lib_name(),
+        );
+        ::redis::Client::open(info)?.get_multiplexed_async_connection().await
+    }
+
+    /// Deletes every key of a site: whoever gets its name later must not find its options or its visitors' sessions.
+    pub async fn forget_site(&self, site: &SiteName) -> Result<(), Error> {
+        let refused = |error: ::redis::RedisError| Error::Refused {
+            engine: "Redis",
+            what: format!("to forget the keys of `{site}`"),
+            said: error.to_string(),
+        };
+        let mut connection = self.connect().await.map_err(refused)?;
+        let mut cursor = 0u64;
+        loop {
+            let mut scan = ::redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(format!("{site}:*")).arg("COUNT").arg(1000);
+            let (next, keys): (u64, Vec<Vec<u8>>) =
+                scan.query_async(&mut connection).await.map_err(refused)?;
+            if !keys.is_empty() {
+                let mut unlink = ::redis::cmd("UNLINK");
+                unlink.arg(keys);
+                unlink.query_async::<u64>(&mut connection).await.map_err(refused)?;
+            }
+            if next == 0 {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
+
     async fn command(&self, words: &[&str]) -> Result<String, Error> {
         let refused =
             |said: String| Error::Refused { engine: "Redis", what: words.join(" "), said };
         let ask = async {
-            let socket = self.layout.redis(self.name());
-            let address = ::redis::ConnectionAddr::Unix(socket);
-            use ::redis::IntoConnectionInfo;
-            let info = address.into_connection_info()?.set_redis_settings(
-                ::redis::RedisConnectionInfo::default()
-                    .set_username("pressroom")
-                    .set_password(self.password.reveal())
-                    .set_skip_set_lib_name(),
-            );
-            let client = ::redis::Client::open(info)?;
-            let mut connection = client.get_multiplexed_async_connection().await?;
+            let mut connection = self.connect().await?;
             let mut command = ::redis::cmd(words[0]);
             for word in &words[1..] {
                 command.arg(*word);

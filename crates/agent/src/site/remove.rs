@@ -27,7 +27,8 @@ impl Agent {
         if config.sites.iter().any(|site| site.name == *name) {
             return Err(Error::Wanted(name.clone()));
         }
-        let mariadb = self.engines(&config)?.mariadb.clone();
+        let engines = self.engines(&config)?;
+        let mariadb = engines.mariadb.clone();
         let stamp = clock::stamp(clock::wall_ms());
         let kept = self.layout.removed().join(format!("{name}-{stamp}"));
         files::folder(&self.layout.removed(), 0o700, None)?;
@@ -42,6 +43,9 @@ impl Agent {
             std::fs::rename(&uploads, kept.join("uploads"))?;
         }
         mariadb.drop_site(name).await?;
+        for redis in &engines.redis {
+            redis.forget_site(name).await?;
+        }
         // The edge may have been replaced before it saw that the site is gone, and whoever gets this name later must
         // not be answered with these pages.
         for path in self.layout.edge_of(name) {
