@@ -64,9 +64,12 @@ async fn get(
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
-    let request = hyper::Request::get("/")
-        .header("host", format!("{host}:{}", address.port()))
-        .body(Empty::new())?;
+    // As browsers do: the scheme's own port is not said, and WordPress would redirect to the address without it.
+    let authority = match address.port() {
+        443 => host.to_owned(),
+        port => format!("{host}:{port}"),
+    };
+    let request = hyper::Request::get("/").header("host", authority).body(Empty::new())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
