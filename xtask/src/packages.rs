@@ -16,7 +16,14 @@ const EXTENSIONS: [&str; 13] = [
     "fpm", "cli", "mysql", "redis", "igbinary", "gd", "curl", "xml", "mbstring", "intl", "zip",
     "bcmath", "imagick",
 ];
-const OTHERS: [&str; 5] = ["mariadb-server", "mariadb-client", "redis-server", "wordpress", "acl"];
+const OTHERS: [&str; 6] = [
+    "mariadb-server",
+    "mariadb-client",
+    "redis-server",
+    "wordpress",
+    "wordpress-theme-twentytwentythree",
+    "acl",
+];
 
 /// Programs of the browser's test, and their packages: taken where they can be had, from wherever they came.
 const BROWSER: [(&str, &str); 3] = [("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")];

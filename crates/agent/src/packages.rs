@@ -78,6 +78,10 @@ pub fn needed(config: &Config) -> Vec<Needed> {
     if config.sites.iter().any(|site| site.wordpress == Source::Debian) {
         let file = "/usr/share/wordpress/wp-includes/version.php";
         all.push(package("wordpress", "the code of sites with source `debian`", file));
+        // Only recommended by the package; without a theme every page is empty.
+        let theme = "/usr/share/wordpress/wp-content/themes/twentytwentythree/style.css";
+        let because = "the theme that a new WordPress begins with";
+        all.push(package("wordpress-theme-twentytwentythree", because, theme));
     }
     all
 }
