@@ -160,6 +160,16 @@ pub enum Stage {
     Failed,
 }
 
+impl State {
+    /// Whether the edge says that it serves the view that was published last.
+    pub(crate) fn is_view_served(&self) -> bool {
+        match (&self.published, &self.traffic) {
+            (Some((_, generation)), Some(traffic)) => traffic.generation >= *generation,
+            _ => false,
+        }
+    }
+}
+
 const MOST_NOTICES: usize = 50;
 
 fn intent_key() -> Key {

@@ -46,6 +46,10 @@ impl Agent {
     /// One look, one decision; its actions run in `group`.
     pub(crate) fn decide(self: &Arc<Self>, group: &Group) {
         let Some(config) = self.config() else { return };
+        // Nothing can be done without the keeper, and which sockets it holds decides which site has which.
+        if self.state.lock().keeper.is_none() {
+            return;
+        }
         let engines = match self.engines(&config) {
             Ok(engines) => engines,
             Err(error) => {
@@ -199,7 +203,10 @@ impl Agent {
         if let ListenAddress::Unix { path, owner, .. } = &listener.address
             && let Some(folder) = path.parent()
         {
-            crate::files::folder(folder, 0o750, owner.map(|(_, gid)| (0, gid)))?;
+            let is_spare = folder == self.layout.run().join("affirm");
+            if !is_spare {
+                crate::files::folder(folder, 0o750, owner.map(|(_, gid)| (0, gid)))?;
+            }
         }
         self.tell_keeper(&Request::Listen { listener: listener.clone() }).await
     }

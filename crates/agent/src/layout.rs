@@ -170,6 +170,10 @@ impl Layout {
     pub fn affirm(&self, site: &SiteName) -> PathBuf {
         self.run().join("affirm").join(site.as_str()).join("edge.sock")
     }
+    /// An affirmation socket that no site was given yet. No site has such a name.
+    pub fn spare_affirm(&self, number: u16) -> PathBuf {
+        self.run().join("affirm").join(format!("{number}.spare"))
+    }
 }
 
 #[cfg(test)]

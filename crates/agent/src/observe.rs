@@ -7,6 +7,7 @@ use pressroom_model::config::Config;
 use pressroom_model::id::SiteName;
 use pressroom_model::process::ListenerSpec;
 use pressroom_model::verdict::Health;
+use pressroom_plan::affirm;
 use pressroom_plan::machine::{self, EDGE, Intent, MARIADB, Observed, SiteSeen, SiteWanted, View};
 use pressroom_plan::supervise::{Seen, Wanted, quick_exits};
 use pressroom_render::redis::Purpose;
@@ -35,6 +36,8 @@ pub struct Engines {
     pub edge: Edge,
     /// All listening sockets.
     pub listeners: Vec<ListenerSpec>,
+    /// Which affirmation socket is whose.
+    pub affirm: affirm::Assignment,
 }
 
 /// Everything that one decision is made of.
@@ -53,7 +56,12 @@ impl Agent {
             return Ok(Arc::clone(engines));
         }
         let engines = Arc::new(self.compose_engines(config)?);
-        self.state.lock().engines = Some((config.clone(), Arc::clone(&engines)));
+        let mut state = self.state.lock();
+        // Before the keeper was heard, it is only a guess which affirmation socket is whose.
+        if state.keeper.is_some() {
+            state.engines = Some((config.clone(), Arc::clone(&engines)));
+        }
+        drop(state);
         Ok(engines)
     }
 
@@ -67,7 +75,7 @@ impl Agent {
             let secret = secrets::site(&self.layout, &site.name).map_err(std::io::Error::other)?;
             passwords.push((site.name.clone(), secret.redis));
             if let Some(user) = self.users.site(&site.name)? {
-                owners.insert(site.name.to_string(), (user.uid, user.gid));
+                owners.insert(site.name.clone(), (user.uid, user.gid));
             }
         }
         let redis_user = self.users.redis()?;
@@ -82,10 +90,13 @@ impl Agent {
                 &passwords,
             )
         });
-        let listeners = edge::listeners(&self.layout, config, self.cores, &owners);
+        let names: Vec<SiteName> = config.sites.iter().map(|site| site.name.clone()).collect();
+        let known = edge::known(&self.layout, &names, &self.state.lock().listeners);
+        let affirm = affirm::assign(&names, &known);
+        let listeners = edge::listeners(&self.layout, config, self.cores, &affirm, &owners);
         let edge =
             Edge::new(&self.layout, &self.config_file, self.users.edge()?, listeners.clone());
-        Ok(Engines { mariadb, redis, edge, listeners })
+        Ok(Engines { mariadb, redis, edge, listeners, affirm })
     }
 
     /// A site's instances as wanted, once it has a release.
@@ -140,7 +151,7 @@ impl Agent {
             let seen = SiteSeen {
                 is_prepared: prepared.is_some(),
                 has_release: release.is_some(),
-                has_database: facts.has_database || facts.is_installed,
+                has_database: facts.has_database,
                 has_redis: knows_users,
                 is_installed: facts.is_installed,
             };
@@ -154,14 +165,11 @@ impl Agent {
             sites: sites_seen,
             view: View::default(),
         };
-        let view = self.wanted_view(config, &state, &sites, &observed)?;
+        let view = self.wanted_view(config, engines, &state, &sites, &observed)?;
         observed.view = View {
             wanted: view::digest(&view),
             published: state.published.as_ref().map(|(digest, _)| digest.clone()),
-            is_served: match (&state.published, &state.traffic) {
-                (Some((_, generation)), Some(traffic)) => traffic.generation >= *generation,
-                _ => false,
-            },
+            is_served: state.is_view_served(),
         };
         let intent = Intent {
             engines: wanted_engines(engines),
@@ -176,6 +184,7 @@ impl Agent {
     fn wanted_view(
         &self,
         config: &Config,
+        engines: &Engines,
         state: &State,
         sites: &[SiteWanted],
         observed: &Observed,
@@ -201,8 +210,10 @@ impl Agent {
                     .unwrap_or_default();
             }
             pool.sort();
+            let Some(&affirm) = engines.affirm.of.get(&site.name) else { continue };
             served.push(Served {
                 site,
+                affirm,
                 release: release.id.clone(),
                 pool,
                 uid: prepared.user.as_ref().map_or_else(|| self.users.own(), |user| user.uid),

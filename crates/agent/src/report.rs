@@ -31,15 +31,32 @@ impl Agent {
     /// Whether everything is as wanted: nothing to do, nothing under way, everybody healthy, every site answering.
     pub fn is_settled(&self) -> bool {
         let status = self.status();
+        self.is_done(&status) && status.sites.iter().all(|site| site.verdict.is_serving())
+    }
+
+    /// Sites that do not answer although nothing is left to do for them, with the reasons.
+    pub fn unanswering(&self) -> Vec<(String, String)> {
+        let status = self.status();
+        if !self.is_done(&status) {
+            return Vec::new();
+        }
+        let sites = status.sites.into_iter().filter(|site| !site.verdict.is_serving());
+        sites.map(|site| (site.name.to_string(), site.because)).collect()
+    }
+
+    /// Nothing to do, nothing under way, every process healthy, and the edge serves what was published.
+    fn is_done(&self, status: &Status) -> bool {
         let state = self.state.lock();
         state.open_steps == 0
             && state.running.is_empty()
+            && state.is_view_served()
             && status.edge.verdict.is_serving()
             && status.engines.iter().all(|engine| engine.verdict.is_serving())
-            && status.sites.iter().all(|site| {
-                site.verdict.is_serving()
-                    && site.instances.iter().all(|instance| instance.verdict.is_serving())
-            })
+            && status
+                .sites
+                .iter()
+                .flat_map(|site| &site.instances)
+                .all(|instance| instance.verdict.is_serving())
     }
 
     /// How often it was decided: two decisions after an event, everything has taken notice of it.

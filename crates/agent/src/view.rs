@@ -22,6 +22,8 @@ pub struct Served<'a> {
     pub release: ReleaseId,
     /// Instances that requests may be sent to.
     pub pool: Vec<InstanceId>,
+    /// Its affirmation socket.
+    pub affirm: u16,
     /// User id that may speak on its affirmation socket.
     pub uid: u32,
     /// Its certificate.
@@ -64,7 +66,7 @@ fn site(layout: &Layout, config: &Config, served: &Served<'_>) -> snapshot::Site
                 draining: false,
             })
             .collect(),
-        affirm_listener: affirm_listener(site.name.as_str()),
+        affirm_listener: affirm_listener(served.affirm),
         affirm_uid: served.uid,
         certificate: served.certificate.as_ref().map(|paths| snapshot::Certificate {
             chain: paths.chain.clone(),

@@ -1,7 +1,7 @@
 //! Listening sockets that were inherited: `LISTEN_FDS`, `LISTEN_FDNAMES`, from descriptor 3 on.
 //!
 //! A name stands for an address and may occur several times, once per core. `http-2`, `https-2` … are further
-//! addresses; `affirm-SITE` are the sockets on which PHP speaks.
+//! addresses; `affirm-N` are the sockets on which PHP speaks, more than there are sites; the snapshot says whose each is.
 
 use std::net::TcpListener;
 use std::os::fd::{FromRawFd as _, OwnedFd};

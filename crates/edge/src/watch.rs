@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use inotify::{Inotify, WatchMask};
+use pressroom_model::id::SiteName;
 use pressroom_model::snapshot::Snapshot;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -27,7 +28,14 @@ pub struct Watch {
     kept: PathBuf,
     stamp: Stamp,
     sockets: HashMap<String, UnixListener>,
-    listening: HashMap<String, (u32, JoinHandle<()>)>,
+    listening: HashMap<String, Listening>,
+}
+
+/// Whom we hear on a socket.
+struct Listening {
+    site: SiteName,
+    uid: u32,
+    task: JoinHandle<()>,
 }
 
 impl Watch {
@@ -127,45 +135,49 @@ impl Watch {
         }
     }
 
-    /// Hears PHP of every site whose socket we have.
+    /// Hears PHP of every site on the socket that it was given. A socket may have been another site's before.
     fn listen(&mut self, view: &view::View) {
+        self.listening.retain(|name, listening| {
+            let is_whose = |site: &&Arc<view::Site>| {
+                site.model.affirm_listener == *name
+                    && site.model.name == listening.site
+                    && site.model.affirm_uid == listening.uid
+            };
+            let is_wanted =
+                view.sites.iter().any(|site| is_whose(&site)) && !listening.task.is_finished();
+            if !is_wanted {
+                listening.task.abort();
+            }
+            is_wanted
+        });
         for site in &view.sites {
-            let (name, uid) = (&site.model.affirm_listener, site.model.affirm_uid);
-            if self
-                .listening
-                .get(name)
-                .is_some_and(|(known, task)| *known == uid && !task.is_finished())
-            {
+            let name = &site.model.affirm_listener;
+            if self.listening.contains_key(name) {
                 continue;
             }
             let Some(socket) = self.sockets.get(name) else {
                 tracing::warn!(site = %site.model.name, name, "no affirmation socket was inherited: its pages cannot be stored");
                 continue;
             };
-            if let Some((_, old)) = self.listening.remove(name) {
-                old.abort();
-            }
             match socket.try_clone() {
                 Ok(socket) => {
-                    let (affirmations, cached) =
-                        (self.shared.affirmations.clone(), site.cached.clone());
-                    let task = tokio::spawn(async move {
-                        if let Err(error) = affirmations.serve(cached, uid, socket).await {
-                            tracing::error!(%error, "an affirmation socket cannot be served");
-                        }
-                    });
-                    self.listening.insert(name.clone(), (uid, task));
+                    let listening = self.hear(site, socket);
+                    self.listening.insert(name.clone(), listening);
                 }
                 Err(error) => tracing::error!(%error, name, "an affirmation socket cannot be used"),
             }
         }
-        self.listening.retain(|name, (_, task)| {
-            let wanted = view.sites.iter().any(|s| s.model.affirm_listener == *name);
-            if !wanted {
-                task.abort();
+    }
+
+    fn hear(&self, site: &view::Site, socket: UnixListener) -> Listening {
+        let (affirmations, cached) = (self.shared.affirmations.clone(), site.cached.clone());
+        let uid = site.model.affirm_uid;
+        let task = tokio::spawn(async move {
+            if let Err(error) = affirmations.serve(cached, uid, socket).await {
+                tracing::error!(%error, "an affirmation socket cannot be served");
             }
-            wanted
         });
+        Listening { site: site.model.name.clone(), uid, task }
     }
 }
 

@@ -98,7 +98,7 @@ pub enum Restart {
 /// Listening sockets that the keeper holds open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerSpec {
-    /// Unique name: `http`, `https`, `affirm-blog`.
+    /// Unique name: `http`, `https`, `affirm-0`.
     pub name: String,
     /// Where it listens.
     pub address: ListenAddress,

@@ -68,7 +68,7 @@ pub struct Site {
     pub uploads: PathBuf,
     /// The instances that requests may be sent to.
     pub pool: Vec<Backend>,
-    /// Name of the inherited listening socket on which this site's PHP speaks (`affirm-SITE`).
+    /// Name of the inherited listening socket on which this site's PHP speaks (`affirm-N`).
     pub affirm_listener: String,
     /// The only user id that may speak there.
     pub affirm_uid: u32,

@@ -3,12 +3,14 @@
 //! - [`health`] from answers of a probe to a verdict
 //! - [`supervise`] one process: start it, wait, stop it, kill it
 //! - [`machine`] one machine: engines, sites, instances, edge, and their order
+//! - [`affirm`] which affirmation socket is whose
 //! - [`capacity`] how much memory each engine gets
 //! - [`change`] what an edited configuration would change, in words
 //! - [`cron`] when a site's cron is run
 //!
 //! Time comes in as an argument (milliseconds since 1970); nothing here waits, reads or writes.
 
+pub mod affirm;
 pub mod capacity;
 pub mod change;
 pub mod cron;

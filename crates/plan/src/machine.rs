@@ -72,7 +72,7 @@ pub struct SiteSeen {
     pub is_prepared: bool,
     /// Its release is built and materialised.
     pub has_release: bool,
-    /// Its database and database user are there.
+    /// Its database, its database user and their rights are known to be as its secrets say.
     pub has_database: bool,
     /// Its Redis user is known to both servers.
     pub has_redis: bool,
@@ -221,12 +221,18 @@ fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
         push(steps, Action::BuildRelease(name.clone()), "its code is not there yet");
     }
     if !seen.has_database && serves(observed, MARIADB) {
-        push(steps, Action::CreateDatabase(name.clone()), "it has no database yet");
+        let because = match seen.is_installed {
+            true => "its user and rights are set again, in case its secrets were lost",
+            false => "it has no database yet",
+        };
+        push(steps, Action::CreateDatabase(name.clone()), because);
     }
     if !seen.has_redis && serves(observed, REDIS_CACHE) && serves(observed, REDIS_SESSIONS) {
         push(steps, Action::GrantRedis, format!("`{name}` is not known to Redis yet"));
     }
-    if !(seen.has_release && seen.has_redis && seen.has_database) {
+    // What is installed had a database before this agent began: its instances do not wait for MariaDB.
+    let has_database = seen.has_database || seen.is_installed;
+    if !(seen.has_release && seen.has_redis && has_database) {
         return;
     }
     if !seen.is_installed && serves(observed, MARIADB) {

@@ -22,6 +22,9 @@ use pressroom_runtime::tasks::Group;
 
 use crate::visit;
 
+/// A site that does not answer although everything runs is waited for so long: its first page may be slow.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// The running agent as operators see it.
 pub(crate) struct ThisOperator {
     agent: Arc<Agent>,
@@ -56,6 +59,7 @@ impl ThisOperator {
     ) -> Result<(), Failure> {
         let first = self.agent.decisions();
         let until = clock::now() + Duration::from_secs(600);
+        let mut silent_since = None;
         loop {
             tokio::select! {
                 event = events.recv() => if let Ok(event) = event { progress.tell(step(event)) },
@@ -69,6 +73,12 @@ impl ThisOperator {
             }
             if let Some(failure) = self.hopeless() {
                 return Err(failure);
+            }
+            let silent = self.agent.unanswering();
+            if silent.is_empty() {
+                silent_since = None;
+            } else if clock::now() > *silent_since.get_or_insert_with(clock::now) + SILENCE {
+                return Err(self.unanswering(silent));
             }
             if clock::now() > until {
                 return Err(self.not_settled("not everything was as wanted within 10 minutes"));
@@ -106,6 +116,16 @@ impl ThisOperator {
                 .state(self.what_runs())
                 .hint(format!("read it all: `pressroom logs {}`", process.name)),
         )
+    }
+
+    fn unanswering(&self, sites: Vec<(String, String)>) -> Failure {
+        let names: Vec<String> = sites.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let because: Vec<String> =
+            sites.iter().map(|(name, because)| format!("{name}: {because}")).collect();
+        Failure::ours(format!("everything runs, but {} does not answer", names.join(", ")))
+            .cause(because.join("\n"))
+            .state(self.what_runs())
+            .hint(format!("read what PHP says: `pressroom logs {}`", sites[0].0))
     }
 
     fn not_settled(&self, what: &str) -> Failure {

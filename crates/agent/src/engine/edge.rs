@@ -9,8 +9,10 @@ use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use pressroom_model::config::Config;
+use pressroom_model::id::SiteName;
 use pressroom_model::process::{ListenAddress, ListenerSpec, ProcessSpec, Stop, UserIds};
 use pressroom_model::status::Traffic;
+use pressroom_plan::affirm;
 use pressroom_plan::machine::EDGE;
 use tokio::net::UnixStream;
 
@@ -27,9 +29,33 @@ pub struct Edge {
     config_file: std::path::PathBuf,
 }
 
-/// Name of a site's affirmation listener at the keeper.
-pub fn affirm_listener(site: &str) -> String {
-    format!("affirm-{site}")
+/// Name of an affirmation socket at the keeper.
+pub fn affirm_listener(number: u16) -> String {
+    format!("affirm-{number}")
+}
+
+/// What the keeper's sockets and the edge's last view say about whose affirmation socket is which.
+pub fn known(layout: &Layout, sites: &[SiteName], held: &[ListenerSpec]) -> affirm::Known {
+    let number = |name: &str| name.strip_prefix("affirm-")?.parse::<u16>().ok();
+    let mut known = affirm::Known::default();
+    for listener in held {
+        let (Some(number), ListenAddress::Unix { path, .. }) =
+            (number(&listener.name), &listener.address)
+        else {
+            continue;
+        };
+        known.sockets = known.sockets.max(number + 1);
+        if let Some(site) = sites.iter().find(|site| layout.affirm(site) == *path) {
+            known.held.insert(site.clone(), number);
+        }
+    }
+    let view = crate::view::published(layout);
+    known.published = view
+        .into_iter()
+        .flat_map(|view| view.sites)
+        .filter_map(|site| Some((site.name, number(&site.affirm_listener)?)))
+        .collect();
+    known
 }
 
 /// All listening sockets of a configuration. `owners`: user and group of each site.
@@ -37,7 +63,8 @@ pub fn listeners(
     layout: &Layout,
     config: &Config,
     cores: u16,
-    owners: &BTreeMap<String, (u32, u32)>,
+    assignment: &affirm::Assignment,
+    owners: &BTreeMap<SiteName, (u32, u32)>,
 ) -> Vec<ListenerSpec> {
     let tcp = |kind: &str, addresses: &[SocketAddr]| {
         let kind = kind.to_owned();
@@ -51,15 +78,15 @@ pub fn listeners(
             })
             .collect::<Vec<_>>()
     };
-    let affirm = config.sites.iter().map(|site| ListenerSpec {
-        name: affirm_listener(site.name.as_str()),
-        address: ListenAddress::Unix {
-            path: layout.affirm(&site.name),
+    let affirm = (0..assignment.sockets).map(|number| {
+        let site = assignment.of.iter().find(|(_, given)| **given == number).map(|(site, _)| site);
+        let (path, mode, owner) = match site {
             // The folder admits the site alone; the edge looks at the peer as well.
-            mode: 0o666,
-            owner: owners.get(site.name.as_str()).copied(),
-        },
-        sockets: 1,
+            Some(site) => (layout.affirm(site), 0o666, owners.get(site).copied()),
+            None => (layout.spare_affirm(number), 0o600, Some((0, 0))),
+        };
+        let address = ListenAddress::Unix { path, mode, owner };
+        ListenerSpec { name: affirm_listener(number), address, sockets: 1 }
     });
     tcp("http", &config.edge.http)
         .into_iter()
@@ -79,9 +106,18 @@ impl Edge {
         Self { layout: layout.clone(), user, listeners, config_file: config_file.to_owned() }
     }
 
-    /// What must be equal for the running edge to be the wanted one: a socket can only be inherited at the start.
+    /// What must be equal for the running edge to be the wanted one: a socket can only be inherited at the start. The file of
+    /// an affirmation socket may move meanwhile.
     pub fn fingerprint(&self) -> String {
-        let listeners = serde_json::to_vec(&self.listeners).expect("plain structs");
+        let sockets: Vec<_> = self
+            .listeners
+            .iter()
+            .map(|listener| match listener.address {
+                ListenAddress::Tcp(address) => (&listener.name, Some(address), listener.sockets),
+                ListenAddress::Unix { .. } => (&listener.name, None, listener.sockets),
+            })
+            .collect();
+        let listeners = serde_json::to_vec(&sockets).expect("plain values");
         fingerprint(&[&listeners, env!("CARGO_PKG_VERSION").as_bytes()])
     }
 

@@ -110,6 +110,7 @@ impl Listeners {
             Some(index) if is_same_place(&self.held[index].spec, spec) => {
                 adjust(&mut self.held[index], spec)?;
             }
+            Some(index) if relocate(&mut self.held[index], spec)? => {}
             Some(index) => {
                 let fresh = self.open(spec, is_own)?;
                 let former = std::mem::replace(&mut self.held[index], fresh);
@@ -333,6 +334,21 @@ fn adjust(held: &mut Held, spec: &ListenerSpec) -> Result<(), ListenError> {
     }
     held.spec = spec.clone();
     Ok(())
+}
+
+/// A unix listener whose path changes moves with its file: the socket stays the one that others inherited. False if there is
+/// no file to move (or it is no unix listener), so that it must be opened anew.
+fn relocate(held: &mut Held, spec: &ListenerSpec) -> Result<bool, ListenError> {
+    let (Some(from), ListenAddress::Unix { path, mode, owner }) = (unix(&held.spec), &spec.address)
+    else {
+        return Ok(false);
+    };
+    let moved = sockets::relocate_unix(from, path, *mode, *owner);
+    let moved = moved.map_err(|source| ListenError::Socket { name: spec.name.clone(), source })?;
+    if moved {
+        held.spec = spec.clone();
+    }
+    Ok(moved)
 }
 
 /// What a deferred listener holds meanwhile: TCP sockets that reserve the address; of a unix socket nothing, its file is the inheritor's.

@@ -136,12 +136,8 @@ pub(super) fn open_unix(
         |source: io::Error| SocketError::System { address: path.display().to_string(), source };
     let address =
         SocketAddrUnix::new(path).map_err(|_| SocketError::TooLong { path: path.to_owned() })?;
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(SocketError::NotASocket { path: path.to_owned() });
-        }
-        Ok(_) => fs::remove_file(path).map_err(failed)?,
-        Err(_) => {}
+    if has_socket_or_nothing(path)? {
+        fs::remove_file(path).map_err(failed)?;
     }
     let open = || {
         let socket =
@@ -152,6 +148,35 @@ pub(super) fn open_unix(
         Ok(socket)
     };
     open().map_err(|errno: Errno| failed(errno.into()))
+}
+
+/// Whether a socket file is there; anything else in its place is refused.
+fn has_socket_or_nothing(path: &Path) -> Result<bool, SocketError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => Ok(true),
+        Ok(_) => Err(SocketError::NotASocket { path: path.to_owned() }),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Moves the file of a listening socket, in place of a stale one: who connects there reaches the same socket. False if there is no file.
+pub(super) fn relocate_unix(
+    from: &Path,
+    to: &Path,
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> Result<bool, SocketError> {
+    let failed =
+        |source: io::Error| SocketError::System { address: to.display().to_string(), source };
+    SocketAddrUnix::new(to).map_err(|_| SocketError::TooLong { path: to.to_owned() })?;
+    has_socket_or_nothing(to)?;
+    if !has_socket_or_nothing(from)? {
+        return Ok(false);
+    }
+    // The new rights first: at its new place nobody may find the old ones.
+    allow(from, mode, owner).map_err(|errno| failed(errno.into()))?;
+    fs::rename(from, to).map_err(failed)?;
+    Ok(true)
 }
 
 /// Sets owner (root only) and permission bits of a socket file.

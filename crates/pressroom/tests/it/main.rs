@@ -12,6 +12,7 @@ mod isolation;
 mod leaks;
 mod load;
 mod order;
+mod sites;
 mod sources;
 mod stored;
 mod visitor;

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use pressroom_model::process::{ListenAddress, ListenerSpec, ProcessSpec, Request};
 use rustix::process::Signal;
 
-use super::house::{House, ask_server, free_address, hear, role, shell, signal, tcp};
+use super::house::{House, ask_server, eventually, free_address, hear, role, shell, signal, tcp};
 
 fn listen(listener: ListenerSpec) -> Request {
     Request::Listen { listener }
@@ -123,4 +123,49 @@ fn a_unix_socket_has_its_mode_and_its_stale_file_is_replaced() {
     assert!(waiting.peer_addr().is_ok(), "a changed mode breaks no connection");
     house.tell(&Request::Unlisten { name: "x".into() });
     assert!(!path.exists());
+}
+
+#[test]
+fn a_unix_listener_moves_with_its_file_and_whoever_inherited_it_goes_on() {
+    let house = House::new();
+    let (spare, given) = (house.data().join("run/7.spare"), house.data().join("run/blog.sock"));
+    let at = |path: &std::path::Path, mode| {
+        listen(ListenerSpec {
+            name: "affirm-7".into(),
+            address: ListenAddress::Unix { path: path.to_owned(), mode, owner: None },
+            sockets: 1,
+        })
+    };
+    house.tell(&at(&spare, 0o600));
+    let spec = ProcessSpec {
+        listeners: vec!["affirm-7".into()],
+        ..shell(house.data(), "one", "exec sleep 60")
+    };
+    let pid = house.start(&spec);
+    let inode = |pid: i32| {
+        eventually("it has the socket", || {
+            let link = fs::read_link(format!("/proc/{pid}/fd/3")).ok()?;
+            link.to_string_lossy().starts_with("socket:").then_some(link)
+        })
+    };
+    let before = inode(pid);
+    // Twice, as every action may be.
+    for _ in 0..2 {
+        house.tell(&at(&given, 0o666));
+    }
+    assert!(!spare.exists(), "the file moved");
+    assert_eq!(fs::metadata(&given).expect("there").permissions().mode() & 0o777, 0o666);
+    UnixStream::connect(&given).expect("the same socket listens there");
+    assert_eq!(inode(pid), before);
+    // The next one inherits the very socket.
+    house.tell(&Request::Stop { name: "one".into(), kill: true });
+    house.ended("one");
+    let pid = house.start(&spec);
+    assert_eq!(inode(pid), before);
+    // A file that is no socket is not overwritten, and the listener stays where it was.
+    let precious = house.data().join("run/precious");
+    fs::write(&precious, "precious").expect("written");
+    let refusal = house.refusal(&at(&precious, 0o600));
+    assert!(refusal.contains("no socket"), "{refusal}");
+    UnixStream::connect(&given).expect("still there");
 }
