@@ -78,7 +78,7 @@ impl ThisOperator {
             if silent.is_empty() {
                 silent_since = None;
             } else if clock::now() > *silent_since.get_or_insert_with(clock::now) + SILENCE {
-                return Err(self.unanswering(silent));
+                return Err(self.unanswering(&silent));
             }
             if clock::now() > until {
                 return Err(self.not_settled("not everything was as wanted within 10 minutes"));
@@ -118,7 +118,7 @@ impl ThisOperator {
         )
     }
 
-    fn unanswering(&self, sites: Vec<(String, String)>) -> Failure {
+    fn unanswering(&self, sites: &[(String, String)]) -> Failure {
         let names: Vec<String> = sites.iter().map(|(name, _)| format!("`{name}`")).collect();
         let because: Vec<String> =
             sites.iter().map(|(name, because)| format!("{name}: {because}")).collect();
