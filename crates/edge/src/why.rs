@@ -91,6 +91,8 @@ pub struct Executed {
     pub php_ms: f64,
     /// Whether, and why not, the answer could be stored.
     pub stored: String,
+    /// The tags that PHP named, if it could.
+    pub tags: Vec<String>,
 }
 
 /// Explains.
@@ -220,10 +222,9 @@ async fn execute(
             while let Some(Ok(_)) = answer.body.piece().await {}
             let closing = pending.finished(true).await;
             let ms = |d: std::time::Duration| d.as_secs_f64() * 1000.0;
+            let tags = closing.affirmation.iter().flat_map(|word| word.tags.clone()).collect();
             let stored = match (&closing.affirmation, &closing.because) {
-                (Some(word), _) => {
-                    format!("could be, for {} s under {} tags", word.ttl, word.tags.len())
-                }
+                (Some(word), _) => format!("could be, for {} s", word.ttl),
                 (None, Some(because)) => format!("could not be: {because}"),
                 (None, None) => "could not be: PHP said nothing".to_owned(),
             };
@@ -233,6 +234,7 @@ async fn execute(
                 queue_ms: ms(answer.times.queue),
                 php_ms: ms(answer.times.php),
                 stored,
+                tags,
             }
         }
         Err(failure) => Executed {
@@ -241,6 +243,7 @@ async fn execute(
             queue_ms: 0.0,
             php_ms: 0.0,
             stored: failure.to_string(),
+            tags: Vec::new(),
         },
     }
 }

@@ -368,17 +368,21 @@ fn decode<T: serde::de::DeserializeOwned>(
     answer: Result<hyper::body::Bytes, edge::AskError>,
     what: &str,
 ) -> Result<T, Failure> {
-    let bytes = answer.map_err(|error| {
-        let failure = match &error {
-            edge::AskError::Status { status: 400..500, .. } => {
-                Failure::yours(format!("the edge refused {what}"))
-            }
-            _ => Failure::ours(format!("{what} did not reach the edge")),
-        };
-        failure.cause(error)
+    let bytes = answer.map_err(|error| match &error {
+        edge::AskError::Status { status: 400..500, text } => {
+            Failure::yours(format!("the edge refused {what}")).cause(words_of(text))
+        }
+        _ => Failure::ours(format!("{what} did not reach the edge")).cause(error),
     })?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Failure::ours("the edge's answer makes no sense").cause(error))
+}
+
+/// What an error answer of the edge says.
+fn words_of(text: &str) -> String {
+    let error = serde_json::from_str::<serde_json::Value>(text).ok();
+    let words = error.as_ref().and_then(|error| error.get("error")?.as_str());
+    words.unwrap_or(text).to_owned()
 }
 
 /// Serves the console where the configuration says, and moves it when that changes.

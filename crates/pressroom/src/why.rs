@@ -31,6 +31,8 @@ struct Executed {
     queue_ms: f64,
     php_ms: f64,
     stored: String,
+    #[serde(default)]
+    tags: Vec<String>,
 }
 
 impl Told {
@@ -61,12 +63,15 @@ impl Told {
             url,
             site: self.site.and_then(|site| site.parse().ok()),
             status,
+            // A purged page is not fresh, whatever its time says.
+            fresh_for: (self.decision == "hit")
+                .then(|| self.ttl.zip(self.age).map(|(ttl, age)| ttl as i64 - age as i64))
+                .flatten(),
             cache: self.decision,
             because: self.because,
             key: self.key,
             age: self.age,
-            fresh_for: self.ttl.zip(self.age).map(|(ttl, age)| ttl as i64 - age as i64),
-            tags: vec![],
+            tags: self.executed.iter().flat_map(|executed| executed.tags.clone()).collect(),
             instance: self
                 .executed
                 .as_ref()
