@@ -224,7 +224,7 @@ fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
         push(steps, Action::CreateDatabase(name.clone()), "it has no database yet");
     }
     if !seen.has_redis && serves(observed, REDIS_CACHE) && serves(observed, REDIS_SESSIONS) {
-        push(steps, Action::GrantRedis, format!("`{name}` is not known to Redis yet"));
+        push(steps, Action::GrantRedis, format!("Redis does not know yet what `{name}` may do"));
     }
     if !(seen.has_release && seen.has_redis && seen.has_database) {
         return;

@@ -81,8 +81,7 @@ pub enum Rights {
 }
 
 // Both as `wordpress/README.md` lists them.
-const CACHE_COMMANDS: &str =
-    "+auth +echo +exec +get +getrange +mget +multi +set +unwatch +watch";
+const CACHE_COMMANDS: &str = "+auth +echo +exec +get +getrange +mget +multi +set +unwatch +watch";
 
 const SESSION_COMMANDS: &str =
     "+auth +del +echo +exec +exists +expire +get +multi +ping +set +setex +unwatch +watch";
@@ -140,7 +139,8 @@ mod tests {
         let page = include_str!("../../../wordpress/README.md");
         let check = |name: &str, given: &str| {
             let begin = format!("<!-- {name} commands -->");
-            let list = page.split_once(&begin).and_then(|(_, rest)| rest.split_once("<!-- end -->"));
+            let list =
+                page.split_once(&begin).and_then(|(_, rest)| rest.split_once("<!-- end -->"));
             let listed: Vec<&str> = list.expect("a list").0.split_whitespace().collect();
             let given: Vec<&str> = given.split(' ').collect();
             assert_eq!(given, listed, "{name}");
@@ -170,9 +170,21 @@ mod tests {
             let text = users(purpose, &"cd".repeat(32), &[user(&site, Rights::All)]);
             let line = text.lines().last().expect("the site's line");
             assert!(line.contains("~blog:* resetchannels -@all"), "{line}");
-            for never in
-                ["+@", "scan", "keys ", "flush", "config", "dbsize", "randomkey", "allkeys", "eval", "script", "fcall", "subscribe", "blpop"]
-            {
+            for never in [
+                "+@",
+                "scan",
+                "keys ",
+                "flush",
+                "config",
+                "dbsize",
+                "randomkey",
+                "allkeys",
+                "eval",
+                "script",
+                "fcall",
+                "subscribe",
+                "blpop",
+            ] {
                 let after = line.split_once("-@all").expect("starts from nothing").1;
                 assert!(!after.contains(never), "{never} in {line}");
             }
