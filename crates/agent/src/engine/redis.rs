@@ -233,7 +233,7 @@ impl Redis {
         };
         match (figure("used_memory"), figure("maxmemory")) {
             (Some(used), Some(most)) => Ok((used, most)),
-            _ => Err(refused("INFO memory", "an answer without figures")),
+            _ => Err(refused("INFO memory", &"an answer without figures")),
         }
     }
 
@@ -245,7 +245,7 @@ impl Redis {
 
     /// The bytes that keys and values take, by the first part of their keys. Others are answered between the batches.
     pub async fn holdings(&self) -> Result<BTreeMap<String, u64>, Error> {
-        let refused = |error: ::redis::RedisError| refused("to count its keys", error);
+        let refused = |error: ::redis::RedisError| refused("to count its keys", &error);
         let late = |_| Error::Io(std::io::ErrorKind::TimedOut.into());
         let mut held = BTreeMap::new();
         let mut connection = tokio::time::timeout(BATCH_TIME, self.connect())
@@ -316,7 +316,7 @@ pub fn held_back(layout: &Layout) -> BTreeSet<SiteName> {
     users.map(|users| rendered::held_back(&users).into_iter().collect()).unwrap_or_default()
 }
 
-fn refused(what: &str, said: impl ToString) -> Error {
+fn refused(what: &str, said: &dyn std::fmt::Display) -> Error {
     Error::Refused { engine: "Redis", what: what.to_owned(), said: said.to_string() }
 }
 
