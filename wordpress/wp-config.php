@@ -1,6 +1,6 @@
 <?php
 /**
- * The configuration of every release: it only says where the site's own configuration is.
+ * The configuration of every release: says where the site's own configuration is, and who keeps PHP's sessions.
  *
  * Secrets, sockets and the table prefix are in `config/site.php` beside the releases, readable by the site alone, so a
  * release holds no secret and may be shared. wp-cli evaluates this file without its last line.
@@ -24,6 +24,12 @@ if ( '1' === ( $_SERVER['PRESSROOM_READY'] ?? '' ) ) {
 		},
 		'accepted_args' => 0,
 	);
+}
+
+// PHP's sessions, before any plugin can begin one. The command line has no visitors; there php.ini's handler will do.
+if ( 'cli' !== PHP_SAPI ) {
+	require_once ABSPATH . 'wp-content/mu-plugins/pressroom/sessions.php';
+	Pressroom_Sessions::register();
 }
 
 require_once ABSPATH . 'wp-settings.php';

@@ -175,8 +175,13 @@ final class Lab {
 	/** @return array{0:resource,1:resource} A process and its output. */
 	public static function start( string $code, array $environment = array() ): array {
 		$prelude = '$_SERVER["HTTP_HOST"]="lab.test";$_SERVER["HTTPS"]="on";$_SERVER["REQUEST_URI"]="/";require getenv("LAB_ROOT")."/wp-load.php";';
+		return self::process( $prelude . $code, $environment );
+	}
+
+	/** @return array{0:resource,1:resource} The same without WordPress. */
+	public static function process( string $code, array $environment = array() ): array {
 		$process = proc_open(
-			array( getenv( 'LAB_PHP' ), '-d', 'display_errors=stderr', '-r', $prelude . $code ),
+			array( getenv( 'LAB_PHP' ), '-d', 'display_errors=stderr', '-r', $code ),
 			array( 1 => array( 'pipe', 'w' ), 2 => array( 'file', getenv( 'LAB' ) . '/children.log', 'a' ) ),
 			$pipes,
 			null,
@@ -215,6 +220,14 @@ final class Lab {
 	public static function admin(): Redis {
 		$redis = new Redis();
 		$redis->connect( getenv( 'LAB' ) . '/redis.sock' );
+		$redis->auth( array( 'lab', 'lab' ) );
+		return $redis;
+	}
+
+	/** The same on the server of the sessions. */
+	public static function sessions(): Redis {
+		$redis = new Redis();
+		$redis->connect( getenv( 'LAB_SESSIONS' ) );
 		$redis->auth( array( 'lab', 'lab' ) );
 		return $redis;
 	}

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tests of the PHP part: a private MariaDB, Redis (with the ACL user of README.md) and php-fpm in a temporary directory, unix
+# Tests of the PHP part: a private MariaDB, two Redis (with the ACL users of README.md) and php-fpm in a temporary directory, unix
 # sockets only, and a copy of WordPress. Usage: wordpress/tests/run.sh [FILTER]. Needs the packages of `pressroom up`.
 # Environment: WORDPRESS (default /usr/share/wordpress), PHP (default php), PHP_FPM, KEEP=1 leaves the directory.
 set -eu
@@ -33,6 +33,7 @@ cp "$here/../object-cache.php" "$root/wp-content/"
 cp -r "$here/../mu-plugins/." "$root/wp-content/mu-plugins/"
 cp -r "$here/theme" "$root/wp-content/themes/lab"
 cp "$here/probe-plugin.php" "$root/wp-content/mu-plugins/zz-probe.php"
+cp "$here/session-page.php" "$root/"
 cp "$here/../cron.php" "$here/../install.php" "$lab/"
 
 user_option=""
@@ -42,8 +43,8 @@ mariadbd --no-defaults $user_option --datadir="$lab/db" --socket="$lab/db.sock" 
 	--innodb-flush-log-at-trx-commit=2 --innodb-buffer-pool-size=64M >"$lab/db.log" 2>&1 &
 pids="$pids $!"
 
-# The list is the one in README.md, under "Redis commands".
-commands=$(sed -n '/^<!-- redis commands -->$/,/^<!-- end -->$/p' "$here/../README.md" | grep '^+' | tr '\n' ' ')
+# The lists are those in README.md.
+commands() { sed -n "/^<!-- $1 commands -->\$/,/^<!-- end -->\$/p" "$here/../README.md" | grep '^+' | tr '\n' ' '; }
 cat >"$lab/redis.conf" <<CONF
 port 0
 unixsocket $lab/redis.sock
@@ -53,12 +54,37 @@ appendonly no
 maxmemory 64mb
 maxmemory-policy allkeys-lfu
 user default off
-user site-blog on >redis-secret ~blog:* resetchannels -@all $commands
+user site-blog on >redis-secret ~blog:* resetchannels -@all $(commands redis)
 user lab on >lab ~* &* +@all
 CONF
 redis-server "$lab/redis.conf" >"$lab/redis.log" 2>&1 &
 redis_pid=$!
 pids="$pids $redis_pid"
+mkdir "$lab/sessions" "$lab/ini"
+cat >"$lab/sessions.conf" <<CONF
+port 0
+unixsocket $lab/sessions.sock
+dir $lab/sessions
+save ""
+appendonly yes
+maxmemory 64mb
+maxmemory-policy noeviction
+user default off
+user site-blog on >sessions-secret ~blog:* resetchannels -@all $(commands sessions)
+user lab on >lab ~* &* +@all
+CONF
+redis-server "$lab/sessions.conf" >"$lab/sessions.log" 2>&1 &
+sessions_pid=$!
+pids="$pids $sessions_pid"
+# As in the php.ini that Pressroom renders. The time limit counts for locks; php-fpm has a longer one for the pages.
+cat >"$lab/ini/sessions.ini" <<CONF
+max_execution_time = 2
+session.save_handler = redis
+session.save_path = "unix://$lab/sessions.sock?auth[user]=site-blog&auth[pass]=sessions-secret&prefix=blog:session:&timeout=2&read_timeout=5&persistent=1"
+session.gc_maxlifetime = 172800
+session.use_strict_mode = 1
+redis.session.locking_enabled = 0
+CONF
 
 cat >"$site/config/site.php" <<CONF
 <?php
@@ -85,20 +111,22 @@ catch_workers_output = yes
 env[PRESSROOM_SITE] = blog
 env[PRESSROOM_AFFIRM] = $lab/edge.sock
 env[PRESSROOM_CONFIG] = $site/config/site.php
+env[LAB_SESSIONS] = $lab/sessions.sock
+env[LAB_SESSIONS_PID] = $sessions_pid
 php_admin_value[error_log] = $lab/php.log
-php_admin_value[session.save_path] = $site/tmp
 php_admin_value[max_execution_time] = 20
 php_admin_value[opcache.revalidate_freq] = 0
 CONF
-"$PHP_FPM" -R -F -y "$lab/fpm.conf" >"$lab/fpm.out" 2>&1 &
+PHP_INI_SCAN_DIR=":$lab/ini" "$PHP_FPM" -R -F -y "$lab/fpm.conf" >"$lab/fpm.out" 2>&1 &
 pids="$pids $!"
 
 export PRESSROOM_CONFIG="$site/config/site.php" PRESSROOM_AFFIRM="$lab/edge.sock" PRESSROOM_SITE=blog
-export LAB="$lab" LAB_ROOT="$root" LAB_REDIS_PID="$redis_pid" LAB_PHP="$PHP"
+export LAB="$lab" LAB_ROOT="$root" LAB_REDIS_PID="$redis_pid" LAB_SESSIONS="$lab/sessions.sock" LAB_SESSIONS_PID="$sessions_pid" LAB_PHP="$PHP"
 "$PHP" "$here/edge.php" "$lab/edge.sock" "$lab/edge.log" >"$lab/edge.out" 2>&1 &
 pids="$pids $!"
 until_true mariadb --no-defaults -u root -S "$lab/db.sock" -e 'CREATE DATABASE IF NOT EXISTS wp'
 until_true test -S "$lab/redis.sock"
+until_true test -S "$lab/sessions.sock"
 until_true test -S "$lab/edge.sock"
 until_true test -S "$lab/fpm.sock"
 "$PHP" "$here/run.php" "$@"

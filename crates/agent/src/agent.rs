@@ -72,8 +72,12 @@ pub(crate) struct State {
     pub decisions: u64,
     /// Digest of the view that was published by us, and its generation.
     pub published: Option<(String, u64)>,
-    /// The engines of a configuration, which are costly to compose.
-    pub engines: Option<(Config, Arc<crate::observe::Engines>)>,
+    /// The engines of a configuration and of who is held back, which are costly to compose.
+    pub engines: Option<(Config, BTreeSet<SiteName>, Arc<crate::observe::Engines>)>,
+    /// The sites that may make no sessions; see [`crate::sessions`].
+    pub held_back: BTreeSet<SiteName>,
+    /// The figures of that, for people.
+    pub held_back_because: String,
     /// Sites that answered a real request through PHP and the database since they last changed.
     pub ready: BTreeMap<SiteName, pressroom_model::verdict::Verdict>,
 }
@@ -213,6 +217,7 @@ impl Agent {
             }
         }
         let published = crate::view::published(&layout);
+        state.held_back = crate::engine::redis::held_back(&layout);
         state.published = published.map(|view| (crate::view::digest(&view), view.generation));
         Ok(Arc::new(Self {
             layout,
@@ -316,6 +321,10 @@ impl Agent {
         group.spawn("readiness", {
             let agent = Arc::clone(&self);
             move |stop| agent.probe_sites(stop)
+        });
+        group.spawn("sessions", {
+            let agent = Arc::clone(&self);
+            move |stop| agent.watch_sessions(stop)
         });
         loop {
             tokio::select! {

@@ -4,6 +4,7 @@
 //! - [`agent`] the loop: observe, decide, apply; [`observe`], [`apply`], [`probe`], [`report`] are its parts
 //! - [`engine`] MariaDB, Redis, php-fpm and the edge: files, processes, probes
 //! - [`site`] a site's folders, code, database and WordPress
+//! - [`sessions`] that no site fills the sessions server for all
 //! - [`view`] what the edge is told; [`tls`] certificates of the local authority
 //! - [`layout`] every path; [`files`], [`acl`], [`users`], [`secrets`], [`packages`], [`host`] this machine
 //! - [`doctor`] what is wrong or will be
@@ -25,6 +26,7 @@ pub mod packages;
 pub mod probe;
 pub mod report;
 pub mod secrets;
+pub mod sessions;
 pub mod site;
 pub mod tls;
 pub mod users;

@@ -1,6 +1,6 @@
 //! From what the agent knows to the values that `plan` decides on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pressroom_model::config::Config;
@@ -10,7 +10,7 @@ use pressroom_model::verdict::Health;
 use pressroom_plan::affirm;
 use pressroom_plan::machine::{self, EDGE, Intent, MARIADB, Observed, SiteSeen, SiteWanted, View};
 use pressroom_plan::supervise::{Seen, Wanted, quick_exits};
-use pressroom_render::redis::Purpose;
+use pressroom_render::redis::{Purpose, Rights};
 use pressroom_runtime::clock;
 
 use crate::agent::{Agent, Prepared, Release, State};
@@ -50,22 +50,31 @@ pub(crate) struct Picture {
 impl Agent {
     /// The engines as `config` wants them. Makes users and secrets that are missing.
     pub fn engines(&self, config: &Config) -> Result<Arc<Engines>, Error> {
-        if let Some((of, engines)) = &self.state.lock().engines
-            && of == config
-        {
-            return Ok(Arc::clone(engines));
-        }
-        let engines = Arc::new(self.compose_engines(config)?);
+        let held_back = {
+            let state = self.state.lock();
+            if let Some((of, held_back, engines)) = &state.engines
+                && of == config
+                && *held_back == state.held_back
+            {
+                return Ok(Arc::clone(engines));
+            }
+            state.held_back.clone()
+        };
+        let engines = Arc::new(self.compose_engines(config, &held_back)?);
         let mut state = self.state.lock();
         // Before the keeper was heard, it is only a guess which affirmation socket is whose.
         if state.keeper.is_some() {
-            state.engines = Some((config.clone(), Arc::clone(&engines)));
+            state.engines = Some((config.clone(), held_back, Arc::clone(&engines)));
         }
         drop(state);
         Ok(engines)
     }
 
-    fn compose_engines(&self, config: &Config) -> Result<Engines, Error> {
+    fn compose_engines(
+        &self,
+        config: &Config,
+        held_back: &BTreeSet<SiteName>,
+    ) -> Result<Engines, Error> {
         let secrets = secrets::engines(&self.layout).map_err(std::io::Error::other)?;
         let user = self.users.database()?;
         let mariadb = MariaDb::new(&self.layout, config, self.memory, user, secrets.database);
@@ -73,7 +82,11 @@ impl Agent {
         let mut owners = BTreeMap::new();
         for site in &config.sites {
             let secret = secrets::site(&self.layout, &site.name).map_err(std::io::Error::other)?;
-            passwords.push((site.name.clone(), secret.redis));
+            let rights = match held_back.contains(&site.name) {
+                true => Rights::NothingNew,
+                false => Rights::All,
+            };
+            passwords.push((site.name.clone(), secret.redis, rights));
             if let Some(user) = self.users.site(&site.name)? {
                 owners.insert(site.name.clone(), (user.uid, user.gid));
             }

@@ -116,7 +116,11 @@ fn process(state: &State, name: &str) -> Process {
             starts: 0,
         };
     };
-    let verdict = verdict(state, found);
+    let mut verdict = verdict(state, found);
+    if name == REDIS_SESSIONS && verdict.health.is_serving() && !state.held_back_because.is_empty()
+    {
+        verdict.because = format!("{}; {}", verdict.because, state.held_back_because);
+    }
     Process {
         name: name.into(),
         pid: found.pid,

@@ -7,6 +7,7 @@
 //! - [`capacity`] how much memory each engine gets
 //! - [`change`] what an edited configuration would change, in words
 //! - [`cron`] when a site's cron is run
+//! - [`sessions`] who may still make sessions when memory for them is short
 //!
 //! Time comes in as an argument (milliseconds since 1970); nothing here waits, reads or writes.
 
@@ -16,4 +17,5 @@ pub mod change;
 pub mod cron;
 pub mod health;
 pub mod machine;
+pub mod sessions;
 pub mod supervise;

@@ -228,7 +228,7 @@ fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
         push(steps, Action::CreateDatabase(name.clone()), because);
     }
     if !seen.has_redis && serves(observed, REDIS_CACHE) && serves(observed, REDIS_SESSIONS) {
-        push(steps, Action::GrantRedis, format!("`{name}` is not known to Redis yet"));
+        push(steps, Action::GrantRedis, format!("Redis does not know yet what `{name}` may do"));
     }
     // What is installed had a database before this agent began: its instances do not wait for MariaDB.
     let has_database = seen.has_database || seen.is_installed;

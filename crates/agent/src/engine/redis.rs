@@ -1,5 +1,6 @@
 //! The two Redis servers. Passwords stand in the ACL files as digests; the plain ones never leave `secrets/`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -12,12 +13,16 @@ use pressroom_model::unit::ByteSize;
 use pressroom_plan::capacity;
 use pressroom_plan::health::Answer;
 use pressroom_plan::machine::{REDIS_CACHE, REDIS_SESSIONS};
-use pressroom_render::redis::{self as rendered, Purpose, SiteUser};
+use pressroom_render::redis::{self as rendered, Purpose, Rights, SiteUser};
 use sha2::{Digest, Sha256};
 
 use super::{Error, fingerprint, owner, program, spec};
 use crate::files;
 use crate::layout::Layout;
+
+/// Keys that are counted at a time, and the time for that.
+const BATCH: usize = 500;
+const BATCH_TIME: Duration = Duration::from_secs(1);
 
 /// One of the two servers.
 #[derive(Debug, Clone)]
@@ -28,10 +33,11 @@ pub struct Redis {
     configuration: String,
     users: String,
     password: Secret,
+    limit: ByteSize,
 }
 
 impl Redis {
-    /// The server as this configuration wants it. `sites` are the sites' names and passwords.
+    /// The server as this configuration wants it. `sites` are the sites' names, passwords, and rights to make sessions.
     pub fn new(
         layout: &Layout,
         purpose: Purpose,
@@ -39,24 +45,33 @@ impl Redis {
         machine: ByteSize,
         user: Option<UserIds>,
         password: &Secret,
-        sites: &[(SiteName, Secret)],
+        sites: &[(SiteName, Secret, Rights)],
     ) -> Self {
         let name = name(purpose);
         let folder = layout.engine(name);
         let Cache::Managed { memory } = &config.cache;
+        let limit = match purpose {
+            Purpose::Cache => memory.unwrap_or_else(|| capacity::object_cache_memory(machine)),
+            Purpose::Sessions => capacity::sessions_memory(machine),
+        };
+        let limit = ByteSize::mib(limit.whole_mib().max(16));
         let configuration = rendered::configuration(&rendered::Facts {
             purpose,
             data: &folder.join("data"),
             socket: &layout.redis(name),
             acl: &folder.join("users.acl"),
-            memory: match purpose {
-                Purpose::Cache => memory.unwrap_or_else(|| capacity::object_cache_memory(machine)),
-                Purpose::Sessions => capacity::sessions_memory(machine),
-            },
+            memory: limit,
         });
         let site_users: Vec<_> = sites
             .iter()
-            .map(|(site, password)| SiteUser { site, password_sha256: digest(password) })
+            .map(|(site, password, rights)| SiteUser {
+                site,
+                password_sha256: digest(password),
+                rights: match purpose {
+                    Purpose::Cache => Rights::All,
+                    Purpose::Sessions => *rights,
+                },
+            })
             .collect();
         let users = rendered::users(purpose, &digest(password), &site_users);
         Self {
@@ -66,7 +81,13 @@ impl Redis {
             configuration,
             users,
             password: password.clone(),
+            limit,
         }
+    }
+
+    /// The memory that it is meant to use.
+    pub fn limit(&self) -> ByteSize {
+        self.limit
     }
 
     /// Its name at the keeper.
@@ -203,6 +224,65 @@ impl Redis {
         }
     }
 
+    /// The memory that it uses, and the most that it may use now.
+    pub async fn memory(&self) -> Result<(ByteSize, ByteSize), Error> {
+        let said = self.command(&["INFO", "memory"]).await?;
+        let figure = |name: &str| {
+            let found = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            found.and_then(|value| value.trim().parse().ok()).map(ByteSize::bytes)
+        };
+        match (figure("used_memory"), figure("maxmemory")) {
+            (Some(used), Some(most)) => Ok((used, most)),
+            _ => Err(refused("INFO memory", &"an answer without figures")),
+        }
+    }
+
+    /// Lets it use so much memory until it is started again.
+    pub async fn make_room(&self, most: ByteSize) -> Result<(), Error> {
+        let most = most.get().to_string();
+        self.command(&["CONFIG", "SET", "maxmemory", &most]).await.map(drop)
+    }
+
+    /// The bytes that keys and values take, by the first part of their keys. Others are answered between the batches.
+    pub async fn holdings(&self) -> Result<BTreeMap<String, u64>, Error> {
+        let refused = |error: ::redis::RedisError| refused("to count its keys", &error);
+        let late = |_| Error::Io(std::io::ErrorKind::TimedOut.into());
+        let mut held = BTreeMap::new();
+        let mut connection = tokio::time::timeout(BATCH_TIME, self.connect())
+            .await
+            .map_err(late)?
+            .map_err(refused)?;
+        let mut cursor = 0u64;
+        loop {
+            let batch = async {
+                let mut scan = ::redis::cmd("SCAN");
+                scan.arg(cursor).arg("COUNT").arg(BATCH);
+                let (next, keys): (u64, Vec<Vec<u8>>) = scan.query_async(&mut connection).await?;
+                let mut sizes = ::redis::pipe();
+                for key in &keys {
+                    sizes.cmd("MEMORY").arg("USAGE").arg(key);
+                }
+                // A key that expired meanwhile has no size.
+                let sizes: Vec<Option<u64>> = match keys.is_empty() {
+                    true => Vec::new(),
+                    false => sizes.query_async(&mut connection).await?,
+                };
+                Ok((next, keys, sizes))
+            };
+            let (next, keys, sizes) =
+                tokio::time::timeout(BATCH_TIME, batch).await.map_err(late)?.map_err(refused)?;
+            for (key, size) in keys.iter().zip(sizes) {
+                let owner = key.split(|byte| *byte == b':').next().unwrap_or_default();
+                *held.entry(String::from_utf8_lossy(owner).into_owned()).or_default() +=
+                    size.unwrap_or_default();
+            }
+            if next == 0 {
+                return Ok(held);
+            }
+            cursor = next;
+        }
+    }
+
     async fn command(&self, words: &[&str]) -> Result<String, Error> {
         let refused =
             |said: String| Error::Refused { engine: "Redis", what: words.join(" "), said };
@@ -228,6 +308,16 @@ impl Redis {
             Err(error) => Answer::Badly(error.to_string()),
         }
     }
+}
+
+/// The sites that may make no sessions, as the file of users has it.
+pub fn held_back(layout: &Layout) -> BTreeSet<SiteName> {
+    let users = std::fs::read_to_string(layout.engine(REDIS_SESSIONS).join("users.acl"));
+    users.map(|users| rendered::held_back(&users).into_iter().collect()).unwrap_or_default()
+}
+
+fn refused(what: &str, said: &dyn std::fmt::Display) -> Error {
+    Error::Refused { engine: "Redis", what: what.to_owned(), said: said.to_string() }
 }
 
 fn name(purpose: Purpose) -> &'static str {

@@ -70,7 +70,7 @@ function asks(string ...$command): mixed
 /** The same on the server of the sessions, whose address and password are in php.ini. */
 function sessions_ask(string ...$command): mixed
 {
-    [$server, $options] = explode('?', (string) ini_get('session.save_path'), 2);
+    [$server, $options] = explode('?', (string) get_cfg_var('session.save_path'), 2);
     parse_str($options, $options);
     $redis = new Redis();
     $redis->connect(substr($server, strlen('unix://')), 0, 2);
@@ -160,6 +160,7 @@ $foreign = [
     'write a key of its cache' => fn () => asks('SET', "$other:probe", 'x'),
     'read a session of its visitors' => fn () => sessions_ask('GET', "$other:session:probe"),
     'write a session of its visitors' => fn () => sessions_ask('SET', "$other:session:probe", 'x'),
+    'run a script that stops everybody' => fn () => sessions_ask('EVAL', 'return 1', '0'),
     'list sessions' => fn () => sessions_ask('KEYS', '*'),
     'use Redis without a password' => function () {
         $redis = new Redis();
