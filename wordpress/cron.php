@@ -1,10 +1,13 @@
 <?php
 /**
- * WordPress's scheduled events, run by Pressroom's scheduler on the command line: `php cron.php [ROOT] --due|--run`.
+ * WordPress's scheduled events, run by Pressroom's scheduler on the command line: `php cron.php [ROOT] --due|--run [--blog=URL]`.
  *
  * `--due` looks; `--run` runs what is due, one event after another, as `wp-cron.php` does: each is rescheduled and unscheduled
  * before it runs, so an event that dies costs itself only and the next run goes on behind it. Both print one JSON object:
- * {"due": how many are due now, "next": unix time of the next one or null, "ran": how many ran}. In a network every site is visited.
+ * {"due": how many are due now, "next": unix time of the next one or null, "ran": how many ran}.
+ *
+ * In a network a run is of one blog, named by its URL (default: the main one). Blogs do not share a process: each has plugins of
+ * its own, and an event whose plugin is not loaded would be taken off the schedule with nobody to handle it.
  *
  * Always: no event runs twice at once. The lock `doing_cron`, which `wp-cron.php` respects too, is taken by an atomic add, and on
  * this machine a file lock holds also while Redis is away.
@@ -19,6 +22,7 @@ if ( 'cli' !== PHP_SAPI ) {
 
 $pressroom_arguments = array_slice( $argv, 1 );
 $pressroom_run       = in_array( '--run', $pressroom_arguments, true );
+$pressroom_blog      = substr( (string) current( preg_grep( '/^--blog=/', $pressroom_arguments ) ), strlen( '--blog=' ) );
 $pressroom_root      = rtrim( current( preg_grep( '/^--/', $pressroom_arguments, PREG_GREP_INVERT ) ) ?: __DIR__, '/' );
 
 ignore_user_abort( true );
@@ -29,12 +33,15 @@ $_SERVER['SCRIPT_NAME']     = '/wp-cron.php';
 $_SERVER['SERVER_PROTOCOL'] = 'HTTP/1.1';
 $_SERVER['REMOTE_ADDR']     = '127.0.0.1';
 
-// WordPress wants to know its host before it can say it; the configuration knows.
-( static function () use ( $pressroom_root ) {
+// WordPress wants to know its host before it can say it; the configuration knows that of the main blog.
+( static function () use ( $pressroom_root, $pressroom_blog ) {
 	$config = getenv( 'PRESSROOM_CONFIG' ) ?: dirname( $pressroom_root, 2 ) . '/config/site.php';
 	putenv( "PRESSROOM_CONFIG=$config" );
-	$url = preg_match( '/define\(\s*[\'"]WP_HOME[\'"]\s*,\s*[\'"]([^\'"]+)[\'"]/', (string) @file_get_contents( $config ), $match ) ? parse_url( $match[1] ) : array();
+	$url = preg_match( '/define\(\s*[\'"](?:WP|PRESSROOM)_HOME[\'"]\s*,\s*[\'"]([^\'"]+)[\'"]/', (string) @file_get_contents( $config ), $match ) ? parse_url( $match[1] ) : array();
 
+	$url = '' === $pressroom_blog ? $url : (array) parse_url( $pressroom_blog );
+
+	$_SERVER['REQUEST_URI'] = rtrim( $url['path'] ?? '', '/' ) . '/wp-cron.php';
 	$_SERVER['SERVER_NAME'] = $url['host'] ?? 'localhost';
 	$_SERVER['HTTP_HOST']   = $_SERVER['SERVER_NAME'] . ( isset( $url['port'] ) ? ':' . $url['port'] : '' );
 	if ( 'https' === ( $url['scheme'] ?? '' ) ) {
@@ -127,31 +134,11 @@ function pressroom_cron_run(): int {
 	return $ran;
 }
 
-/** Visits every blog, at most a thousand in a run. */
+/** Runs what is due, if so wished, and looks what there is then. */
 function pressroom_cron_visit( bool $run ): array {
-	$blogs  = is_multisite() ? get_sites( array( 'fields' => 'ids', 'number' => 1000, 'deleted' => 0, 'archived' => 0, 'spam' => 0 ) ) : array( 0 );
-	$result = array(
-		'due'  => 0,
-		'next' => null,
-		'ran'  => 0,
-	);
-	foreach ( $blogs as $blog ) {
-		if ( $blog ) {
-			switch_to_blog( $blog );
-		}
-		if ( $run ) {
-			$result['ran'] += pressroom_cron_run();
-		}
-		list( $due, $next ) = pressroom_cron_look();
-		$result['due']     += $due;
-		if ( null !== $next && ( null === $result['next'] || $next < $result['next'] ) ) {
-			$result['next'] = $next;
-		}
-		if ( $blog ) {
-			restore_current_blog();
-		}
-	}
-	return $result;
+	$ran                = $run ? pressroom_cron_run() : 0;
+	list( $due, $next ) = pressroom_cron_look();
+	return compact( 'due', 'next', 'ran' );
 }
 
 if ( ! is_blog_installed() ) {

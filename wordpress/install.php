@@ -2,13 +2,14 @@
 /**
  * Installs WordPress without asking: `php install.php [ROOT]`, with one JSON object on standard input.
  *
- * {"url": …, "title": …, "user": …, "email": …, "password": …, "locale": …}; locale is optional. The password comes on standard
+ * {"url": …, "title": …, "user": …, "email": …, "password": …, "locale": …, "network": "subdirectories"|"subdomains", "upload_limit": …};
+ * the last three are optional. The password comes on standard
  * input because arguments can be read by everybody on the machine. ROOT is WordPress's directory (default: this file's).
  *
  * Prints one JSON object: {"installed": true} when it installed, {"installed": false, "reason": "already installed"} when there was
- * nothing to do. Exit status 0; 1 bad input; 2 failure, with {"error": …}.
+ * nothing to do; "network" says what was done about one: "made", "moved" to another address, or "there". Exit status 0; 1 bad input; 2 failure, with {"error": …}.
  *
- * Always: a second run changes nothing. No mail is sent.
+ * Always: a second run changes nothing. No mail is sent. A network does not become a single site again, nor one of the other kind.
  *
  * @package Pressroom
  * @license GPL-2.0-or-later
@@ -49,6 +50,12 @@ foreach ( array( 'url', 'title', 'user', 'email', 'password' ) as $pressroom_fie
 	}
 }
 
+$pressroom_network = $pressroom_wish['network'] ?? null;
+require __DIR__ . '/network.php';
+if ( null !== $pressroom_network && ! in_array( $pressroom_network, Pressroom_Install_Network::KINDS, true ) ) {
+	pressroom_install_end( array( 'error' => '`network` is neither `subdirectories` nor `subdomains`' ), 1 );
+}
+
 $pressroom_url = parse_url( $pressroom_wish['url'] );
 if ( empty( $pressroom_url['host'] ) ) {
 	pressroom_install_end( array( 'error' => '`url` has no host: ' . $pressroom_wish['url'] ), 1 );
@@ -64,6 +71,12 @@ if ( 'https' === ( $pressroom_url['scheme'] ?? 'http' ) ) {
 }
 
 define( 'WP_INSTALLING', true );
+if ( null !== $pressroom_network ) {
+	// The configuration is a network's already, its tables may not be there.
+	define( 'MULTISITE', false );
+	define( 'WP_HOME', $pressroom_wish['url'] );
+	define( 'WP_SITEURL', $pressroom_wish['url'] );
+}
 
 $pressroom_root = rtrim( $argv[1] ?? __DIR__, '/' );
 ob_start();
@@ -84,10 +97,35 @@ register_shutdown_function(
 require $pressroom_root . '/wp-load.php';
 require_once ABSPATH . 'wp-admin/includes/upgrade.php';
 
+/** What is to be done about a network: makes or moves a wished one, and refuses to lose one. */
+function pressroom_install_network( array $wish, bool $is_new ): array {
+	try {
+		$found = Pressroom_Install_Network::found();
+		if ( null === ( $wish['network'] ?? null ) ) {
+			if ( null !== $found ) {
+				throw new RuntimeException( "the database holds a network of $found: write `network = \"$found\"` in the site's configuration" );
+			}
+			return array();
+		}
+		$done = Pressroom_Install_Network::settle( $wish, $is_new );
+	} catch ( RuntimeException $error ) {
+		ob_end_clean();
+		define( 'PRESSROOM_INSTALL_ENDED', true );
+		pressroom_install_end( array( 'error' => $error->getMessage() ), 2 );
+	}
+	if ( 'there' !== $done ) {
+		// Neither the object cache nor stored pages know of it.
+		wp_cache_flush();
+		Pressroom_Purge::everything();
+	}
+	return array( 'network' => $done );
+}
+
 if ( is_blog_installed() ) {
+	$pressroom_done = pressroom_install_network( $pressroom_wish, false );
 	ob_end_clean();
 	define( 'PRESSROOM_INSTALL_ENDED', true );
-	pressroom_install_end( array( 'installed' => false, 'reason' => 'already installed' ), 0 );
+	pressroom_install_end( array( 'installed' => false, 'reason' => 'already installed' ) + $pressroom_done, 0 );
 }
 
 // Core would ask the site over HTTP which addresses work; nobody serves it yet, and the edge makes them all work.
@@ -112,6 +150,7 @@ if ( ! is_blog_installed() ) {
 remove_filter( 'pre_option_permalink_structure', $pressroom_permalinks );
 $GLOBALS['wp_rewrite']->set_permalink_structure( '/%postname%/' );
 update_option( 'rewrite_rules', '' );
+$pressroom_done = pressroom_install_network( $pressroom_wish, true );
 // An installation that began without a cache must not leave one behind.
 wp_cache_flush();
 
@@ -123,6 +162,6 @@ pressroom_install_end(
 		'user'      => $pressroom_wish['user'],
 		'user_id'   => (int) $pressroom_result['user_id'],
 		'url'       => get_option( 'home' ),
-	),
+	) + $pressroom_done,
 	0
 );

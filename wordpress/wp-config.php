@@ -24,6 +24,10 @@ if ( '1' === ( $_SERVER['PRESSROOM_READY'] ?? '' ) ) {
 		},
 		'accepted_args' => 0,
 	);
+	// Of a network the main blog is asked, whichever host the probe came through.
+	if ( defined( 'DOMAIN_CURRENT_SITE' ) ) {
+		$_SERVER['HTTP_HOST'] = DOMAIN_CURRENT_SITE;
+	}
 }
 
 // PHP's sessions, before any plugin can begin one. The command line has no visitors; there php.ini's handler will do.

@@ -174,7 +174,7 @@ final class Lab {
 
 	/** @return array{0:resource,1:resource} A process and its output. */
 	public static function start( string $code, array $environment = array() ): array {
-		$prelude = '$_SERVER["HTTP_HOST"]="lab.test";$_SERVER["HTTPS"]="on";$_SERVER["REQUEST_URI"]="/";require getenv("LAB_ROOT")."/wp-load.php";';
+		$prelude = '$_SERVER["HTTP_HOST"]=getenv("LAB_HOST")?:"lab.test";$_SERVER["HTTPS"]="on";$_SERVER["REQUEST_URI"]="/";require getenv("LAB_ROOT")."/wp-load.php";';
 		return self::process( $prelude . $code, $environment );
 	}
 

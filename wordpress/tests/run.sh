@@ -34,7 +34,7 @@ cp -r "$here/../mu-plugins/." "$root/wp-content/mu-plugins/"
 cp -r "$here/theme" "$root/wp-content/themes/lab"
 cp "$here/probe-plugin.php" "$root/wp-content/mu-plugins/zz-probe.php"
 cp "$here/session-page.php" "$root/"
-cp "$here/../cron.php" "$here/../install.php" "$lab/"
+cp "$here/../cron.php" "$here/../install.php" "$here/../network.php" "$lab/"
 
 user_option=""
 [ "$(id -u)" = 0 ] && user_option="--user=root"
@@ -92,11 +92,10 @@ cat >"$site/config/site.php" <<CONF
 define( 'DB_NAME', 'wp' ); define( 'DB_USER', 'root' ); define( 'DB_PASSWORD', '' ); define( 'DB_HOST', 'localhost:$lab/db.sock' );
 define( 'DB_CHARSET', 'utf8mb4' ); define( 'DB_COLLATE', '' );
 foreach ( array( 'AUTH_KEY', 'SECURE_AUTH_KEY', 'LOGGED_IN_KEY', 'NONCE_KEY', 'AUTH_SALT', 'SECURE_AUTH_SALT', 'LOGGED_IN_SALT', 'NONCE_SALT' ) as \$name ) { define( \$name, md5( \$name ) ); }
-define( 'WP_HOME', 'https://lab.test' ); define( 'WP_SITEURL', 'https://lab.test' );
+if ( is_file( '$site/config/network.php' ) ) { require '$site/config/network.php'; } else { define( 'WP_HOME', 'https://lab.test' ); define( 'WP_SITEURL', 'https://lab.test' ); }
 define( 'PRESSROOM_REDIS_SOCKET', getenv( 'LAB_REDIS' ) ?: '$lab/redis.sock' );
 define( 'PRESSROOM_REDIS_USER', 'site-blog' ); define( 'PRESSROOM_REDIS_PASSWORD', 'redis-secret' ); define( 'PRESSROOM_REDIS_PREFIX', 'blog:' );
 define( 'WP_DEBUG', true ); define( 'WP_DEBUG_LOG', '$lab/debug.log' ); define( 'WP_DEBUG_DISPLAY', false );
-if ( is_file( '$site/config/network.php' ) ) { require '$site/config/network.php'; }
 CONF
 cat >"$lab/fpm.conf" <<CONF
 [global]

@@ -91,6 +91,10 @@ pub struct SiteFacts {
     /// WordPress is in its database.
     #[serde(default)]
     pub is_installed: bool,
+    /// The kind of network that is in its database and the address that its blogs were given last; see
+    /// [`crate::site::network_at`].
+    #[serde(default)]
+    pub network: Option<String>,
     /// User, folders and secrets were made for this configuration, in this agent's life.
     #[serde(skip)]
     pub prepared: Option<Prepared>,

@@ -167,6 +167,7 @@ impl Agent {
                 has_database: facts.has_database,
                 has_redis: knows_users,
                 is_installed: facts.is_installed,
+                wants_network: facts.network != crate::site::network_at(config, site),
             };
             sites_seen.insert(site.name.clone(), seen);
         }

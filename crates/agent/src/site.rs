@@ -8,6 +8,7 @@ use std::io;
 
 use pressroom_model::config::{CertificateFiles, Config, Site};
 use pressroom_model::id::SiteName;
+use pressroom_model::snapshot::Network;
 use pressroom_plan::machine::REDIS_CACHE;
 use pressroom_render::wordpress;
 use pressroom_runtime::clock;
@@ -54,6 +55,18 @@ pub enum Error {
         /// Why.
         source: pressroom_release::ReleaseError,
     },
+    /// Its network cannot become something else.
+    #[error(
+        "`{site}` is a network of {is} and cannot become {wanted}: write `network = \"{is}\"` in its `[[site]]`"
+    )]
+    Network {
+        /// Which site.
+        site: SiteName,
+        /// What it is.
+        is: String,
+        /// What the configuration says.
+        wanted: String,
+    },
     /// One of our PHP scripts.
     #[error(transparent)]
     Script(#[from] ScriptError),
@@ -77,7 +90,35 @@ pub fn home(config: &Config, site: &Site) -> String {
     }
 }
 
+/// The kind of a site's network and where its main blog is; `None`: the site is no network.
+pub fn network_at(config: &Config, site: &Site) -> Option<String> {
+    site.network.map(|network| format!("{} {}", network.word(), home(config, site)))
+}
+
 impl Agent {
+    /// Why a configuration cannot be applied: a network stays what it is, because its blogs have their addresses in
+    /// WordPress's tables and in their pages.
+    pub fn refuses(&self, config: &Config) -> Option<Error> {
+        config.sites.iter().find_map(|site| self.network_stays(site).err())
+    }
+
+    fn network_stays(&self, site: &Site) -> Result<(), Error> {
+        let state = self.state.lock();
+        let known = state.sites.get(&site.name).and_then(|facts| facts.network.as_deref());
+        let Some((is, _)) = known.and_then(|network| network.split_once(' ')) else {
+            return Ok(());
+        };
+        let wanted = site.network.map(Network::word);
+        if wanted == Some(is) {
+            return Ok(());
+        }
+        Err(Error::Network {
+            site: site.name.clone(),
+            is: is.to_owned(),
+            wanted: wanted.map_or("a single site".into(), |kind| format!("one of {kind}")),
+        })
+    }
+
     /// Makes what a site needs before anything of it can run.
     pub(crate) async fn prepare_site(&self, config: &Config, name: &SiteName) -> Result<(), Error> {
         let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
@@ -88,6 +129,7 @@ impl Agent {
 
     fn prepare_files(&self, config: &Config, site: &Site) -> Result<Prepared, Error> {
         let name = &site.name;
+        self.network_stays(site)?;
         let user = self.users.site(name)?;
         let edge = self.users.edge()?;
         let ours = owner(user.as_ref());
@@ -192,20 +234,24 @@ impl Agent {
         }
     }
 
-    /// Installs WordPress into a site's empty database; a full one is left as it is.
+    /// Installs WordPress into a site's empty database, and makes or moves its network; what is there already is left as
+    /// it is.
     pub(crate) async fn install_wordpress(&self, name: &SiteName) -> Result<(), Error> {
         let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
-        let home = {
+        let (prepared, was_installed) = {
             let state = self.state.lock();
-            let prepared = state.sites.get(name).and_then(|facts| facts.prepared.as_ref());
-            prepared
-                .map(|prepared| prepared.home.clone())
-                .ok_or_else(|| Error::Unknown(name.clone()))?
+            let facts = state.sites.get(name);
+            let prepared = facts.and_then(|facts| facts.prepared.clone());
+            let prepared = prepared.ok_or_else(|| Error::Unknown(name.clone()))?;
+            (prepared, facts.is_some_and(|facts| facts.is_installed))
         };
+        let network = prepared.site.network.map(Network::word);
         let given = secrets::given(&self.layout, name)?;
         // A generated password is on disk before it is in the database: dying in between loses nothing.
         let password = match &given {
             Some(password) => password.clone(),
+            // Nobody is made any more.
+            None if was_installed => secrets::random(20),
             None => {
                 let password = secrets::random(20);
                 let admin = secrets::InitialAdmin {
@@ -217,7 +263,9 @@ impl Agent {
             }
         };
         let input = serde_json::json!({
-            "url": home,
+            "url": prepared.home,
+            "network": network,
+            "upload_limit": site.upload_limit.get(),
             "title": site.title,
             "user": site.admin.user,
             "email": site.admin.email,
@@ -230,30 +278,54 @@ impl Agent {
             .ok()
             .and_then(|answer| answer.get("installed")?.as_bool())
             .unwrap_or(false);
-        if !is_new && given.is_none() {
+        if !is_new && given.is_none() && !was_installed {
             // It was there already, with a password that we do not know.
             secrets::take_initial_admin(&self.layout, name)?;
         }
-        self.state.lock().sites.entry(name.clone()).or_default().is_installed = true;
+        {
+            let mut state = self.state.lock();
+            let facts = state.sites.entry(name.clone()).or_default();
+            facts.is_installed = true;
+            facts.network = network.map(|network| format!("{network} {}", prepared.home));
+        }
         secrets::forget_given(&self.layout, name)?;
         self.remember(name).await?;
         Ok(())
     }
 
-    /// When the next cron event of a site is due, seconds since 1970.
-    pub async fn next_cron_event(&self, name: &SiteName) -> Result<Option<u64>, Error> {
-        let Some(config) = self.config() else { return Ok(None) };
-        let is_installed =
-            self.state.lock().sites.get(name).is_some_and(|facts| facts.is_installed);
-        if !is_installed {
-            return Ok(None);
+    /// The blogs of a site that have cron events, and when the next one of each is due, seconds since 1970. Without a
+    /// network there is one blog, number 1.
+    pub async fn next_cron_events(&self, name: &SiteName) -> Result<Vec<(u64, u64)>, Error> {
+        let (Some(config), Some(site)) = (self.config(), self.site(name)) else {
+            return Ok(Vec::new());
+        };
+        // PHP has the configuration of a network before the database has its tables.
+        let is_whole =
+            self.state.lock().sites.get(name).is_some_and(|facts| {
+                facts.is_installed && facts.network == network_at(&config, &site)
+            });
+        if !is_whole {
+            return Ok(Vec::new());
         }
-        Ok(self.engines(&config)?.mariadb.next_cron_event(name).await?)
+        Ok(self.engines(&config)?.mariadb.next_cron_events(name, site.network).await?)
     }
 
-    /// Runs the due cron events of a site.
-    pub async fn run_cron(&self, name: &SiteName) -> Result<(), Error> {
-        self.run_script(name, "cron.php", &[script::ROOT, "--run"], Vec::new())
+    /// Runs the due cron events of a blog, in a process of its own: only so are the blog's own plugins loaded, whose
+    /// events would otherwise be taken off its schedule without anybody to handle them.
+    pub async fn run_cron(&self, name: &SiteName, blog: u64) -> Result<(), Error> {
+        let (Some(config), Some(site)) = (self.config(), self.site(name)) else {
+            return Ok(());
+        };
+        let mut arguments = vec![script::ROOT.to_owned(), "--run".to_owned()];
+        if site.network.is_some() {
+            let mariadb = &self.engines(&config)?.mariadb;
+            let Some(address) = mariadb.blog_address(name, blog).await? else { return Ok(()) };
+            let home = home(&config, &site);
+            let scheme = home.split_once("://").map_or("https", |(scheme, _)| scheme);
+            arguments.push(format!("--blog={scheme}://{address}"));
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        self.run_script(name, "cron.php", &arguments, Vec::new())
             .await
             .map(drop)
             .map_err(Error::from)

@@ -53,6 +53,7 @@ fn site(layout: &Layout, config: &Config, served: &Served<'_>) -> snapshot::Site
     snapshot::Site {
         name: site.name.clone(),
         domains: site.domains.clone(),
+        network: site.network,
         release: served.release.clone(),
         root: layout.site_root(&site.name, &served.release),
         uploads: layout.uploads(&site.name),

@@ -214,7 +214,7 @@ fn resolve(
     peer: &Peer,
     found: Option<Result<Lookup, Bypass>>,
 ) -> Now {
-    match route(asking.parts.uri.path(), &*site.library) {
+    match route(asking.parts.uri.path(), site.model.network, &*site.library) {
         Target::Heartbeat => Now::Answer(notice::text(StatusCode::OK, "alive\n")),
         Target::Ready => Now::Work(Work::Ready),
         Target::Redirect(path) => {

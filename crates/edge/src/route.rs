@@ -3,10 +3,16 @@
 //! WordPress's rules as a good nginx configuration would have them: an existing file is served, an existing script is
 //! run, everything else is a permalink for `index.php`.
 //!
+//! In a network of sub-directories the first segment may be a blog's: `/two/wp-admin/` means the file `wp-admin/`, as
+//! WordPress's own rewrite rules have it. What exists under the whole path comes first, and what is left of the
+//! shortened path is judged by the same rules: a prefix opens nothing that is closed without it.
+//!
 //! Always: no path leaves the site's folders (`..` is resolved before anything is looked up, and the probe itself does
 //! not follow ways out); what lies in uploads is never run; dotfiles and the configuration are never served.
 
 use std::borrow::Cow;
+
+use pressroom_model::snapshot::Network;
 
 /// What is known about a place in one of the site's folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +69,8 @@ pub enum Target {
 /// URL prefix of the media folder.
 pub const UPLOADS: &str = "wp-content/uploads";
 
-/// Decides what `path` (as in the request line, without query) means.
-pub fn route(path: &str, probe: &dyn Probe) -> Target {
+/// Decides what `path` (as in the request line, without query) means in a site that may be a network.
+pub fn route(path: &str, network: Option<Network>, probe: &dyn Probe) -> Target {
     match path {
         "/heartbeat.html" => return Target::Heartbeat,
         "/.pressroom/ready" => return Target::Ready,
@@ -72,6 +78,21 @@ pub fn route(path: &str, probe: &dyn Probe) -> Target {
     }
     let Some(clean) = normalise(path) else { return Target::Malformed };
     let relative = clean.path.as_ref();
+    if network == Some(Network::Subdirectories)
+        && let Some((blog, rest)) = split_blog(relative)
+        && !is_hidden(relative)
+        && probe.kind(Tree::Root, relative) == Kind::Missing
+    {
+        return match place(rest, clean.slash, probe) {
+            Target::Redirect(path) => Target::Redirect(format!("/{blog}{path}")),
+            target => target,
+        };
+    }
+    place(relative, clean.slash, probe)
+}
+
+/// What a resolved path means.
+fn place(relative: &str, slash: bool, probe: &dyn Probe) -> Target {
     if is_hidden(relative) {
         return Target::Denied;
     }
@@ -81,14 +102,25 @@ pub fn route(path: &str, probe: &dyn Probe) -> Target {
     if let Some((script, path_info)) = split_script(relative) {
         if probe.kind(Tree::Root, script) == Kind::File {
             let mut path_info = path_info.to_owned();
-            if clean.slash && !path_info.is_empty() {
+            if slash && !path_info.is_empty() {
                 path_info.push('/');
             }
             return Target::Php { script: format!("/{script}"), path_info, direct: true };
         }
         return front_controller();
     }
-    static_or_front(relative, clean.slash, probe)
+    static_or_front(relative, slash, probe)
+}
+
+/// A blog's folder and what follows it, where WordPress's rewrite rules leave the folder out:
+/// `([_0-9a-zA-Z-]+/)?(wp-(content|admin|includes).*)` and `([_0-9a-zA-Z-]+/)?(.*\.php)`.
+fn split_blog(relative: &str) -> Option<(&str, &str)> {
+    let (blog, rest) = relative.split_once('/')?;
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    let first = rest.split('/').next().unwrap_or(rest);
+    let is_folder = |name: &str| matches!(name, "wp-content" | "wp-admin" | "wp-includes");
+    let is_blog = !blog.is_empty() && blog.bytes().all(is_name) && !is_folder(blog);
+    (is_blog && (is_folder(first) || rest.ends_with(".php"))).then_some((blog, rest))
 }
 
 fn front_controller() -> Target {

@@ -122,7 +122,7 @@ pub async fn explain(shared: &Arc<Shared>, question: Question) -> Result<Explana
         .map(|(id, busy, workers)| (id.to_string(), (busy, workers)))
         .collect();
     told.waiting = site.pool.waiting();
-    let target = route(uri.path(), &*site.library);
+    let target = route(uri.path(), site.model.network, &*site.library);
     told.target = describe(&target);
     if scheme == "http" && site.model.redirect_to_https {
         told.because = "plain HTTP is redirected to HTTPS".to_owned();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeName, SiteName};
 use crate::secret::Secret;
-use crate::snapshot::LogFormat;
+use crate::snapshot::{LogFormat, Network};
 use crate::unit::{ByteSize, Span};
 
 /// Everything an operator wants of this machine.
@@ -97,6 +97,9 @@ pub struct Site {
     pub name: SiteName,
     /// Host names; never empty; the first is the canonical one.
     pub domains: Vec<String>,
+    /// Whether it is a multisite network, and of which kind.
+    #[serde(default)]
+    pub network: Option<Network>,
     /// The title given at installation.
     pub title: String,
     /// Where the code comes from.

@@ -53,6 +53,31 @@ pub enum LogFormat {
     Combined,
 }
 
+/// How the blogs of a network are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// By the first segment of the path: `example.com/two/`.
+    Subdirectories,
+    /// By the host: `two.example.com`.
+    Subdomains,
+}
+
+impl Network {
+    /// As the configuration writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Subdirectories => "subdirectories",
+            Self::Subdomains => "subdomains",
+        }
+    }
+
+    /// The network of this word.
+    pub fn of(word: &str) -> Option<Self> {
+        [Self::Subdirectories, Self::Subdomains].into_iter().find(|network| network.word() == word)
+    }
+}
+
 /// A site as the edge needs to know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
@@ -60,6 +85,9 @@ pub struct Site {
     pub name: SiteName,
     /// Host names, lower case, without port. `*.example.com` stands for one label. The first is the canonical one.
     pub domains: Vec<String>,
+    /// Whether it is a network, and of which kind.
+    #[serde(default)]
+    pub network: Option<Network>,
     /// The running release.
     pub release: ReleaseId,
     /// The folder of WordPress's `index.php`: static files come from here, and `SCRIPT_FILENAME` is below it.

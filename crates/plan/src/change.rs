@@ -1,6 +1,7 @@
 //! What an edited configuration would change, in words: for `apply --dry-run` and for the log.
 
 use pressroom_model::config::{Config, Site};
+use pressroom_model::snapshot::Network;
 
 /// One change and its consequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +79,15 @@ fn site_changes(old: &Site, new: &Site, changes: &mut Vec<Change>) {
         changes.push(change(
             format!("build a release of `{name}` and replace its instances"),
             "its source changed",
+        ));
+    }
+    if old.network != new.network {
+        let kind = |site: &Site| site.network.map_or("no network", Network::word);
+        changes.push(change(
+            format!(
+                "make `{name}` a network: tables in its database, new configuration and instances"
+            ),
+            format!("its network was {} and becomes {}", kind(old), kind(new)),
         ));
     }
     if old.domains != new.domains {

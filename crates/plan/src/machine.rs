@@ -78,6 +78,8 @@ pub struct SiteSeen {
     pub has_redis: bool,
     /// WordPress is installed in its database.
     pub is_installed: bool,
+    /// It is to become a network, or its network's blogs are to follow another address.
+    pub wants_network: bool,
 }
 
 /// One thing to do.
@@ -97,7 +99,7 @@ pub enum Action {
     CreateDatabase(SiteName),
     /// Tell both Redis servers who may do what.
     GrantRedis,
-    /// Install WordPress into a site's database.
+    /// Install WordPress into a site's database, make it a network, or give its blogs another address.
     InstallWordPress(SiteName),
     /// Start an engine or the edge, its files rendered and checked before.
     Start(String),
@@ -237,6 +239,16 @@ fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
     }
     if !seen.is_installed && serves(observed, MARIADB) {
         push(steps, Action::InstallWordPress(name.clone()), "its database is empty");
+    } else if seen.wants_network && serves(observed, MARIADB) {
+        push(
+            steps,
+            Action::InstallWordPress(name.clone()),
+            "its network is new, or its address is",
+        );
+    }
+    if seen.is_installed && seen.wants_network {
+        // New instances would find no blogs yet; the running ones go on as they are.
+        return;
     }
     if let Some(fingerprint) = &site.fingerprint {
         instances(site, fingerprint, observed, steps);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pressroom_agent::agent::Agent;
-use pressroom_control::cron::{Later, Runner};
+use pressroom_control::cron::{Later, Next, Runner};
 use pressroom_model::id::SiteName;
 
 /// The sites of this machine.
@@ -15,13 +15,16 @@ impl Runner for Sites {
         config.iter().flat_map(|config| &config.sites).map(|site| site.name.clone()).collect()
     }
 
-    fn next_event<'a>(&'a self, site: &'a SiteName) -> Later<'a, Option<u64>> {
-        Box::pin(
-            async move { self.0.next_cron_event(site).await.map_err(|error| error.to_string()) },
-        )
+    fn next_events<'a>(&'a self, site: &'a SiteName) -> Later<'a, Vec<Next>> {
+        Box::pin(async move {
+            let next = self.0.next_cron_events(site).await.map_err(|error| error.to_string())?;
+            Ok(next.into_iter().map(|(blog, at)| Next { blog, at }).collect())
+        })
     }
 
-    fn run<'a>(&'a self, site: &'a SiteName) -> Later<'a, ()> {
-        Box::pin(async move { self.0.run_cron(site).await.map_err(|error| error.to_string()) })
+    fn run<'a>(&'a self, site: &'a SiteName, blog: u64) -> Later<'a, ()> {
+        Box::pin(
+            async move { self.0.run_cron(site, blog).await.map_err(|error| error.to_string()) },
+        )
     }
 }

@@ -161,7 +161,17 @@ impl ThisOperator {
         )
     }
 
+    fn refuse(&self, wish: &Wish) -> Result<(), Failure> {
+        match self.agent.refuses(&wish.config) {
+            Some(because) => Err(Failure::yours("this configuration cannot be applied")
+                .cause(because)
+                .state("nothing was changed")),
+            None => Ok(()),
+        }
+    }
+
     async fn apply_now(&self, wish: Wish, progress: &Progress) -> Result<(), Failure> {
+        self.refuse(&wish)?;
         let events = self.agent.follow();
         let is_same = self.agent.config().as_ref() == Some(&wish.config);
         if !is_same {
@@ -195,6 +205,7 @@ impl Operator for ThisOperator {
     fn plan(&self, wish: Wish) -> Answer<'_, Vec<Planned>> {
         Box::pin(async move {
             let before = self.config()?;
+            self.refuse(&wish)?;
             let changes = change::changes(&before, &wish.config);
             Ok(changes
                 .into_iter()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use pressroom_model::config::{Site, SiteSecrets};
+use pressroom_model::snapshot::Network;
 use serde::Serialize;
 
 use crate::template::fill;
@@ -35,12 +36,39 @@ struct Fields<'a> {
     reader: &'a Path,
     salts: BTreeMap<&'a str, &'a str>,
     home: &'a str,
+    network: Option<Blogs<'a>>,
     memory: String,
     redis: &'a Path,
     redis_user: String,
     redis_password: &'a str,
     prefix: String,
     cron: &'a str,
+}
+
+/// What a network's WordPress must know of its main blog.
+#[derive(Serialize)]
+struct Blogs<'a> {
+    /// Whether blogs are told apart by their host.
+    subdomains: bool,
+    /// Host and port of the home URL, as the network's tables have them.
+    authority: &'a str,
+    /// The port alone with its colon; empty for the scheme's own.
+    port: &'a str,
+    /// The host that the blogs' hosts end in.
+    base: &'a str,
+}
+
+impl<'a> Blogs<'a> {
+    fn of(network: Network, home: &'a str) -> Self {
+        let authority = home.split_once("://").map_or(home, |(_, authority)| authority);
+        let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+        Self {
+            subdomains: network == Network::Subdomains,
+            authority,
+            port,
+            base: host.strip_prefix("www.").unwrap_or(host),
+        }
+    }
 }
 
 /// The file's contents.
@@ -55,6 +83,7 @@ pub fn site_config(facts: &Facts<'_>) -> String {
             reader: facts.reader,
             salts: facts.secrets.salts.iter().map(|(k, v)| (k.as_str(), v.reveal())).collect(),
             home: facts.home,
+            network: facts.site.network.map(|network| Blogs::of(network, facts.home)),
             memory: format!("{}M", facts.site.php.memory.whole_mib().max(1)),
             redis: facts.redis,
             redis_user: format!("site-{name}"),
@@ -77,6 +106,7 @@ mod tests {
         Site {
             name: "blog".parse().expect("a good name"),
             domains: vec!["blog.example.com".into()],
+            network: None,
             title: "It's".into(),
             wordpress: Source::Debian,
             admin: Admin { user: "admin".into(), email: "admin@example.com".into() },
@@ -101,6 +131,59 @@ mod tests {
                 vary_cookies: vec![],
             },
         }
+    }
+
+    fn rendered(network: Option<Network>, home: &str) -> String {
+        use pressroom_model::secret::Secret;
+        let secrets = SiteSecrets {
+            database: Secret::new("d"),
+            redis: Secret::new("r"),
+            salts: BTreeMap::new(),
+            cron: Secret::new("c"),
+        };
+        let path = Path::new("/run/x.sock");
+        site_config(&Facts {
+            site: &Site { network, ..site() },
+            home,
+            database: "wp_blog",
+            secrets: &secrets,
+            writer: path,
+            reader: path,
+            redis: path,
+        })
+    }
+
+    const BLOGS: &str = r"if ( isset( $_SERVER['HTTP_HOST'] ) ) {
+	$_SERVER['HTTP_HOST'] = preg_replace( '/:[0-9]*$/D', '', $_SERVER['HTTP_HOST'] ) . ':8443';
+}
+defined( 'MULTISITE' ) || define( 'MULTISITE', true );
+define( 'SUBDOMAIN_INSTALL', KIND );
+define( 'DOMAIN_CURRENT_SITE', 'www.example.com:8443' );
+define( 'PATH_CURRENT_SITE', '/' );
+define( 'SITE_ID_CURRENT_SITE', 1 );
+define( 'BLOG_ID_CURRENT_SITE', 1 );
+define( 'PRESSROOM_HOME', 'https://www.example.com:8443' );
+";
+    const COOKIES: &str = r"// One login for all blogs below the main one's domain. A cookie cannot have a port, nor be set for them by a blog elsewhere.
+define( 'COOKIE_DOMAIN', preg_match( '/(^|\.)' . preg_quote( 'example.com', '/' ) . '(:|$)/Di', $_SERVER['HTTP_HOST'] ?? '' ) ? '.example.com' : false );
+";
+
+    #[test]
+    fn a_networks_blogs_have_their_addresses_in_the_database() {
+        let single = rendered(None, "https://www.example.com:8443");
+        assert!(single.contains("define( 'WP_HOME', 'https://www.example.com:8443' );"));
+        assert!(!single.contains("MULTISITE") && !single.contains("HTTP_HOST"), "{single}");
+        for (network, kind, cookies) in
+            [(Network::Subdirectories, "false", ""), (Network::Subdomains, "true", COOKIES)]
+        {
+            let text = rendered(Some(network), "https://www.example.com:8443");
+            let start = text.find("if ( isset( $_SERVER").expect("its part");
+            let end = text.find("define( 'WP_CACHE_KEY_SALT'").expect("what follows");
+            assert_eq!(text[start..end], BLOGS.replace("KIND", kind) + cookies);
+            assert!(!text.contains("'WP_HOME'") && !text.contains("'WP_SITEURL'"), "{text}");
+        }
+        let text = rendered(Some(Network::Subdirectories), "https://example.com");
+        assert!(text.contains("define( 'DOMAIN_CURRENT_SITE', 'example.com' );"), "{text}");
     }
 
     #[test]

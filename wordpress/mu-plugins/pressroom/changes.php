@@ -78,13 +78,24 @@ final class Pressroom_Changes {
 		foreach ( array( 'switch_theme', 'customize_save_after', 'upgrader_process_complete', 'activated_plugin', 'deactivated_plugin', '_core_updated_successfully', 'rest_after_save_widget', 'permalink_structure_changed' ) as $hook ) {
 			add_action( $hook, array( __CLASS__, 'blog' ), PHP_INT_MAX - 1, 0 );
 		}
-		foreach ( array( 'wp_update_site', 'wp_delete_site', 'wp_initialize_site', 'archive_blog', 'unarchive_blog' ) as $hook ) {
+		add_action( 'wp_update_site', array( __CLASS__, 'blog_updated' ), PHP_INT_MAX - 1, 2 );
+		foreach ( array( 'wp_delete_site', 'wp_initialize_site', 'archive_blog', 'unarchive_blog' ) as $hook ) {
 			add_action( $hook, array( 'Pressroom_Purge', 'everything' ), PHP_INT_MAX - 1, 0 );
 		}
 	}
 
 	public static function blog(): void {
 		Pressroom_Purge::blog();
+	}
+
+	/** Publishing a post notes the time with its blog; pages of other blogs do not show that. */
+	public static function blog_updated( $new, $old ): void {
+		foreach ( array( 'domain', 'path', 'site_id', 'public', 'archived', 'mature', 'spam', 'deleted', 'lang_id' ) as $field ) {
+			if ( (string) $new->$field !== (string) $old->$field ) {
+				Pressroom_Purge::everything();
+				return;
+			}
+		}
 	}
 
 	// --- Posts -----------------------------------------------------------------------------------------------------------

@@ -54,11 +54,12 @@ final class Pressroom_Cron {
 		return $jobs;
 	}
 
-	/** One run at a time on this machine, also while Redis is away. Held until the process ends. */
+	/** One run of a blog at a time on this machine, also while Redis is away. Held until the process ends. */
 	public static function lock_this_machine(): bool {
 		if ( null === self::$file ) {
 			$config     = getenv( 'PRESSROOM_CONFIG' );
-			self::$file = $config ? @fopen( dirname( $config, 2 ) . '/tmp/cron.lock', 'c' ) : false;
+			$name       = is_multisite() ? 'cron-' . get_current_blog_id() . '.lock' : 'cron.lock';
+			self::$file = $config ? @fopen( dirname( $config, 2 ) . "/tmp/$name", 'c' ) : false;
 			self::$file = self::$file ? self::$file : true;
 		}
 		return true === self::$file || flock( self::$file, LOCK_EX | LOCK_NB );

@@ -1,5 +1,7 @@
 //! The private MariaDB: unix socket only, its own data, our own account made by an init file that only it can read.
 
+mod schedule;
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -255,23 +257,6 @@ impl MariaDb {
         connection.disconnect().await
     }
 
-    /// When the next cron event of a site is due (seconds since 1970): the first key of WordPress's `cron` option,
-    /// which it keeps in order of time.
-    pub async fn next_cron_event(
-        &self,
-        site: &SiteName,
-    ) -> Result<Option<u64>, mysql_async::Error> {
-        let mut connection = self.connect().await?;
-        let option: Option<String> = connection
-            .query_first(format!(
-                "SELECT SUBSTRING(option_value, 1, 64) FROM `{}`.wp_options WHERE option_name = 'cron'",
-                database_of(site)
-            ))
-            .await?;
-        connection.disconnect().await?;
-        Ok(option.as_deref().and_then(first_key))
-    }
-
     /// Dumps a site's database into a file (gzip is the caller's choice of name only: the text is plain SQL).
     pub fn dump_site(&self, site: &SiteName, into: &std::path::Path) -> Result<(), Error> {
         let dump = program(&["/usr/bin/mariadb-dump", "/usr/local/bin/mariadb-dump"])?;
@@ -311,25 +296,4 @@ fn server() -> Result<PathBuf, Error> {
 /// The name of a site's database, and of its user.
 pub fn database_of(site: &SiteName) -> String {
     format!("wp_{}", site.as_str().replace('-', "_"))
-}
-
-/// The first integer key of a serialised PHP array.
-fn first_key(serialised: &str) -> Option<u64> {
-    let after = serialised.split_once("{i:")?.1;
-    after.split_once(';')?.0.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_event_is_read_from_the_option() {
-        assert_eq!(
-            first_key("a:5:{i:1769000000;a:1:{s:16:\"wp_version_check\""),
-            Some(1_769_000_000)
-        );
-        assert_eq!(first_key("a:1:{s:7:\"version\";i:2;}"), None);
-        assert_eq!(first_key(""), None);
-    }
 }

@@ -18,7 +18,7 @@ static WORDPRESS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../wordpre
 
 /// Our scripts that are run from outside of a site's code.
 pub(super) fn scripts() -> impl Iterator<Item = (&'static str, &'static [u8])> {
-    ["install.php", "cron.php"]
+    ["install.php", "network.php", "cron.php"]
         .into_iter()
         .filter_map(|name| Some((name, WORDPRESS.get_file(name)?.contents())))
 }

@@ -57,7 +57,18 @@ fn front() -> Target {
 }
 
 fn check(path: &str, wanted: impl Into<Target>) {
-    assert_eq!(route(path, &Site), wanted.into(), "{path}");
+    let wanted = wanted.into();
+    for network in [None, Some(Network::Subdomains), Some(Network::Subdirectories)] {
+        assert_eq!(route(path, network, &Site), wanted, "{path} in {network:?}");
+    }
+}
+
+/// In a network of sub-directories, and that elsewhere the path is a permalink.
+fn check_blog(path: &str, wanted: impl Into<Target>) {
+    assert_eq!(route(path, Some(Network::Subdirectories), &Site), wanted.into(), "{path}");
+    for network in [None, Some(Network::Subdomains)] {
+        assert_eq!(route(path, network, &Site), front(), "{path} in {network:?}");
+    }
 }
 
 #[test]
@@ -164,6 +175,85 @@ fn the_edge_has_two_addresses_of_its_own() {
     check("/heartbeat.html", Target::Heartbeat);
     check("/.pressroom/ready", Target::Ready);
     check("/.pressroom/other", Target::Denied);
+}
+
+#[test]
+fn a_blogs_folder_is_left_out_before_wordpress_own_places() {
+    check_blog("/two/wp-admin/", php("/wp-admin/index.php", "", true));
+    check_blog("/two/wp-admin", Target::Redirect("/two/wp-admin/".into()));
+    check_blog("/two/wp-login.php", php("/wp-login.php", "", true));
+    check_blog("/Two_2-b/index.php", php("/index.php", "", true));
+    check_blog("/two/wp-includes/version.php", php("/wp-includes/version.php", "", true));
+    let script = Target::File(Tree::Root, "wp-includes/js/jquery.min.js".into());
+    check_blog("/two/wp-includes/js/jquery.min.js", script);
+    let style = Target::File(Tree::Root, "wp-admin/css/a b.css".into());
+    check_blog("/two//wp-admin/css/a%20b.css", style);
+    let picture = Target::File(Tree::Uploads, "2026/a.jpg".into());
+    check_blog("/two/wp-content/uploads/2026/a.jpg", picture);
+}
+
+#[test]
+fn what_is_not_wordpress_own_keeps_its_first_segment() {
+    for path in [
+        "/two/",
+        "/two/2026/hello/",
+        "/two/missing.php",
+        "/two/index.php/2026/hello/",
+        "/two/robots.txt",
+        "/two/docs/index.html",
+        "/two/wp-admin-notes/",
+        "/tw.o/wp-login.php",
+        "/tw%20o/wp-admin/",
+        "/a/two/wp-admin/",
+        "/a/two/wp-login.php",
+        "/wp-admin/wp-admin/",
+        "/wp-content/wp-content/uploads/2026/evil.php",
+    ] {
+        check(path, front());
+    }
+    // A folder of the release that happens to be called like a blog comes first.
+    check("/docs/index.html", Target::File(Tree::Root, "docs/index.html".into()));
+}
+
+#[test]
+fn a_blogs_folder_opens_nothing() {
+    for path in [
+        "wp-config.php",
+        "WP-CONFIG.PHP",
+        "wp-config.php/x",
+        "wp-config.php.bak",
+        ".htaccess",
+        ".git/config",
+        "%2egit/config",
+        "wp-admin/.user.ini",
+        "dump.sql",
+        "wp-content/debug.log",
+        "wp-content/X.PHP",
+        "wp-content/wp-config.php",
+        ".well-known/security.txt",
+        ".pressroom/ready",
+        "wp-content/uploads/2026/evil.php",
+        "wp-content/uploads/2026/evil.php/x.jpg",
+        "wp-content/uploads/2026/EVIL.PHP",
+        "wp-content/uploads/2026/evil.phtml",
+        "wp-content/uploads/2026/%65vil%2ephp",
+        "wp-content/uploads/",
+        "wp-content/uploads",
+    ] {
+        for blog in ["two", "wp", "two/.", "x/../two", "/two"] {
+            let path = format!("/{blog}/{path}");
+            let target = route(&path, Some(Network::Subdirectories), &Site);
+            // A permalink is WordPress's own 404; nothing of the file is shown.
+            assert!(target == Target::Denied || target == front(), "{path}: {target:?}");
+        }
+    }
+    for path in ["/two/../../etc/passwd", "/two/%00", "/two/a%5c..%5cwp-admin/"] {
+        check(path, Target::Malformed);
+    }
+    for path in ["/two/wp-config.php", "/two/wp-content/uploads/2026/evil.php"] {
+        let target = route(path, Some(Network::Subdirectories), &Site);
+        assert_eq!(target, Target::Denied, "{path}");
+    }
 }
 
 #[test]

@@ -264,6 +264,7 @@ fn snapshot(place: &Place, pool: &[(&Fpm, u16)]) -> Snapshot {
         draining: false,
     });
     let site = Site {
+        network: None,
         pool: pool.collect(),
         name,
         domains: vec!["blog.test".into(), "*.blog.test".into()],

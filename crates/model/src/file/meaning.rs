@@ -15,7 +15,7 @@ use crate::config::{
     Php, Site, Source,
 };
 use crate::id::{NodeName, SiteName};
-use crate::snapshot::LogFormat;
+use crate::snapshot::{LogFormat, Network};
 use crate::unit::ByteSize;
 
 /// What the file means. With faults found (here or before) the value is good for nothing but to go on looking.
@@ -160,7 +160,9 @@ fn site(
     is_broken: bool,
 ) -> Site {
     let domains = domains(table, &name, is_first, faults);
+    let network = network(table, &name, &domains, faults);
     Site {
+        network,
         title: table.text("title").unwrap_or_else(|| name.to_string()),
         wordpress: source(&table.within("wordpress"), facts, faults, is_broken),
         admin: admin(&table.within("admin"), &domains),
@@ -203,6 +205,45 @@ fn domains(
         domains.push(own);
     }
     domains
+}
+
+/// A network of sub-domains needs a name that new blogs get theirs below, and a wildcard that reaches them.
+fn network(
+    table: &Reader<'_>,
+    name: &SiteName,
+    domains: &[String],
+    faults: &mut Faults,
+) -> Option<Network> {
+    let network = Network::of(&table.text("network")?)?;
+    let first = domains.first().map_or("", String::as_str);
+    let base = base_of(first);
+    let is_good = base.contains('.') && domains.contains(&format!("*.{base}"));
+    if network == Network::Subdomains && !is_good && !first.starts_with("*.") {
+        let (what, hint) = if base.contains('.') {
+            (
+                format!(
+                    "a network of sub-domains, and no domain stands for new blogs of `{first}`"
+                ),
+                format!("add `\"*.{base}\"` to `domains`"),
+            )
+        } else {
+            (
+                format!(
+                    "`{first}` cannot have a network of sub-domains: browsers share no cookies below it"
+                ),
+                format!(
+                    "write `domains = [\"{name}.localhost\", \"*.{name}.localhost\"]`, or domains of your own"
+                ),
+            )
+        };
+        faults.add_with_hint(table.span_of("network"), what, hint);
+    }
+    Some(network)
+}
+
+/// The name that new blogs of a network get theirs below: WordPress leaves `www.` out.
+fn base_of(domain: &str) -> &str {
+    domain.strip_prefix("www.").unwrap_or(domain)
 }
 
 fn source(table: &Reader<'_>, facts: &Facts, faults: &mut Faults, is_broken: bool) -> Source {

@@ -81,6 +81,9 @@ impl Page {
         self.head("[[site]]");
         self.text("name", &site.name);
         self.texts("domains", &site.domains);
+        if let Some(network) = site.network {
+            self.text("network", network.word());
+        }
         self.text("title", &site.title);
         self.text("upload_limit", site.upload_limit);
         self.plain(

@@ -98,6 +98,7 @@ const EVERYTHING: &str = r#"
         name = "shop"
         domains = ["shop.example.com", "*.shop.example.com"]
         title = "The shop"
+        network = "subdomains"
         upload_limit = "64 MiB"
         wordpress = { archive = "wp.tar.gz", sha256 = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" }
         admin = { user = "eve", email = "eve@example.com" }
@@ -130,6 +131,42 @@ fn everything_said_is_meant() {
     let certificate = site.certificate.as_ref().expect("given");
     assert_eq!(certificate.chain, PathBuf::from("/etc/press/c.pem"));
     assert_eq!(certificate.key, PathBuf::from("/k.pem"));
+}
+
+#[test]
+fn a_network_of_subdomains_needs_a_wildcard_for_its_blogs() {
+    let site = |domains: &str, network: &str| {
+        format!("[[site]]\nname = 'net'\ndomains = [{domains}]\nnetwork = '{network}'")
+    };
+    for (domains, network) in [
+        ("", "subdirectories"),
+        ("'example.com', 'mapped.org'", "subdirectories"),
+        ("'example.com', '*.example.com', 'mapped.org'", "subdomains"),
+        ("'www.example.com', '*.example.com'", "subdomains"),
+        ("'net.localhost', '*.net.localhost'", "subdomains"),
+    ] {
+        check(&site(domains, network), &[]);
+    }
+    let no_wildcard = "4:11: a network of sub-domains, and no domain stands for new blogs of";
+    check(
+        &site("'example.com', '*.other.com'", "subdomains"),
+        &[&format!("{no_wildcard} `example.com` (add `\"*.example.com\"` to `domains`)")],
+    );
+    check(
+        &site("'www.example.com', '*.www.example.com'", "subdomains"),
+        &[&format!("{no_wildcard} `www.example.com` (add `\"*.example.com\"` to `domains`)")],
+    );
+    check(
+        &site("", "subdomains"),
+        &[
+            "4:11: `localhost` cannot have a network of sub-domains: browsers share no cookies below it \
+           (write `domains = [\"net.localhost\", \"*.net.localhost\"]`, or domains of your own)",
+        ],
+    );
+    check(
+        &site("'example.com'", "folders"),
+        &["4:11: `site.network` cannot be `folders` (write `subdirectories` or `subdomains`)"],
+    );
 }
 
 #[test]

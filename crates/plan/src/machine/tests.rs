@@ -44,6 +44,7 @@ fn settled() -> Observed {
         has_database: true,
         has_redis: true,
         is_installed: true,
+        wants_network: false,
     };
     Observed {
         now_ms: 100_000,
@@ -127,6 +128,19 @@ fn wordpress_is_installed_only_into_a_database_that_answers() {
     assert_eq!(actions(&intent(), &observed), [Action::InstallWordPress(site())]);
     observed.processes.get_mut(MARIADB).expect("it is there").health = Health::Starting;
     assert_eq!(actions(&intent(), &observed), []);
+}
+
+#[test]
+fn instances_of_a_network_wait_until_its_tables_are_there() {
+    let mut intent = intent();
+    intent.sites[0].fingerprint = Some("r2".into());
+    let mut observed = settled();
+    observed.sites.get_mut(&site()).expect("it is there").wants_network = true;
+    assert_eq!(actions(&intent, &observed), [Action::InstallWordPress(site())]);
+    assert_eq!(pool(&intent.sites[0], &observed), [InstanceId::of(&site(), 1)]);
+    observed.sites.get_mut(&site()).expect("it is there").wants_network = false;
+    let second = InstanceId::of(&site(), 2);
+    assert_eq!(actions(&intent, &observed), [Action::StartInstance(second)]);
 }
 
 #[test]

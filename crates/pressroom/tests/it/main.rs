@@ -11,6 +11,7 @@ mod house;
 mod isolation;
 mod leaks;
 mod load;
+mod network;
 mod order;
 mod sites;
 mod sources;
