@@ -157,8 +157,15 @@ pub struct Php {
     pub time: Span,
     /// Requests slower than this are written to the slow log with a backtrace.
     pub slow: Span,
+    /// An instance is replaced after about this time; 0: never.
+    #[serde(default = "a_day")]
+    pub max_age: Span,
     /// Further `php.ini` values, as `name = value`.
     pub ini: std::collections::BTreeMap<String, String>,
+}
+
+fn a_day() -> Span {
+    Span::seconds(86_400)
 }
 
 /// Bounds of the number of instances. `min` is never above `max`, and never 0.

@@ -4,6 +4,7 @@
 //!
 //! - [`id`] names of things, as newtypes that cannot hold a bad name
 //! - [`mod@unit`] byte sizes and durations as people write them
+//! - [`rollout`] releases of a site, and how far it is on its way to another
 //! - [`secret`] strings that never show themselves
 //! - [`config`] the configuration as meant; [`mod@file`] as written, with every fault of a file at once
 //! - [`process`] what the keeper is asked to run and what it says of it
@@ -17,6 +18,7 @@ pub mod config;
 pub mod file;
 pub mod id;
 pub mod process;
+pub mod rollout;
 pub mod secret;
 pub mod snapshot;
 pub mod status;

@@ -92,6 +92,9 @@ pub struct Site {
     pub release: ReleaseId,
     /// The folder of WordPress's `index.php`: static files come from here, and `SCRIPT_FILENAME` is below it.
     pub root: PathBuf,
+    /// Where former releases are whose static files may still be asked for, the last one first.
+    #[serde(default)]
+    pub former: Vec<PathBuf>,
     /// The media folder, served for `/wp-content/uploads/`; PHP in it never runs.
     pub uploads: PathBuf,
     /// The instances that requests may be sent to.

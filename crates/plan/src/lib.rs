@@ -6,7 +6,10 @@
 //! - [`affirm`] which affirmation socket is whose
 //! - [`capacity`] how much memory each engine gets
 //! - [`change`] what an edited configuration would change, in words
+//! - [`check`] whether a candidate may get visitors
 //! - [`cron`] when a site's cron is run
+//! - [`recycle`] when a healthy instance is replaced
+//! - [`rollout`] moving a site from one version to another
 //! - [`sessions`] who may still make sessions when memory for them is short
 //!
 //! Time comes in as an argument (milliseconds since 1970); nothing here waits, reads or writes.
@@ -14,8 +17,11 @@
 pub mod affirm;
 pub mod capacity;
 pub mod change;
+pub mod check;
 pub mod cron;
 pub mod health;
 pub mod machine;
+pub mod recycle;
+pub mod rollout;
 pub mod sessions;
 pub mod supervise;

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 
 use pressroom_model::id::{InstanceId, SiteName};
 use pressroom_model::process::ListenerSpec;
+use pressroom_model::rollout::Stage;
 use pressroom_model::verdict::Health;
 
+use crate::rollout::{self, SiteWanted};
 use crate::supervise::{self, Decision, Seen, Wanted};
 
 /// What operators want of this machine.
@@ -23,18 +25,6 @@ pub struct Intent {
     pub listeners: Vec<ListenerSpec>,
     /// The sites.
     pub sites: Vec<SiteWanted>,
-}
-
-/// A site as it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SiteWanted {
-    /// Its name.
-    pub name: SiteName,
-    /// Changes when its instances must be replaced: code, PHP settings, addresses. `None` until it was prepared and its release
-    /// built; the last ones count until the next ones are there.
-    pub fingerprint: Option<String>,
-    /// How many instances.
-    pub instances: u16,
 }
 
 /// What is.
@@ -78,6 +68,8 @@ pub struct SiteSeen {
     pub has_redis: bool,
     /// WordPress is installed in its database.
     pub is_installed: bool,
+    /// Its tables may be older than the WordPress that serves.
+    pub wants_upgrade: bool,
     /// It is to become a network, or its network's blogs are to follow another address.
     pub wants_network: bool,
 }
@@ -101,10 +93,22 @@ pub enum Action {
     GrantRedis,
     /// Install WordPress into a site's database, make it a network, or give its blogs another address.
     InstallWordPress(SiteName),
+    /// Bring a site's tables to what the WordPress wants that serves; they are dumped before.
+    UpgradeDatabase(SiteName),
     /// Start an engine or the edge, its files rendered and checked before.
     Start(String),
-    /// Start an instance.
-    StartInstance(InstanceId),
+    /// Start an instance of a version, named by its fingerprint.
+    StartInstance(InstanceId, String),
+    /// Make the wanted version of a site its candidate, at this stage; a site that has served nothing yet serves it at once.
+    BeginRollout(SiteName, Stage),
+    /// Ask the candidate's first instance for pages, and judge them.
+    CheckCandidate(SiteName),
+    /// All instances of the candidate answer: send the requests to them.
+    Switch(SiteName),
+    /// Every edge has switched: the candidate serves, the former version is parked.
+    FinishRollout(SiteName),
+    /// Give the candidate up; the serving version was never touched.
+    AbandonRollout(SiteName),
     /// Ask a process to stop.
     Stop(String),
     /// Kill a process.
@@ -213,9 +217,9 @@ fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
     let seen = observed.sites.get(name).cloned().unwrap_or_default();
     if !seen.is_prepared {
         push(steps, Action::PrepareSite(name.clone()), "its user and folders are not there yet");
-        // What it was prepared as before goes on meanwhile: a preparation that fails must not leave the dead lying.
-        if let Some(fingerprint) = site.fingerprint.as_ref().filter(|_| seen.is_installed) {
-            instances(site, fingerprint, observed, steps);
+        // What serves goes on meanwhile: a preparation that fails must not leave the dead lying.
+        if seen.is_installed && site.serving.is_some() {
+            rollout::steps(site, observed, steps);
         }
         return;
     }
@@ -232,12 +236,11 @@ fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
     if !seen.has_redis && serves(observed, REDIS_CACHE) && serves(observed, REDIS_SESSIONS) {
         push(steps, Action::GrantRedis, format!("Redis does not know yet what `{name}` may do"));
     }
-    // What is installed had a database before this agent began: its instances do not wait for MariaDB.
-    let has_database = seen.has_database || seen.is_installed;
-    if !(seen.has_release && seen.has_redis && has_database) {
+    // What is installed had all of it before this agent began: its instances wait for nobody.
+    if !(seen.is_installed || seen.has_release && seen.has_redis && seen.has_database) {
         return;
     }
-    if !seen.is_installed && serves(observed, MARIADB) {
+    if !seen.is_installed && seen.has_database && serves(observed, MARIADB) {
         push(steps, Action::InstallWordPress(name.clone()), "its database is empty");
     } else if seen.wants_network && serves(observed, MARIADB) {
         push(
@@ -246,92 +249,26 @@ fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
             "its network is new, or its address is",
         );
     }
+    if seen.is_installed && seen.wants_upgrade && serves(observed, MARIADB) {
+        push(steps, Action::UpgradeDatabase(name.clone()), "another WordPress serves");
+    }
     if seen.is_installed && seen.wants_network {
-        // New instances would find no blogs yet; the running ones go on as they are.
+        // A new version would find no blogs yet; the one that serves goes on as it is.
+        let unmoved = SiteWanted { wanted: None, ..site.clone() };
+        rollout::steps(&unmoved, observed, steps);
         return;
     }
-    if let Some(fingerprint) = &site.fingerprint {
-        instances(site, fingerprint, observed, steps);
-    }
+    rollout::steps(site, observed, steps);
 }
 
 /// The instances of a site that the keeper knows, by number.
-fn instances_of<'a>(
+pub(crate) fn instances_of<'a>(
     name: &'a SiteName,
     observed: &'a Observed,
 ) -> impl Iterator<Item = (InstanceId, &'a Seen)> {
     observed.processes.iter().filter_map(move |(process, seen)| {
         Some((instance_of(process).filter(|id| id.site() == *name)?, seen))
     })
-}
-
-fn instances(site: &SiteWanted, fingerprint: &str, observed: &Observed, steps: &mut Vec<Step>) {
-    let (current, old): (Vec<_>, Vec<_>) =
-        instances_of(&site.name, observed).partition(|(_, seen)| seen.fingerprint == fingerprint);
-    let mut kept: Vec<_> = current.iter().filter(|(_, seen)| !seen.is_stopping).collect();
-    // Those that run stay; one that was killed and replaced meanwhile is not started again.
-    kept.sort_by_key(|(_, seen)| seen.pid.is_none());
-    for (id, _) in kept.iter().take(usize::from(site.instances)) {
-        let wanted = Wanted { name: instance_process(id), fingerprint: fingerprint.to_owned() };
-        process(&wanted, observed, Action::StartInstance(id.clone()), steps);
-    }
-    for (id, seen) in kept.iter().skip(usize::from(site.instances)) {
-        let action = match seen.pid {
-            Some(_) => Action::Stop(instance_process(id)),
-            None => Action::Forget(instance_process(id)),
-        };
-        push(steps, action, format!("{} are enough", site.instances));
-    }
-    let missing = usize::from(site.instances).saturating_sub(kept.len());
-    let taken: Vec<InstanceId> = instances_of(&site.name, observed).map(|(id, _)| id).collect();
-    let free = (1..).map(|n| InstanceId::of(&site.name, n)).filter(|id| !taken.contains(id));
-    for id in free.take(missing) {
-        push(
-            steps,
-            Action::StartInstance(id),
-            format!("{} are wanted, {} run", site.instances, kept.len()),
-        );
-    }
-    let is_ready = missing == 0
-        && kept.iter().take(usize::from(site.instances)).all(|(_, seen)| seen.health.is_serving());
-    if is_ready
-        && observed.view.is_served
-        && observed.view.published.as_ref() == Some(&observed.view.wanted)
-    {
-        for (id, seen) in &old {
-            retire(id, seen, steps);
-        }
-    }
-}
-
-/// An instance that gets no more requests: stopped once it has none, and forgotten afterwards.
-fn retire(id: &InstanceId, seen: &Seen, steps: &mut Vec<Step>) {
-    let name = instance_process(id);
-    match seen.pid {
-        None => push(steps, Action::Forget(name), "it was replaced"),
-        // php-fpm finishes the requests that it has.
-        Some(_) if !seen.is_stopping => push(steps, Action::Stop(name), "it was replaced"),
-        Some(_) => {}
-    }
-}
-
-/// The instances that the edge may send requests to: the current ones, and the former ones until all of the current ones have answered.
-pub fn pool(site: &SiteWanted, observed: &Observed) -> Vec<InstanceId> {
-    let fingerprint = site.fingerprint.as_deref().unwrap_or_default();
-    let alive = |seen: &Seen| seen.pid.is_some() && !seen.is_stopping;
-    let (current, old): (Vec<_>, Vec<_>) =
-        instances_of(&site.name, observed).partition(|(_, seen)| seen.fingerprint == fingerprint);
-    let ready: Vec<_> = current.iter().filter(|(_, seen)| seen.health.is_serving()).collect();
-    if ready.len() >= usize::from(site.instances) || old.iter().all(|(_, seen)| !alive(seen)) {
-        // One that is ill or just starting stays: the edge sees for itself, and a pool is better full than empty.
-        return current
-            .iter()
-            .filter(|(_, seen)| !seen.is_stopping)
-            .map(|(id, _)| id.clone())
-            .collect();
-    }
-    let old = old.iter().filter(|(_, seen)| alive(seen)).map(|(id, _)| id.clone());
-    ready.iter().map(|(id, _)| id.clone()).chain(old).collect()
 }
 
 fn edge(intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {

@@ -33,6 +33,8 @@ pub struct Seen {
     pub since_ms: u64,
     /// Requests that it works on, as far as known.
     pub busy: u32,
+    /// Why it is to be replaced although it is well.
+    pub tired: Option<String>,
 }
 
 /// A life shorter than this counts towards a crash loop.
@@ -130,6 +132,7 @@ mod tests {
             because: String::new(),
             since_ms: 0,
             busy: 0,
+            tired: None,
         }
     }
 

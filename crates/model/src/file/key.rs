@@ -142,6 +142,7 @@ pub const KEYS: &[Key] = keys! {
     "site.php.memory", Kind::Size(32 * MIB), Is(r#""256 MiB""#), "Memory limit of a worker.";
     "site.php.time", Kind::Span(SECOND), Is(r#""1 m""#), "Longest run of one request.";
     "site.php.slow", Kind::Span(SECOND), Is(r#""5 s""#), "Requests slower than this are written to the slow log, with a backtrace.";
+    "site.php.max_age", Kind::Span(0), Is(r#""1 d""#), "An instance is replaced after about this time, without an outage; \"0 s\": never.";
     "site.php.ini", Kind::Pairs, Nothing, "Further `php.ini` values: `name = value`. What another key here sets is refused.";
 
     "site.page_cache", Kind::Table, Nothing, "The page cache. Names below are exact, or end in `*`.";

@@ -301,6 +301,7 @@ fn php(table: &Reader<'_>, facts: &Facts, faults: &mut Faults) -> Php {
         memory: table.size("memory").unwrap_or(ByteSize::bytes(0)),
         time: table.parsed("time"),
         slow: table.parsed("slow"),
+        max_age: table.parsed("max_age"),
         ini: table.within("ini").pairs(),
     }
 }

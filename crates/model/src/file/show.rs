@@ -120,6 +120,7 @@ impl Page {
         self.text("memory", php.memory);
         self.text("time", php.time);
         self.text("slow", php.slow);
+        self.text("max_age", php.max_age);
         let pairs: Vec<_> = php
             .ini
             .iter()

@@ -15,7 +15,15 @@ fn intent() -> Intent {
         engines: vec![wanted(MARIADB), wanted(REDIS_CACHE), wanted(REDIS_SESSIONS)],
         edge: wanted(EDGE),
         listeners: vec![],
-        sites: vec![SiteWanted { name: site(), fingerprint: Some("r1".into()), instances: 1 }],
+        sites: vec![SiteWanted {
+            name: site(),
+            serving: Some("r1".into()),
+            wanted: Some("r1".into()),
+            candidate: None,
+            parked: None,
+            refused: None,
+            instances: 1,
+        }],
     }
 }
 
@@ -30,6 +38,7 @@ fn running(fingerprint: &str) -> Seen {
         because: "answers".into(),
         since_ms: 0,
         busy: 0,
+        tired: None,
     }
 }
 
@@ -44,6 +53,7 @@ fn settled() -> Observed {
         has_database: true,
         has_redis: true,
         is_installed: true,
+        wants_upgrade: false,
         wants_network: false,
     };
     Observed {
@@ -81,34 +91,14 @@ fn an_empty_machine_begins_with_the_engines_and_the_sites_folders() {
 }
 
 #[test]
-fn a_new_fingerprint_starts_beside_before_the_old_one_stops() {
-    let mut intent = intent();
-    intent.sites[0].fingerprint = Some("r2".into());
-    let mut observed = settled();
-    let blog = |n| InstanceId::of(&site(), n);
-    assert_eq!(actions(&intent, &observed), [Action::StartInstance(blog(2))]);
-    assert_eq!(pool(&intent.sites[0], &observed), [blog(1)]);
-
-    observed
-        .processes
-        .insert("php-blog-2".into(), Seen { health: Health::Starting, ..running("r2") });
-    assert_eq!(actions(&intent, &observed), []);
-    assert_eq!(pool(&intent.sites[0], &observed), [blog(1)]);
-
-    observed.processes.insert("php-blog-2".into(), running("r2"));
-    assert_eq!(pool(&intent.sites[0], &observed), [blog(2)]);
-    observed.view.is_served = false;
-    assert_eq!(actions(&intent, &observed), [], "the edge does not know yet");
-    observed.view.is_served = true;
-    assert_eq!(actions(&intent, &observed), [Action::Stop("php-blog-1".into())]);
-}
-
-#[test]
 fn a_dead_instance_is_started_under_its_own_name() {
     let mut observed = settled();
     let seen = observed.processes.get_mut("php-blog-1").expect("it is there");
     seen.pid = None;
-    assert_eq!(actions(&intent(), &observed), [Action::StartInstance(InstanceId::of(&site(), 1))]);
+    assert_eq!(
+        actions(&intent(), &observed),
+        [Action::StartInstance(InstanceId::of(&site(), 1), "r1".into())]
+    );
 }
 
 #[test]
@@ -133,21 +123,22 @@ fn wordpress_is_installed_only_into_a_database_that_answers() {
 #[test]
 fn instances_of_a_network_wait_until_its_tables_are_there() {
     let mut intent = intent();
-    intent.sites[0].fingerprint = Some("r2".into());
+    intent.sites[0].wanted = Some("r2".into());
     let mut observed = settled();
     observed.sites.get_mut(&site()).expect("it is there").wants_network = true;
     assert_eq!(actions(&intent, &observed), [Action::InstallWordPress(site())]);
-    assert_eq!(pool(&intent.sites[0], &observed), [InstanceId::of(&site(), 1)]);
     observed.sites.get_mut(&site()).expect("it is there").wants_network = false;
-    let second = InstanceId::of(&site(), 2);
-    assert_eq!(actions(&intent, &observed), [Action::StartInstance(second)]);
+    assert_eq!(actions(&intent, &observed), [Action::BeginRollout(site(), Stage::Canary)]);
 }
 
 #[test]
 fn a_killed_instance_that_was_replaced_meanwhile_is_forgotten() {
     let mut observed = settled();
     observed.processes.get_mut("php-blog-1").expect("it is there").is_stopping = true;
-    assert_eq!(actions(&intent(), &observed), [Action::StartInstance(InstanceId::of(&site(), 2))]);
+    assert_eq!(
+        actions(&intent(), &observed),
+        [Action::StartInstance(InstanceId::of(&site(), 2), "r1".into())]
+    );
     observed.processes.insert("php-blog-2".into(), running("r1"));
     let killed = observed.processes.get_mut("php-blog-1").expect("it is there");
     (killed.is_stopping, killed.pid) = (false, None);
@@ -162,6 +153,9 @@ fn a_site_that_must_be_prepared_again_is_looked_after_meanwhile() {
     observed.processes.get_mut("php-blog-1").expect("it is there").pid = None;
     assert_eq!(
         actions(&intent(), &observed),
-        [Action::PrepareSite(site()), Action::StartInstance(InstanceId::of(&site(), 1))]
+        [
+            Action::PrepareSite(site()),
+            Action::StartInstance(InstanceId::of(&site(), 1), "r1".into())
+        ]
     );
 }
