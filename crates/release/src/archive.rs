@@ -59,7 +59,13 @@ pub fn unpack(
     inner_folder(into)
 }
 
-fn check_digest(path: &Path, file: &mut File, expected: &str) -> Result<u64, ReleaseError> {
+/// The SHA-256 of a file, as hexadecimal digits.
+pub fn digest(path: &Path) -> Result<String, ReleaseError> {
+    let mut file = File::open(path).map_err(failed("cannot read the archive", path))?;
+    hash(path, &mut file).map(|(digest, _)| digest)
+}
+
+fn hash(path: &Path, file: &mut File) -> Result<(String, u64), ReleaseError> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     let mut size = 0;
@@ -72,7 +78,11 @@ fn check_digest(path: &Path, file: &mut File, expected: &str) -> Result<u64, Rel
             }
         }
     }
-    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), size))
+}
+
+fn check_digest(path: &Path, file: &mut File, expected: &str) -> Result<u64, ReleaseError> {
+    let (found, size) = hash(path, file)?;
     if !found.eq_ignore_ascii_case(expected.trim()) {
         return Err(ReleaseError::WrongDigest {
             path: path.to_owned(),

@@ -27,6 +27,20 @@ pub struct File {
     pub digest: blake3::Hash,
 }
 
+/// By digest: an order for maps and sets, without a meaning.
+impl Ord for File {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let key = |file: &Self| (*file.digest.as_bytes(), file.size, file.is_executable);
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for File {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl File {
     /// Its permissions in a release: nobody writes.
     pub fn mode(&self) -> u32 {

@@ -16,7 +16,7 @@ use pressroom_model::id::ReleaseId;
 use crate::copy::{self, Bytes};
 use crate::manifest::{File, Manifest};
 use crate::overlay::Overlay;
-use crate::source::{self, LeftOut, Tree};
+use crate::source::{self, Found, LeftOut, Tree};
 use crate::{ReleaseError, archive, failed, wordpress};
 
 /// How far a build is.
@@ -56,6 +56,17 @@ pub struct Fault {
     pub path: String,
     /// What is wrong.
     pub what: &'static str,
+}
+
+/// What tells one release from another: paths, sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// Only in the later one.
+    pub added: Vec<String>,
+    /// In both, with other bytes or another mode.
+    pub changed: Vec<String>,
+    /// Only in the earlier one.
+    pub removed: Vec<String>,
 }
 
 /// The folder of releases.
@@ -134,6 +145,57 @@ impl Releases {
         self.build_tree(&place, &tree, overlay, progress)
     }
 
+    /// Makes a release of the core of another one and a folder that is a `wp-content`: what that release had in its own
+    /// `wp-content` does not count.
+    pub fn build_content(
+        &self,
+        content: &Path,
+        core: &ReleaseId,
+        overlay: &Overlay,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Built, ReleaseError> {
+        let _lock = self.lock()?;
+        self.sweep()?;
+        let mut tree = self.as_source(core)?;
+        tree.files.retain(|path, _| !path.starts_with("wp-content/"));
+        let mut added = source::content(content)?;
+        tree.files.append(&mut added.files);
+        tree.left_out = added.left_out;
+        self.build_tree(content, &tree, overlay, progress)
+    }
+
+    /// Makes a release of the code of another one and this overlay.
+    pub fn build_again(
+        &self,
+        id: &ReleaseId,
+        overlay: &Overlay,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Built, ReleaseError> {
+        let _lock = self.lock()?;
+        self.sweep()?;
+        let mut tree = self.as_source(id)?;
+        // Of our own files only today's: a former Pressroom may have had others.
+        tree.files.retain(|path, _| !path.starts_with("wp-content/mu-plugins/pressroom"));
+        self.build_tree(&self.tree(id), &tree, overlay, progress)
+    }
+
+    fn as_source(&self, id: &ReleaseId) -> Result<Tree, ReleaseError> {
+        let (manifest, tree) = (self.manifest(id)?, self.real_tree(id)?);
+        let files = manifest.files.into_iter().map(|(path, file)| {
+            let found = Found { from: tree.join(&path), is_executable: file.is_executable };
+            (path, found)
+        });
+        Ok(Tree { files: files.collect(), left_out: Vec::new() })
+    }
+
+    /// Deletes a release; one that is not there is no error. What is linked elsewhere stays there.
+    pub fn remove(&self, id: &ReleaseId) -> Result<(), ReleaseError> {
+        let _lock = self.lock()?;
+        // Without its manifest it is none any more, whatever happens next.
+        remove(&self.manifest_path(id))?;
+        remove(&self.tree(id))
+    }
+
     fn build_tree(
         &self,
         place: &Path,
@@ -179,9 +241,17 @@ impl Releases {
     ) -> Result<(), ReleaseError> {
         let scratch = Scratch(self.scratch("tree"));
         make_folders(&scratch.0, manifest.files.keys())?;
-        let total = files.len();
+        let (total, known) = (files.len(), self.known_files(manifest)?);
         let copy = |(path, bytes): &(&String, Bytes<'_>)| {
-            let copied = bytes.copy(&scratch.0.join(path))?;
+            let to = scratch.0.join(path);
+            let wanted = manifest.files.get(*path);
+            // What another release has is one file on disk, whatever the number of releases.
+            if let Some(there) = wanted.and_then(|file| known.get(file))
+                && fs::hard_link(there, &to).is_ok()
+            {
+                return Ok(());
+            }
+            let copied = bytes.copy(&to)?;
             if Some(&copied) == manifest.files.get(*path) {
                 Ok(())
             } else {
@@ -199,6 +269,23 @@ impl Releases {
         self.write_manifest(id, manifest)
     }
 
+    /// Files of other releases that the manifest has as well. They are root's and read-only; `verify` would find a change.
+    fn known_files(&self, manifest: &Manifest) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
+        let wanted: BTreeSet<&File> = manifest.files.values().collect();
+        let mut known = BTreeMap::new();
+        for id in self.list()? {
+            // A damaged one has nothing to give.
+            let Ok(other) = self.manifest(&id) else { continue };
+            let tree = self.tree(&id);
+            for (path, file) in other.files {
+                if wanted.contains(&file) && !known.contains_key(&file) {
+                    known.insert(file, tree.join(path));
+                }
+            }
+        }
+        Ok(known)
+    }
+
     fn write_manifest(&self, id: &ReleaseId, manifest: &Manifest) -> Result<(), ReleaseError> {
         let (scratch, path) = (self.scratch("manifest"), self.manifest_path(id));
         let write = || {
@@ -213,10 +300,36 @@ impl Releases {
         write().map_err(failed("cannot write", &path))
     }
 
+    /// What tells `to` from `from`.
+    pub fn diff(&self, from: &ReleaseId, to: &ReleaseId) -> Result<Diff, ReleaseError> {
+        let (before, after) = (self.manifest(from)?.files, self.manifest(to)?.files);
+        let mut diff = Diff::default();
+        for (path, file) in &after {
+            match before.get(path) {
+                None => diff.added.push(path.clone()),
+                Some(old) if old != file => diff.changed.push(path.clone()),
+                Some(_) => {}
+            }
+        }
+        diff.removed = before.into_keys().filter(|path| !after.contains_key(path)).collect();
+        Ok(diff)
+    }
+
     /// Hashes every file again; what differs from the manifest. Empty: the release is what its name says.
     pub fn verify(&self, id: &ReleaseId) -> Result<Vec<Fault>, ReleaseError> {
+        self.verify_tree(id, &self.real_tree(id)?)
+    }
+
+    /// The same for a site's tree of the release; its link to the uploads is no part of it.
+    pub fn verify_linked(&self, id: &ReleaseId, tree: &Path) -> Result<Vec<Fault>, ReleaseError> {
+        let real = tree.canonicalize().map_err(failed("cannot read the release", tree))?;
+        let mut faults = self.verify_tree(id, &real)?;
+        faults.retain(|fault| fault.path != "wp-content/uploads");
+        Ok(faults)
+    }
+
+    fn verify_tree(&self, id: &ReleaseId, tree: &Path) -> Result<Vec<Fault>, ReleaseError> {
         let manifest = self.manifest(id)?;
-        let tree = self.real_tree(id)?;
         let files: Vec<(&String, &File)> = manifest.files.iter().collect();
         let check = |(path, file): &(&String, &File)| {
             Ok(match copy::existing(&tree.join(path)) {
@@ -232,7 +345,7 @@ impl Releases {
         };
         let mut faults: Vec<Fault> =
             copy::each(&files, check, &|_| ())?.into_iter().flatten().collect();
-        strangers(&tree, "", &manifest, &mut faults)?;
+        strangers(tree, "", &manifest, &mut faults)?;
         Ok(faults)
     }
 

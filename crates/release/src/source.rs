@@ -103,6 +103,46 @@ fn unit(path: &str) -> Option<String> {
         .then(|| format!("{content}/{kind}/{name}"))
 }
 
+/// What a folder brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A whole WordPress.
+    Whole,
+    /// A `wp-content` alone: plugins, themes, must-use plugins, drop-ins, languages.
+    Content,
+}
+
+/// What a folder is, with the folder that counts: it may lie in one named `wp-content`.
+pub fn shape(path: &Path) -> Result<(Shape, PathBuf), ReleaseError> {
+    let not = |why: &str| ReleaseError::NotWordPress {
+        source_path: path.to_owned(),
+        why: why.to_owned(),
+    };
+    if !path.is_dir() {
+        return Err(not("it is no folder"));
+    }
+    if path.join("wp-includes/version.php").is_file() {
+        return Ok((Shape::Whole, path.to_owned()));
+    }
+    let has_code = |path: &Path| {
+        ["plugins", "themes", "mu-plugins"].iter().any(|name| path.join(name).is_dir())
+    };
+    let inner = path.join("wp-content");
+    for folder in [path, &inner] {
+        if has_code(folder) {
+            return Ok((Shape::Content, folder.to_owned()));
+        }
+    }
+    Err(not("it has neither wp-includes/version.php nor a folder plugins, themes or mu-plugins"))
+}
+
+/// A folder that is a `wp-content`.
+pub(crate) fn content(path: &Path) -> Result<Tree, ReleaseError> {
+    let mut walk = Walk::of(path)?;
+    walk.folder(path, "wp-content", &mut Vec::new())?;
+    Ok(walk.tree)
+}
+
 /// A folder with a whole WordPress.
 pub(crate) fn folder(path: &Path) -> Result<Tree, ReleaseError> {
     let mut walk = Walk::of(path)?;

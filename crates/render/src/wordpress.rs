@@ -117,6 +117,7 @@ mod tests {
                 memory: ByteSize::mib(256),
                 time: Span::seconds(60),
                 slow: Span::seconds(5),
+                max_age: Span::seconds(0),
                 ini: BTreeMap::from([("assert.active".into(), "0".into())]),
             },
             upload_limit: ByteSize::mib(1024),
