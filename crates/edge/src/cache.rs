@@ -568,6 +568,14 @@ impl PageCache {
         self.stats.totals(self.memory.bytes(), self.memory.pages())
     }
 
+    /// Path and query of the pages of a site that were asked for most, the busiest first: those without variants.
+    pub fn busiest(&self, site: &SiteName, most: usize) -> Vec<String> {
+        let mut pages =
+            self.memory.find(|page| page.site.name() == site && page.key.cookies().is_empty());
+        pages.sort_by_key(|page| std::cmp::Reverse(page.hits.load(Ordering::Relaxed)));
+        pages.iter().take(most).map(|page| page.key.path_and_query().to_owned()).collect()
+    }
+
     /// What is known of a key.
     pub fn why(&self, key: &Key, now: Millis) -> Why {
         let page = self.memory.get(key).map(|page| WhyPage {

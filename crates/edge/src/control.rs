@@ -1,4 +1,4 @@
-//! The agent's socket: status, metrics, purges, explanations, drain. HTTP/1.1 on a unix socket, for the owner and its
+//! The agent's socket: status, metrics, purges, explanations, busiest pages, drain. HTTP/1.1 on a unix socket, for the owner and its
 //! group only.
 
 use std::io;
@@ -82,13 +82,17 @@ async fn answer(
             },
             Err(answer) => answer,
         },
+        (&Method::POST, "/busiest") => match read::<Busiest>(body).await {
+            Ok(asked) => json(StatusCode::OK, &shared.cache.busiest(&asked.site, asked.most)),
+            Err(answer) => answer,
+        },
         (&Method::POST, "/drain") => {
             trigger.fire("drain");
             json(StatusCode::OK, &serde_json::json!({ "draining": true }))
         }
         _ => fault(
             StatusCode::NOT_FOUND,
-            "no such thing; there are /status, /metrics, /purge, /why, /drain",
+            "no such thing; there are /status, /metrics, /purge, /why, /busiest, /drain",
         ),
     }
 }
@@ -97,6 +101,12 @@ async fn answer(
 struct PurgeOrder {
     site: SiteName,
     purge: Purge,
+}
+
+#[derive(serde::Deserialize)]
+struct Busiest {
+    site: SiteName,
+    most: usize,
 }
 
 async fn purge(shared: &Shared, order: &PurgeOrder) -> Response<Full<Bytes>> {

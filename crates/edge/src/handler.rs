@@ -22,11 +22,12 @@ use crate::cache::{self, Asked, Bypass, Key, Lookup};
 use crate::client::{Client, Scheme, identify};
 use crate::connection::{Busy, Watched};
 use crate::core::Core;
+use crate::files::library::{Known, Library};
 use crate::files::reply;
 use crate::metrics::Count;
 use crate::notice::{self, Notice};
 use crate::pages;
-use crate::route::{Target, looks_like_file, route};
+use crate::route::{Target, Tree, looks_like_file, route};
 use crate::view::Site;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -157,7 +158,7 @@ enum Now {
 }
 
 enum Work {
-    File(crate::route::Tree, String, Arc<crate::files::library::Known>),
+    File(Arc<Library>, Tree, String, Arc<Known>),
     Page(Script, Lookup),
     Direct(Script, Bypass),
     Ready,
@@ -229,8 +230,11 @@ fn resolve(
         }
         Target::Denied => Now::Answer(Notice::NotFound.answer(&asking.id)),
         Target::Malformed => Now::Answer(Notice::BadRequest.answer(&asking.id)),
-        Target::File(tree, path) => file(asking, site, peer, tree, path),
-        Target::Php { script, path_info, .. } => {
+        Target::File(tree, path) => file(asking, &site.library, peer, tree, path),
+        Target::Php { script, path_info, direct } => {
+            if !direct && let Some((library, path)) = former(asking, site) {
+                return file(asking, library, peer, Tree::Root, path);
+            }
             let script = Script { script, path_info };
             let found = found.unwrap_or_else(|| {
                 site.cached.key(&asking.asked()).map(|key| look_up(peer, site, &key))
@@ -243,27 +247,33 @@ fn resolve(
     }
 }
 
-fn file(
-    asking: &Asking,
-    site: &Arc<Site>,
-    peer: &Peer,
-    tree: crate::route::Tree,
-    path: String,
-) -> Now {
+/// A file that a former release had and this one has not: pages that were made before the switch still name it.
+fn former<'a>(asking: &Asking, site: &'a Site) -> Option<(&'a Arc<Library>, String)> {
+    let path = asking.parts.uri.path();
+    if !looks_like_file(path) {
+        return None;
+    }
+    site.former.iter().find_map(|library| match route(path, site.model.network, &**library) {
+        Target::File(Tree::Root, path) => Some((library, path)),
+        _ => None,
+    })
+}
+
+fn file(asking: &Asking, library: &Arc<Library>, peer: &Peer, tree: Tree, path: String) -> Now {
     if !matches!(asking.parts.method, Method::GET | Method::HEAD) {
         return Now::Answer(Notice::MethodNotAllowed.answer(&asking.id));
     }
-    let Some(known) = site.library.find(tree, &path) else {
+    let Some(known) = library.find(tree, &path) else {
         return Now::Answer(Notice::NotFound.answer(&asking.id));
     };
     peer.core.shared.metrics.add(peer.core.number, Count::Files, 1);
-    match reply::from_memory(&site.library, &known, &file_asked(asking, tree)) {
+    match reply::from_memory(library, &known, &file_asked(asking, tree)) {
         Some(answer) => Now::Answer(answer),
-        None => Now::Work(Work::File(tree, path, known)),
+        None => Now::Work(Work::File(library.clone(), tree, path, known)),
     }
 }
 
-fn file_asked(asking: &Asking, tree: crate::route::Tree) -> reply::Asked<'_> {
+fn file_asked(asking: &Asking, tree: Tree) -> reply::Asked<'_> {
     reply::Asked {
         method: &asking.parts.method,
         headers: &asking.parts.headers,
@@ -276,9 +286,8 @@ async fn work_out(peer: &Arc<Peer>, asking: &Asking, work: Work, body: Incoming)
     let Some(site) = &asking.site else { return Notice::UnknownHost.answer(&asking.id) };
     let core = &peer.core;
     match work {
-        Work::File(tree, path, known) => {
-            let answer =
-                reply::from_disk(site.library.clone(), known, file_asked(asking, tree), path).await;
+        Work::File(library, tree, path, known) => {
+            let answer = reply::from_disk(library, known, file_asked(asking, tree), path).await;
             answer.unwrap_or_else(|| Notice::NotFound.answer(&asking.id))
         }
         Work::Page(script, lookup) => pages::page(core, site, asking, script, lookup).await,

@@ -22,6 +22,8 @@ pub struct Site {
     pub pool: Arc<Pool>,
     /// Its files.
     pub library: Arc<Library>,
+    /// Files of its former releases, the last one first.
+    pub former: Vec<Arc<Library>>,
     /// Its place in the cache.
     pub cached: Arc<cache::Site>,
 }
@@ -80,8 +82,18 @@ fn site(model: &snapshot::Site, last: &View, cache: &Arc<PageCache>) -> Site {
         || Arc::new(Library::open(&model.root, &model.uploads)),
         |s| s.library.clone(),
     );
+    let known = |root: &PathBuf| {
+        let before = before?;
+        let at = before.model.former.iter().position(|former| former == root);
+        at.and_then(|at| before.former.get(at))
+            .or((before.model.root == *root).then_some(&before.library))
+    };
+    let former = model.former.iter().map(|root| {
+        known(root).cloned().unwrap_or_else(|| Arc::new(Library::open(root, &model.uploads)))
+    });
+    let former = former.collect();
     let cached = cache.site(&model.name, &model.cache, model.release.as_str(), cache::now());
-    Site { model: model.clone(), pool, library, cached }
+    Site { model: model.clone(), pool, library, former, cached }
 }
 
 /// Why a snapshot was not taken.
