@@ -36,4 +36,9 @@ if ( 'cli' !== PHP_SAPI ) {
 	Pressroom_Sessions::register();
 }
 
+// The check of a release: PHP's own message of a fatal error is wanted, not a mail to the administrator.
+if ( '1' === ( $_SERVER['PRESSROOM_CHECK'] ?? '' ) && ! defined( 'WP_DISABLE_FATAL_ERROR_HANDLER' ) ) {
+	define( 'WP_DISABLE_FATAL_ERROR_HANDLER', true );
+}
+
 require_once ABSPATH . 'wp-settings.php';

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pressroom_model::config::{Config, Site};
-use pressroom_model::id::{ReleaseId, SiteName};
+use pressroom_model::id::SiteName;
 use pressroom_model::process::{ListenerSpec, ProcessState, Reply, Request};
 use pressroom_model::secret::Secret;
 use pressroom_model::status::Traffic;
@@ -25,6 +25,7 @@ use pressroom_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, broadcast};
 
+use crate::facts::SiteFacts;
 use crate::keeper;
 use crate::layout::Layout;
 use crate::users::Users;
@@ -61,6 +62,8 @@ pub(crate) struct State {
     pub busy: BTreeMap<String, u32>,
     /// Quick exits in a row by process name, with the time of the last exit that was counted.
     pub exits: BTreeMap<String, (u64, u32)>,
+    /// Instances that are to be replaced because of something that was found, with their process ids.
+    pub tired: BTreeMap<String, (i32, String)>,
     pub traffic: Option<Traffic>,
     pub running: BTreeSet<Action>,
     pub failed: BTreeMap<Action, Failed>,
@@ -80,60 +83,6 @@ pub(crate) struct State {
     pub held_back_because: String,
     /// Sites that answered a real request through PHP and the database since they last changed.
     pub ready: BTreeMap<SiteName, pressroom_model::verdict::Verdict>,
-}
-
-/// What is known of a site beyond its configuration.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct SiteFacts {
-    /// Its release and what that was made from.
-    #[serde(default)]
-    pub release: Option<Release>,
-    /// WordPress is in its database.
-    #[serde(default)]
-    pub is_installed: bool,
-    /// The kind of network that is in its database and the address that its blogs were given last; see
-    /// [`crate::site::network_at`].
-    #[serde(default)]
-    pub network: Option<String>,
-    /// User, folders and secrets were made for this configuration, in this agent's life.
-    #[serde(skip)]
-    pub prepared: Option<Prepared>,
-    /// Its database and user are known to be there.
-    #[serde(skip)]
-    pub has_database: bool,
-}
-
-/// A site's release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Release {
-    /// Its id.
-    pub id: ReleaseId,
-    /// Digest of the source setting and of the files that we add.
-    pub made_from: String,
-    /// What the source's files looked like then; see [`Agent::look_at_sources`].
-    #[serde(default)]
-    pub source: String,
-    /// The version that it says of itself.
-    pub wordpress: String,
-}
-
-/// A prepared site.
-#[derive(Debug, Clone)]
-pub struct Prepared {
-    /// The configuration it was prepared for.
-    pub site: Site,
-    /// When, milliseconds since 1970: it is done again every day, which renews certificates.
-    pub at_ms: u64,
-    /// The home URL.
-    pub home: String,
-    /// Its certificate.
-    pub certificate: Option<crate::tls::Paths>,
-    /// The rendered `config/site.php`.
-    pub site_config: String,
-    /// Its user.
-    pub user: Option<pressroom_model::process::UserIds>,
-    /// Its secrets.
-    pub secrets: pressroom_model::config::SiteSecrets,
 }
 
 /// An action that failed, and when it is tried again.
@@ -175,6 +124,14 @@ impl State {
             (Some((_, generation)), Some(traffic)) => traffic.generation >= *generation,
             _ => false,
         }
+    }
+}
+
+/// What failed so far is tried again at once.
+fn forgive(state: &mut State) {
+    state.failed.clear();
+    for facts in state.sites.values_mut() {
+        facts.refused = None;
     }
 }
 
@@ -259,7 +216,7 @@ impl Agent {
         self.store.commit(Transaction::new().put(intent_key(), stored)).await?;
         let mut state = self.state.lock();
         state.config = Some(config);
-        state.failed.clear();
+        forgive(&mut state);
         state.is_stopping = false;
         drop(state);
         self.changed.notify_one();
@@ -269,7 +226,7 @@ impl Agent {
     /// Decides again after a `down` that did not come to its end, and tries at once what has failed so far.
     pub fn resume(&self) {
         let mut state = self.state.lock();
-        state.failed.clear();
+        forgive(&mut state);
         state.is_stopping = false;
         drop(state);
         self.changed.notify_one();
@@ -321,6 +278,10 @@ impl Agent {
         group.spawn("probes", {
             let agent = Arc::clone(&self);
             move |stop| agent.probe_processes(stop)
+        });
+        group.spawn("integrity", {
+            let agent = Arc::clone(&self);
+            move |stop| agent.watch_files(stop)
         });
         group.spawn("readiness", {
             let agent = Arc::clone(&self);

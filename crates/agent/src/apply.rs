@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pressroom_model::config::Config;
+use pressroom_model::id::InstanceId;
 use pressroom_model::process::{ListenAddress, ProcessSpec, Reply, Request};
+use pressroom_model::rollout::Stage;
 use pressroom_plan::machine::{self, Action, EDGE, MARIADB, Step};
 use pressroom_runtime::clock;
 use pressroom_runtime::tasks::Group;
 
-use crate::agent::{Agent, Event, Failed, Stage};
+use crate::agent::{self, Agent, Event, Failed};
 use crate::observe::Engines;
 use crate::{engine, keeper, site, view};
 
@@ -110,19 +112,19 @@ impl Agent {
             // Nobody may be following.
             let _ = self.events.send(Event { step: words.clone(), detail, stage, ms });
         };
-        tell(Stage::Begun, step.because.clone());
-        let result = self.perform(&step.action, config, engines, view).await;
+        tell(agent::Stage::Begun, step.because.clone());
+        let result = self.perform(&step, config, engines, view).await;
         self.remember_result(&step.action, &result);
         match result {
             Ok(()) => {
                 tracing::info!(action = %words, ms = since.elapsed().as_millis() as u64, "done");
-                tell(Stage::Done, String::new());
+                tell(agent::Stage::Done, String::new());
             }
             Err(error) => {
                 tracing::error!(action = %words, %error, "failed; it will be tried again");
                 let text = error.to_string();
                 self.notice(format!("{words} failed: {}", text.lines().next().unwrap_or_default()));
-                tell(Stage::Failed, error.to_string());
+                tell(agent::Stage::Failed, error.to_string());
             }
         }
         self.changed.notify_one();
@@ -146,12 +148,12 @@ impl Agent {
 
     async fn perform(
         self: &Arc<Self>,
-        action: &Action,
+        step: &Step,
         config: &Config,
         engines: &Arc<Engines>,
         view: &pressroom_model::snapshot::Snapshot,
     ) -> Result<(), Error> {
-        match action {
+        match &step.action {
             Action::InitialiseDatabase => {
                 let mariadb = engines.mariadb.clone();
                 off_the_loop(move || mariadb.initialise().map_err(Error::from)).await
@@ -174,8 +176,20 @@ impl Agent {
             Action::InstallWordPress(name) => {
                 self.install_wordpress(name).await.map_err(Error::from)
             }
+            Action::UpgradeDatabase(name) => {
+                self.upgrade_database(name, &engines.mariadb).await.map_err(Error::from)
+            }
             Action::Start(name) => self.start_engine(name, engines).await,
-            Action::StartInstance(id) => self.start_instance(id).await,
+            Action::StartInstance(id, version) => self.start_instance(id, version).await,
+            Action::BeginRollout(name, stage) => {
+                self.begin_rollout(config, name, *stage).await.map_err(Error::from)
+            }
+            Action::CheckCandidate(name) => self.check_candidate(name).await.map_err(Error::from),
+            Action::Switch(name) => self.advance(name, Stage::Switching).await.map_err(Error::from),
+            Action::FinishRollout(name) => self.finish_rollout(name).await.map_err(Error::from),
+            Action::AbandonRollout(name) => {
+                self.abandon_rollout(name, &step.because).await.map_err(Error::from)
+            }
             Action::Stop(name) => {
                 self.tell_keeper(&Request::Stop { name: name.clone(), kill: false }).await
             }
@@ -228,15 +242,36 @@ impl Agent {
         self.start(spec).await
     }
 
-    async fn start_instance(&self, id: &pressroom_model::id::InstanceId) -> Result<(), Error> {
-        let facts = self.state.lock().sites.get(&id.site()).cloned().unwrap_or_default();
-        let (Some(prepared), Some(release)) = (facts.prepared, facts.release) else {
-            return Err(Error::Refused(format!("`{id}` has no code yet")));
+    async fn start_instance(&self, id: &InstanceId, fingerprint: &str) -> Result<(), Error> {
+        let name = id.site();
+        let version = self.version(&name, fingerprint);
+        let prepared = self.state.lock().sites.get(&name).and_then(|facts| facts.prepared.clone());
+        let (Some(prepared), Some(version)) = (prepared, version) else {
+            return Err(Error::Refused(format!("`{id}` is not prepared yet")));
         };
-        let instances = self.instances(&prepared, &release)?;
-        let id = id.clone();
-        let spec = off_the_loop(move || instances.prepare(&id).map_err(Error::from)).await?;
-        self.start(spec).await
+        let instances = self.instances_of(&prepared, &version)?.named(fingerprint);
+        let is_serving = self
+            .state
+            .lock()
+            .sites
+            .get(&name)
+            .and_then(|facts| facts.serving.as_ref())
+            .is_some_and(|serving| serving.fingerprint == fingerprint);
+        let own = id.clone();
+        let spec = off_the_loop(move || {
+            if is_serving {
+                instances.write_cli_ini()?;
+            }
+            instances.prepare(&own).map_err(Error::from)
+        })
+        .await;
+        match spec {
+            // The engine's own check refused it: waiting would not help.
+            Err(Error::Engine(error @ engine::Error::Refused { .. })) if !is_serving => {
+                self.abandon_rollout(&name, &error.to_string()).await.map_err(Error::from)
+            }
+            spec => self.start(spec?).await,
+        }
     }
 
     async fn start(&self, spec: ProcessSpec) -> Result<(), Error> {
@@ -303,7 +338,7 @@ impl Agent {
                 tell(Event {
                     step: format!("stop {name}"),
                     detail: String::new(),
-                    stage: Stage::Begun,
+                    stage: agent::Stage::Begun,
                     ms: 0,
                 });
                 self.tell_keeper(&Request::Stop { name: name.clone(), kill: false }).await?;
@@ -318,7 +353,7 @@ impl Agent {
                 tell(Event {
                     step: format!("stop {name}"),
                     detail: String::new(),
-                    stage: Stage::Done,
+                    stage: agent::Stage::Done,
                     ms,
                 });
             }
@@ -366,8 +401,14 @@ pub fn words(action: &Action) -> String {
         Action::CreateDatabase(site) => format!("create the database of {site}"),
         Action::GrantRedis => "tell Redis who may do what".into(),
         Action::InstallWordPress(site) => format!("install WordPress for {site}"),
+        Action::UpgradeDatabase(site) => format!("bring the tables of {site} up to date"),
         Action::Start(name) => format!("start {name}"),
-        Action::StartInstance(id) => format!("start instance {id}"),
+        Action::StartInstance(id, _) => format!("start instance {id}"),
+        Action::BeginRollout(site, _) => format!("begin the rollout of {site}"),
+        Action::CheckCandidate(site) => format!("check the new version of {site}"),
+        Action::Switch(site) => format!("switch {site} to the new version"),
+        Action::FinishRollout(site) => format!("park the former version of {site}"),
+        Action::AbandonRollout(site) => format!("give the new version of {site} up"),
         Action::Stop(name) => format!("stop {name}"),
         Action::Kill(name) => format!("kill {name}"),
         Action::Forget(name) => format!("forget {name}"),

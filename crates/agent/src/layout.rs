@@ -122,6 +122,14 @@ impl Layout {
     pub fn access_log(&self) -> PathBuf {
         self.logs().join("edge/access.log")
     }
+    /// Dumps of a site's database before changes of its tables.
+    pub fn dumps(&self, site: &SiteName) -> PathBuf {
+        self.at("dumps").join(site.as_str())
+    }
+    /// What was found in a site's folders and had no business there.
+    pub fn evidence(&self, site: &SiteName) -> PathBuf {
+        self.at("evidence").join(site.as_str())
+    }
     /// Dumps of removed sites.
     pub fn removed(&self) -> PathBuf {
         self.at("removed")

@@ -2,7 +2,9 @@
 //!
 //! - [`keeper`] the parent of every process, and how to talk to it
 //! - [`agent`] the loop: observe, decide, apply; [`observe`], [`apply`], [`probe`], [`report`] are its parts
+//! - [`facts`] what it knows of a site, and keeps
 //! - [`engine`] MariaDB, Redis, php-fpm and the edge: files, processes, probes
+//! - `integrity` what lies where it has no business
 //! - [`site`] a site's folders, code, database and WordPress
 //! - [`sessions`] that no site fills the sessions server for all
 //! - [`view`] what the edge is told; [`tls`] certificates of the local authority
@@ -16,9 +18,11 @@ pub mod agent;
 pub mod apply;
 pub mod doctor;
 pub mod engine;
+pub mod facts;
 pub mod fastcgi;
 pub mod files;
 pub mod host;
+mod integrity;
 pub mod keeper;
 pub mod layout;
 pub mod observe;

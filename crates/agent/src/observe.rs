@@ -5,26 +5,24 @@ use std::sync::Arc;
 
 use pressroom_model::config::Config;
 use pressroom_model::id::SiteName;
-use pressroom_model::process::ListenerSpec;
+use pressroom_model::process::{ListenerSpec, ProcessState};
 use pressroom_model::verdict::Health;
 use pressroom_plan::affirm;
-use pressroom_plan::machine::{self, EDGE, Intent, MARIADB, Observed, SiteSeen, SiteWanted, View};
+use pressroom_plan::machine::{EDGE, Intent, MARIADB, Observed, SiteSeen, View, instance_of};
+use pressroom_plan::recycle;
+use pressroom_plan::rollout::{self, SiteWanted};
 use pressroom_plan::supervise::{Seen, Wanted, quick_exits};
 use pressroom_render::redis::{Purpose, Rights};
 use pressroom_runtime::clock;
 
-use crate::agent::{Agent, Prepared, Release, State};
+use crate::agent::{Agent, State};
 use crate::engine::edge::{self, Edge};
 use crate::engine::mariadb::MariaDb;
-use crate::engine::php::Instances;
 use crate::engine::redis::Redis;
 use crate::engine::{Error, FINGERPRINT};
 use crate::secrets;
 use crate::view::{self, Served};
 use pressroom_model::snapshot::Snapshot;
-
-/// A site is prepared again after a day.
-const PREPARED_MS: u64 = 86_400_000;
 
 /// The engines as the configuration wants them.
 pub struct Engines {
@@ -112,23 +110,6 @@ impl Agent {
         Ok(Engines { mariadb, redis, edge, listeners, affirm })
     }
 
-    /// A site's instances as wanted, once it has a release.
-    pub(crate) fn instances(
-        &self,
-        prepared: &Prepared,
-        release: &Release,
-    ) -> Result<Instances, Error> {
-        let edge_gid = self.users.edge()?.map(|ids| ids.gid);
-        Ok(Instances::new(
-            &self.layout,
-            &prepared.site,
-            &release.id,
-            &prepared.secrets,
-            (prepared.user.clone(), edge_gid),
-            &prepared.site_config,
-        ))
-    }
-
     /// Looks at everything once.
     pub(crate) fn picture(&self, config: &Config, engines: &Engines) -> Result<Picture, Error> {
         let now_ms = clock::wall_ms();
@@ -139,34 +120,41 @@ impl Agent {
         let knows_users = engines.redis.iter().all(Redis::knows_users);
         for site in &config.sites {
             let facts = state.sites.entry(site.name.clone()).or_default().clone();
-            let prepared = facts.prepared.as_ref().filter(|prepared| {
-                prepared.site == *site
-                    && prepared.home == crate::site::home(config, site)
-                    && now_ms < prepared.at_ms + PREPARED_MS
+            let prepared =
+                facts.prepared.as_ref().filter(|prepared| prepared.is_for(config, site, now_ms));
+            let has_release = facts.release.as_ref().is_some_and(|release| {
+                crate::site::is_current(release, site)
+                    && self.layout.site_root(&site.name, &release.id).is_dir()
             });
-            let made_from = crate::site::made_from(site);
-            let release = facts.release.as_ref().filter(|r| {
-                r.made_from == made_from && self.layout.site_root(&site.name, &r.id).is_dir()
-            });
-            // Until the new release is there, the old one is the wanted one; so it is with what was prepared.
-            let last = facts.prepared.as_ref();
-            let fingerprint = match (last, release.or(facts.release.as_ref())) {
-                (Some(prepared), Some(release)) => {
-                    Some(self.instances(prepared, release)?.fingerprint().to_owned())
-                }
-                _ => None,
-            };
             sites.push(SiteWanted {
                 name: site.name.clone(),
-                fingerprint,
-                instances: last.map_or(site, |last| &last.site).php.instances.min,
+                serving: facts.serving.as_ref().map(|version| version.fingerprint.clone()),
+                wanted: self
+                    .wanted_version(config, site, &facts)?
+                    .map(|version| version.fingerprint),
+                candidate: facts.candidate.as_ref().map(|candidate| rollout::Candidate {
+                    fingerprint: candidate.version.fingerprint.clone(),
+                    stage: candidate.stage,
+                    since_ms: candidate.since_ms,
+                }),
+                parked: facts.parked.as_ref().map(|parked| rollout::Parked {
+                    fingerprint: parked.version.fingerprint.clone(),
+                    until_ms: parked.until_ms,
+                }),
+                refused: facts.refused.as_ref().map(|refused| refused.fingerprint.clone()),
+                instances: site.php.instances.min,
             });
             let seen = SiteSeen {
                 is_prepared: prepared.is_some(),
-                has_release: release.is_some(),
+                has_release,
                 has_database: facts.has_database,
                 has_redis: knows_users,
                 is_installed: facts.is_installed,
+                // While a rollout is under way, nobody knows yet which WordPress it will be.
+                wants_upgrade: facts.candidate.is_none()
+                    && facts.serving.as_ref().is_some_and(|serving| {
+                        facts.schema_of.as_ref() != Some(&serving.release.wordpress)
+                    }),
                 wants_network: facts.network != crate::site::network_at(config, site),
             };
             sites_seen.insert(site.name.clone(), seen);
@@ -209,16 +197,17 @@ impl Agent {
             let Some(facts) = state.sites.get(&site.name).filter(|facts| facts.is_installed) else {
                 continue;
             };
-            let (Some(prepared), Some(release)) = (&facts.prepared, &facts.release) else {
-                continue;
-            };
-            let old = before
-                .iter()
-                .flat_map(|view| &view.sites)
-                .find(|old| old.name == site.name && old.release == release.id);
-            let mut pool = machine::pool(wanted, observed);
+            let Some(prepared) = &facts.prepared else { continue };
+            let Some((fingerprint, mut pool)) = rollout::pool(wanted, observed) else { continue };
+            let candidate = facts.candidate.as_ref().map(|candidate| &candidate.version);
+            let mut versions = facts.serving.iter().chain(candidate);
+            let Some(version) = versions.find(|v| v.fingerprint == fingerprint) else { continue };
             if pool.is_empty() {
                 // All of them are being started again: the edge waits for their sockets.
+                let old = before
+                    .iter()
+                    .flat_map(|view| &view.sites)
+                    .find(|old| old.name == site.name && old.release == version.release.id);
                 pool = old
                     .map(|old| old.pool.iter().map(|backend| backend.id.clone()).collect())
                     .unwrap_or_default();
@@ -228,7 +217,8 @@ impl Agent {
             served.push(Served {
                 site,
                 affirm,
-                release: release.id.clone(),
+                version,
+                former: facts.former(&version.release.id, observed.now_ms),
                 pool,
                 uid: prepared.user.as_ref().map_or_else(|| self.users.own(), |user| user.uid),
                 certificate: prepared.certificate.clone(),
@@ -285,6 +275,7 @@ fn seen(state: &State) -> BTreeMap<String, Seen> {
         .map(|process| {
             let name = process.spec.name.clone();
             let judged = state.verdicts.get(&name).filter(|(pid, _)| Some(*pid) == process.pid);
+            let tired = tired(state, process);
             let seen = Seen {
                 fingerprint: process.spec.env.get(FINGERPRINT).cloned().unwrap_or_default(),
                 pid: process.pid,
@@ -297,8 +288,23 @@ fn seen(state: &State) -> BTreeMap<String, Seen> {
                     .unwrap_or_default(),
                 since_ms: judged.map_or(process.started_ms, |(_, memory)| memory.since_ms),
                 busy: state.busy.get(&name).copied().unwrap_or_default(),
+                tired,
             };
             (name, seen)
         })
         .collect()
+}
+
+/// Why a running instance is to be replaced although it is well.
+fn tired(state: &State, process: &ProcessState) -> Option<String> {
+    let pid = process.pid?;
+    if let Some((tired, because)) = state.tired.get(&process.spec.name)
+        && *tired == pid
+    {
+        return Some(because.clone());
+    }
+    let id = instance_of(&process.spec.name)?;
+    let site = state.config.as_ref()?.sites.iter().find(|site| site.name == id.site())?;
+    let most_ms = u64::try_from(site.php.max_age.get().as_millis()).unwrap_or(u64::MAX);
+    recycle::because_of_age(&id, process.started_ms, most_ms, clock::wall_ms())
 }

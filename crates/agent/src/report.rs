@@ -44,11 +44,12 @@ impl Agent {
         sites.map(|site| (site.name.to_string(), site.because)).collect()
     }
 
-    /// Nothing to do, nothing under way, every process healthy, and the edge serves what was published.
+    /// Nothing to do, nothing under way (no rollout either), every process healthy, and the edge serves what was published.
     fn is_done(&self, status: &Status) -> bool {
         let state = self.state.lock();
         state.open_steps == 0
             && state.running.is_empty()
+            && state.sites.values().all(|facts| facts.candidate.is_none())
             && state.is_view_served()
             && status.edge.verdict.is_serving()
             && status.engines.iter().all(|engine| engine.verdict.is_serving())
@@ -145,7 +146,7 @@ fn sites(config: &Config, state: &State) -> Vec<Site> {
                 domains: site.domains.clone(),
                 verdict: verdict.health,
                 because: verdict.because,
-                release: facts.and_then(|facts| Some(facts.release.as_ref()?.id.clone())),
+                release: facts.and_then(|facts| Some(facts.serving.as_ref()?.release.id.clone())),
                 instances: instances(site, state),
             }
         })

@@ -1,8 +1,11 @@
 //! One site on this machine: its user and folders, its code, its WordPress.
 
+mod check;
 mod code;
 mod remove;
+mod rollout;
 mod script;
+mod upgrade;
 
 use std::io;
 
@@ -13,14 +16,16 @@ use pressroom_plan::machine::REDIS_CACHE;
 use pressroom_render::wordpress;
 use pressroom_runtime::clock;
 
-use crate::agent::{Agent, Prepared};
+use crate::agent::Agent;
 use crate::engine::mariadb::database_of;
 use crate::engine::{owner, php::Instances};
+use crate::facts::Prepared;
 use crate::files;
 use crate::{acl, secrets, tls};
 
-pub use code::made_from;
+pub use code::{Brought, Code, in_words, is_current};
 pub use remove::Removed;
+pub use rollout::Outcome;
 pub use script::ScriptError;
 
 /// Why something could not be done for a site.
@@ -286,6 +291,12 @@ impl Agent {
             let mut state = self.state.lock();
             let facts = state.sites.entry(name.clone()).or_default();
             facts.is_installed = true;
+            if is_new {
+                // The WordPress that made the tables is the one that the script ran in.
+                let made_by = facts.serving.as_ref().map(|serving| &serving.release);
+                let made_by = made_by.or(facts.release.as_ref());
+                facts.schema_of = made_by.map(|release| release.wordpress.clone());
+            }
             facts.network = network.map(|network| format!("{network} {}", prepared.home));
         }
         secrets::forget_given(&self.layout, name)?;
@@ -333,6 +344,6 @@ impl Agent {
 
     /// Folders with ini files for a site's command line PHP.
     fn cli_ini(&self, site: &Site) -> String {
-        Instances::ini_scan_dir(site, &self.layout, "cli")
+        Instances::ini_scan_dir(site, &self.layout.php_ini(&site.name), "cli")
     }
 }

@@ -9,6 +9,7 @@ use pressroom_model::unit::{ByteSize, Span};
 
 use crate::engine::edge::affirm_listener;
 use crate::engine::fingerprint;
+use crate::facts::Version;
 use crate::files::{self, Owner};
 use crate::layout::Layout;
 use crate::tls;
@@ -18,8 +19,10 @@ use crate::tls;
 pub struct Served<'a> {
     /// Its configuration.
     pub site: &'a Site,
-    /// Its release.
-    pub release: ReleaseId,
+    /// The version that its instances run.
+    pub version: &'a Version,
+    /// Its former releases whose static files may still be asked for.
+    pub former: Vec<ReleaseId>,
     /// Instances that requests may be sent to.
     pub pool: Vec<InstanceId>,
     /// Its affirmation socket.
@@ -54,8 +57,9 @@ fn site(layout: &Layout, config: &Config, served: &Served<'_>) -> snapshot::Site
         name: site.name.clone(),
         domains: site.domains.clone(),
         network: site.network,
-        release: served.release.clone(),
-        root: layout.site_root(&site.name, &served.release),
+        release: served.version.release.id.clone(),
+        root: layout.site_root(&site.name, &served.version.release.id),
+        former: served.former.iter().map(|id| layout.site_root(&site.name, id)).collect(),
         uploads: layout.uploads(&site.name),
         pool: served
             .pool
@@ -63,7 +67,7 @@ fn site(layout: &Layout, config: &Config, served: &Served<'_>) -> snapshot::Site
             .map(|id| Backend {
                 id: id.clone(),
                 socket: layout.instance_socket(id),
-                workers: site.php.workers,
+                workers: served.version.site.php.workers,
                 draining: false,
             })
             .collect(),

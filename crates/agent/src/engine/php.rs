@@ -82,6 +82,23 @@ impl Instances {
         &self.fingerprint
     }
 
+    /// The same, known by the name that its version was given when it was made: templates may have changed since.
+    pub fn named(self, fingerprint: &str) -> Self {
+        Self { fingerprint: fingerprint.to_owned(), ..self }
+    }
+
+    /// Gives the command line's PHP of the site these `php.ini` values: those of the version that serves.
+    pub fn write_cli_ini(&self) -> Result<(), Error> {
+        let readable = self.user.as_ref().map(|user| (0, user.gid));
+        self.write_ini(&self.layout.php_ini(&self.site.name), readable)
+    }
+
+    fn write_ini(&self, folder: &Path, readable: files::Owner) -> Result<(), Error> {
+        files::folder(folder, 0o750, readable)?;
+        files::write(&folder.join("90-pressroom.ini"), self.ini.as_bytes(), 0o640, readable)?;
+        Ok(())
+    }
+
     fn pool(&self, id: &InstanceId) -> String {
         let name = &self.site.name;
         php::pool(&php::Facts {
@@ -101,9 +118,8 @@ impl Instances {
         program(&[&format!("/usr/sbin/php-fpm{}", self.site.php.version)])
     }
 
-    /// Folders for the distribution's ini files, then ours, so that ours count.
-    pub fn ini_scan_dir(site: &Site, layout: &Layout, sapi: &str) -> String {
-        let ours = layout.php_ini(&site.name);
+    /// Folders for the distribution's ini files, then `ours`, so that ours count.
+    pub fn ini_scan_dir(site: &Site, ours: &Path, sapi: &str) -> String {
         format!("/etc/php/{}/{sapi}/conf.d:{}", site.php.version, ours.display())
     }
 
@@ -112,19 +128,18 @@ impl Instances {
         let process = instance_process(id);
         let ours = owner(self.user.as_ref());
         let readable = self.user.as_ref().map(|user| (0, user.gid));
-        // One ini file a site, as the command line's PHP reads it too.
-        let ini_folder = self.layout.php_ini(&self.site.name);
-        files::folder(&ini_folder, 0o750, readable)?;
-        files::write(&ini_folder.join("90-pressroom.ini"), self.ini.as_bytes(), 0o640, readable)?;
         let folder = self.layout.engine(&process);
         files::folder(&folder, 0o750, readable)?;
+        // Its own: a candidate's values must not reach the instances that serve.
+        let ini_folder = folder.join("ini");
+        self.write_ini(&ini_folder, readable)?;
         let run_folder = self.layout.instance_run(id);
         let entrance = self.user.as_ref().map(|user| (user.uid, self.edge_gid.unwrap_or(user.gid)));
         files::folder(&run_folder, 0o750, entrance)?;
         // php-fpm opens its log files itself, as the site.
         files::folder(&self.layout.site(&self.site.name).join("logs"), 0o750, ours)?;
         let server = self.server()?;
-        let scan = Self::ini_scan_dir(&self.site, &self.layout, "fpm");
+        let scan = Self::ini_scan_dir(&self.site, &ini_folder, "fpm");
         let path = folder.join("fpm.conf");
         write_checked(&path, &self.pool(id), 0o640, readable, |candidate| {
             let mut command = Command::new(&server);
@@ -170,8 +185,9 @@ struct FpmStatus {
 /// The real question: the status page on its own socket, which answers while every worker is busy.
 /// Also says how many workers have a request.
 pub async fn probe(layout: &Layout, id: &InstanceId) -> (Answer, u32) {
+    let socket = layout.instance_status(id);
     let ask = fastcgi::get(
-        layout.instance_status(id),
+        &socket,
         &[
             ("SCRIPT_NAME", "/status"),
             ("SCRIPT_FILENAME", "/status"),
@@ -183,7 +199,7 @@ pub async fn probe(layout: &Layout, id: &InstanceId) -> (Answer, u32) {
     let body = match tokio::time::timeout(Duration::from_secs(2), ask).await {
         Err(_) => return (Answer::Badly("its status page took more than 2 s".into()), 0),
         Ok(Err(error)) => return (Answer::Badly(error.to_string()), 0),
-        Ok(Ok(body)) => body,
+        Ok(Ok(answer)) => answer.body,
     };
     match serde_json::from_slice::<FpmStatus>(&body) {
         Ok(status) if status.active >= status.total && status.queued > 0 => {

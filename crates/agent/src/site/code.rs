@@ -1,24 +1,26 @@
 //! A site's code: its source and our own PHP become a release, which is linked into the site's folder.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use include_dir::{Dir, include_dir};
 use pressroom_model::config::{Site, Source};
-use pressroom_model::id::SiteName;
+use pressroom_model::id::{ReleaseId, SiteName};
 use pressroom_release::overlay::Overlay;
 use pressroom_release::releases::Releases;
 use pressroom_release::source;
 
 use super::Error;
-use crate::agent::{Agent, Release};
+use crate::agent::Agent;
 use crate::apply::off_the_loop;
 use crate::engine::fingerprint;
+use crate::facts::{Origin, Release};
 
 static WORDPRESS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../wordpress");
 
 /// Our scripts that are run from outside of a site's code.
 pub(super) fn scripts() -> impl Iterator<Item = (&'static str, &'static [u8])> {
-    ["install.php", "network.php", "cron.php"]
+    ["install.php", "network.php", "cron.php", "upgrade.php"]
         .into_iter()
         .filter_map(|name| Some((name, WORDPRESS.get_file(name)?.contents())))
 }
@@ -55,49 +57,168 @@ fn collect(folder: &'static Dir<'static>, files: &mut Vec<(String, &'static [u8]
     }
 }
 
-/// Digest of what a site's release is made from: the source as configured, and our files.
-pub fn made_from(site: &Site) -> String {
+/// Whether a release is what the configuration and this Pressroom would make: code that was brought by a command counts
+/// until the source in the configuration changes.
+pub fn is_current(release: &Release, site: &Site) -> bool {
+    release.setting == setting(site) && release.ours == *our_digest()
+}
+
+fn setting(site: &Site) -> String {
+    fingerprint(&[&serde_json::to_vec(&site.wordpress).expect("a source is plain data")])
+}
+
+fn our_digest() -> &'static String {
     static OURS: OnceLock<String> = OnceLock::new();
-    let ours = OURS.get_or_init(|| {
+    OURS.get_or_init(|| {
         let parts: Vec<&[u8]> =
             ours().iter().flat_map(|(path, bytes)| [path.as_bytes(), *bytes]).collect();
         fingerprint(&parts)
-    });
-    let source = serde_json::to_vec(&site.wordpress).expect("a source is plain data");
-    fingerprint(&[&source, ours.as_bytes()])
+    })
+}
+
+/// A source, as people are told of it.
+pub fn in_words(source: &Source) -> String {
+    match source {
+        Source::Debian => "Debian's package".into(),
+        Source::Path(path) | Source::Archive { path, .. } => path.display().to_string(),
+    }
+}
+
+/// Code that somebody brings by a command.
+#[derive(Debug, Clone)]
+pub struct Brought {
+    /// What.
+    pub code: Code,
+    /// How.
+    pub origin: Origin,
+}
+
+/// What a release is made of.
+#[derive(Debug, Clone)]
+pub enum Code {
+    /// A source as the configuration has them.
+    Source(Source),
+    /// A folder that is a `wp-content` alone, on the core of a release.
+    Content(PathBuf, ReleaseId),
+    /// A release that was made before, with our files of today.
+    Again(ReleaseId),
 }
 
 impl Agent {
-    /// Builds and links a site's release.
+    /// Builds and links the release that a site's configuration asks for.
     pub(crate) async fn build_release(&self, name: &SiteName) -> Result<(), Error> {
         let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
-        let (releases, folder) = (Releases::at(self.layout.releases()), self.layout.site(name));
-        let (source, of) = (site.wordpress.clone(), name.clone());
-        let (seen, built) = off_the_loop(move || {
-            let failed = |source| Error::Code { site: of.clone(), source };
-            let files = ours().iter().map(|(path, bytes)| (path.clone(), bytes.to_vec()));
-            let overlay = Overlay::new(files).map_err(failed)?;
-            // Looked at first: what changes meanwhile is noticed the next time.
-            let seen = source::fingerprint(&source).map_err(failed)?;
-            let built = releases.build(&source, &overlay, &|_| {}).map_err(failed)?;
-            releases.materialise(&built.id, &folder).map_err(failed)?;
-            Ok::<_, Error>((seen, built))
-        })
-        .await?;
-        // What the distribution's package has besides is known, and no news.
-        let is_own = site.wordpress != pressroom_model::config::Source::Debian;
-        for left_out in built.left_out.iter().filter(|_| is_own).take(5) {
-            self.notice(format!("`{name}`: {} was left out: {}", left_out.path, left_out.because));
-        }
-        let release = Release {
-            id: built.id,
-            made_from: made_from(&site),
-            source: seen,
-            wordpress: built.wordpress,
+        let known = self.state.lock().sites.get(name).and_then(|facts| facts.release.clone());
+        // Only our own files changed: what was brought stays.
+        let brought =
+            known.filter(|known| known.setting == setting(&site) && known.origin.is_brought);
+        let release = match brought {
+            Some(known) => self.make(&site, Code::Again(known.id), known.origin).await?,
+            None => {
+                let code = Code::Source(site.wordpress.clone());
+                self.make(&site, code, Origin::default()).await?
+            }
         };
         self.state.lock().sites.entry(name.clone()).or_default().release = Some(release);
         self.remember(name).await?;
         Ok(())
+    }
+
+    /// Makes a release of what was brought, which the site should have from now on. The rollout follows by itself.
+    pub async fn bring(&self, name: &SiteName, brought: Brought) -> Result<ReleaseId, Error> {
+        let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
+        let release = self.make(&site, brought.code, brought.origin).await?;
+        let id = release.id.clone();
+        self.want(name, release).await?;
+        Ok(id)
+    }
+
+    /// Goes back to a release that served before. The rollout follows by itself.
+    pub async fn bring_back(&self, name: &SiteName, kept: &Release) -> Result<(), Error> {
+        let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
+        let mut release = Release { setting: setting(&site), ..kept.clone() };
+        // The source may hold something newer: it must not come by itself.
+        release.origin.is_brought = true;
+        let (releases, folder) = (Releases::at(self.layout.releases()), self.layout.site(name));
+        let (id, of) = (release.id.clone(), name.clone());
+        off_the_loop(move || {
+            let failed = |source| Error::Code { site: of, source };
+            releases.materialise(&id, &folder).map_err(failed)
+        })
+        .await?;
+        self.want(name, release).await
+    }
+
+    async fn want(&self, name: &SiteName, release: Release) -> Result<(), Error> {
+        {
+            let mut state = self.state.lock();
+            let facts = state.sites.entry(name.clone()).or_default();
+            facts.release = Some(release);
+            // Asked for again, it is tried again.
+            facts.refused = None;
+        }
+        self.remember(name).await?;
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Makes a release of what could be brought, and nothing more: to compare it with others.
+    pub async fn make_only(&self, name: &SiteName, code: Code) -> Result<ReleaseId, Error> {
+        let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
+        Ok(self.make(&site, code, Origin::default()).await?.id)
+    }
+
+    async fn make(&self, site: &Site, code: Code, mut origin: Origin) -> Result<Release, Error> {
+        let name = site.name.clone();
+        let (releases, folder) = (Releases::at(self.layout.releases()), self.layout.site(&name));
+        let (built, seen) = off_the_loop(move || {
+            let failed = |source| Error::Code { site: name.clone(), source };
+            let files = ours().iter().map(|(path, bytes)| (path.clone(), bytes.to_vec()));
+            let overlay = Overlay::new(files).map_err(failed)?;
+            // Looked at first: what changes meanwhile is noticed the next time.
+            let seen = match &code {
+                Code::Source(source) => source::fingerprint(source).map_err(failed)?,
+                Code::Content(..) | Code::Again(_) => String::new(),
+            };
+            let built = match &code {
+                Code::Source(source) => releases.build(source, &overlay, &|_| {}),
+                Code::Content(content, core) => {
+                    releases.build_content(content, core, &overlay, &|_| {})
+                }
+                Code::Again(id) => releases.build_again(id, &overlay, &|_| {}),
+            };
+            let built = built.map_err(failed)?;
+            releases.materialise(&built.id, &folder).map_err(failed)?;
+            Ok::<_, Error>((built, seen))
+        })
+        .await?;
+        // What the distribution's package has besides is known, and no news.
+        let is_own = site.wordpress != Source::Debian || origin.is_brought;
+        for left_out in built.left_out.iter().filter(|_| is_own).take(5) {
+            self.notice(format!(
+                "`{}`: {} was left out: {}",
+                site.name, left_out.path, left_out.because
+            ));
+        }
+        if origin.source.is_empty() {
+            origin.source = in_words(&site.wordpress);
+        }
+        if origin.author.is_empty() {
+            origin.author = "configuration".into();
+        }
+        if origin.message.is_empty() {
+            origin.message = format!("WordPress {}", built.wordpress);
+        }
+        Ok(Release {
+            id: built.id,
+            setting: setting(site),
+            ours: our_digest().clone(),
+            origin,
+            source: seen,
+            wordpress: built.wordpress,
+            files: built.files,
+            bytes: built.bytes,
+        })
     }
 
     /// Looks whether the files of the sources changed since the releases were made (an upgraded package, a new
@@ -118,8 +239,9 @@ impl Agent {
             let Some(now) = now.and_then(|(_, seen)| seen.as_deref()) else { continue };
             let mut state = self.state.lock();
             let release = state.sites.get_mut(&site.name).and_then(|facts| facts.release.as_mut());
+            let release = release.filter(|release| !release.origin.is_brought);
             if let Some(release) = release.filter(|release| release.source != now) {
-                release.made_from.clear();
+                release.setting.clear();
             }
         }
     }

@@ -122,7 +122,9 @@ impl Agent {
         arguments: &[&str],
     ) -> std::io::Result<tokio::process::Command> {
         let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
-        let (Some(prepared), Some(release)) = (facts.prepared, facts.release) else {
+        // What visitors get, or will get first: never a candidate.
+        let release = facts.serving.map(|serving| serving.release).or(facts.release);
+        let (Some(prepared), Some(release)) = (facts.prepared, release) else {
             return Err(std::io::Error::other("the site is not prepared yet"));
         };
         let root = self.layout.site_root(name, &release.id);

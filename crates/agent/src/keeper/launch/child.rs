@@ -35,7 +35,8 @@ pub(super) fn fork_into(image: &Image) -> Result<Pid, Errno> {
         }
         let errno = *libc::__errno_location();
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const former, std::ptr::null_mut());
-        Pid::from_raw(pid.max(0)).ok_or(Errno::from_raw_os_error(errno))
+        // Lazily: after a fork that went well errno may be 0, which is no errno.
+        Pid::from_raw(pid.max(0)).ok_or_else(|| Errno::from_raw_os_error(errno))
     }
 }
 

@@ -1,0 +1,191 @@
+//! What the agent knows of a site beyond its configuration; most of it outlives the agent, in the store.
+//!
+//! A site has a release that it *should* have, and a version that *serves*; they differ while a rollout is under way, or
+//! after it was refused. Every step of a rollout is stored before the next one begins, so an agent that dies in
+//! between goes on where it was.
+
+use pressroom_model::config::{Config, Site};
+use pressroom_model::id::ReleaseId;
+use pressroom_model::rollout::Stage;
+use serde::{Deserialize, Serialize};
+
+/// What is known of a site beyond its configuration.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SiteFacts {
+    /// The release that it should have, and what that was made from.
+    #[serde(default)]
+    pub release: Option<Release>,
+    /// The version that visitors get.
+    #[serde(default)]
+    pub serving: Option<Version>,
+    /// The version that is on its way.
+    #[serde(default)]
+    pub candidate: Option<Candidate>,
+    /// The version that served before.
+    #[serde(default)]
+    pub parked: Option<Parked>,
+    /// The version that failed last.
+    #[serde(default)]
+    pub refused: Option<Refused>,
+    /// Releases that served it, the last one first.
+    #[serde(default)]
+    pub releases: Vec<Kept>,
+    /// WordPress is in its database.
+    #[serde(default)]
+    pub is_installed: bool,
+    /// The WordPress to which its tables were brought last.
+    #[serde(default)]
+    pub schema_of: Option<String>,
+    /// The kind of network that is in its database and the address that its blogs were given last; see
+    /// [`crate::site::network_at`].
+    #[serde(default)]
+    pub network: Option<String>,
+    /// User, folders and secrets were made for this configuration, in this agent's life.
+    #[serde(skip)]
+    pub prepared: Option<Prepared>,
+    /// Its database and user are known to be there.
+    #[serde(skip)]
+    pub has_database: bool,
+}
+
+/// What an instance runs: a release with PHP settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Its name: changes with everything that needs other instances.
+    pub fingerprint: String,
+    /// The site's configuration in it.
+    pub site: Site,
+    /// Its code.
+    pub release: Release,
+}
+
+/// A version on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Which.
+    pub version: Version,
+    /// How far it is.
+    pub stage: Stage,
+    /// Since when, milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// A version that served until lately.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    /// Which.
+    pub version: Version,
+    /// Until when its instances are kept, milliseconds since 1970.
+    pub until_ms: u64,
+}
+
+/// A version that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Its code.
+    pub release: ReleaseId,
+    /// Why.
+    pub because: String,
+}
+
+/// A site's release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Its id.
+    pub id: ReleaseId,
+    /// Digest of the source setting when it was made: it counts until that changes.
+    #[serde(default)]
+    pub setting: String,
+    /// Digest of the files that we added.
+    #[serde(default)]
+    pub ours: String,
+    /// How it came.
+    #[serde(default)]
+    pub origin: Origin,
+    /// What the source's files looked like then; see [`crate::agent::Agent::look_at_sources`].
+    #[serde(default)]
+    pub source: String,
+    /// The version that it says of itself.
+    pub wordpress: String,
+    /// How many files it has.
+    #[serde(default)]
+    pub files: usize,
+    /// All their bytes.
+    #[serde(default)]
+    pub bytes: u64,
+}
+
+/// How a release came.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// A command brought it: it counts until the source setting changes, whatever the source holds.
+    pub is_brought: bool,
+    /// Where it came from, in words.
+    pub source: String,
+    /// Who brought it.
+    pub author: String,
+    /// What was done.
+    pub message: String,
+}
+
+/// A release that served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Which.
+    pub release: Release,
+    /// When it began to serve last, milliseconds since 1970.
+    pub served_ms: u64,
+}
+
+/// A prepared site.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The configuration it was prepared for.
+    pub site: Site,
+    /// When, milliseconds since 1970: it is done again every day, which renews certificates.
+    pub at_ms: u64,
+    /// The home URL.
+    pub home: String,
+    /// Its certificate.
+    pub certificate: Option<crate::tls::Paths>,
+    /// The rendered `config/site.php`.
+    pub site_config: String,
+    /// Its user.
+    pub user: Option<pressroom_model::process::UserIds>,
+    /// Its secrets.
+    pub secrets: pressroom_model::config::SiteSecrets,
+}
+
+impl SiteFacts {
+    /// Releases that served within the last day, beside the current one: pages that name their files are still about.
+    pub(crate) fn former(&self, current: &ReleaseId, now_ms: u64) -> Vec<ReleaseId> {
+        // A release ended when the next one began.
+        let ended = std::iter::once(now_ms).chain(self.releases.iter().map(|kept| kept.served_ms));
+        self.releases
+            .iter()
+            .zip(ended)
+            .filter(|(kept, ended)| kept.release.id != *current && now_ms < ended + FILES_STAY_MS)
+            .map(|(kept, _)| kept.release.id.clone())
+            .take(MOST_FORMER)
+            .collect()
+    }
+}
+
+/// So long the static files of a former release are served.
+const FILES_STAY_MS: u64 = 86_400_000;
+/// Of so many former releases: each costs a look for a file that is missing.
+const MOST_FORMER: usize = 5;
+
+impl Prepared {
+    /// Whether it holds for this configuration: the site, its address, and not older than a day.
+    pub(crate) fn is_for(&self, config: &Config, site: &Site, now_ms: u64) -> bool {
+        self.site == *site
+            && self.home == crate::site::home(config, site)
+            && now_ms < self.at_ms + PREPARED_MS
+    }
+}
+
+/// A site is prepared again after a day.
+const PREPARED_MS: u64 = 86_400_000;

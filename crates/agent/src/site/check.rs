@@ -1,0 +1,168 @@
+//! The check of a candidate: a few of the site's own busiest pages, asked of its first instance and of one that serves.
+//!
+//! Each page is asked for twice: the first time compiles the code, the second time is measured. No visitor is involved,
+//! nothing is stored, and WordPress's own handler of fatal errors is off, so that nobody gets its mail and PHP's message
+//! comes out whole.
+
+use std::path::Path;
+use std::time::Duration;
+
+use pressroom_model::id::{InstanceId, SiteName};
+use pressroom_plan::check::{self, Reply};
+use pressroom_plan::machine::instance_of;
+use pressroom_runtime::clock;
+
+use crate::agent::Agent;
+use crate::engine::{FINGERPRINT, edge};
+use crate::facts::Version;
+use crate::fastcgi;
+
+/// So many pages.
+const PAGES: usize = 8;
+/// After so long no further page is asked for.
+const ENOUGH: Duration = Duration::from_secs(1);
+/// The longest wait for a page of the candidate: code is compiled, caches are cold.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest wait for a page of the serving version: it has visitors to answer.
+const PATIENCE_BEFORE: Duration = Duration::from_secs(2);
+
+impl Agent {
+    /// What is wrong with the candidate of a site; `None`: it may serve.
+    pub(crate) async fn fault_of_candidate(&self, name: &SiteName) -> Option<String> {
+        let (candidate, serving, home) = {
+            let state = self.state.lock();
+            let facts = state.sites.get(name)?;
+            let home = facts.prepared.as_ref()?.home.clone();
+            (facts.candidate.clone()?.version, facts.serving.clone(), home)
+        };
+        let is_installed = self.state.lock().sites.get(name).is_some_and(|f| f.is_installed);
+        if !is_installed {
+            return None;
+        }
+        let ours = self.one_of(name, &candidate)?;
+        let theirs = serving.and_then(|serving| Some((self.one_of(name, &serving)?, serving)));
+        let begun = clock::now();
+        for path in self.pages_to_check(name).await {
+            let first = self.ask_for(&ours, &candidate, &home, &path, PATIENCE).await;
+            let second = match first.status {
+                0 => first.clone(),
+                _ => self.ask_for(&ours, &candidate, &home, &path, PATIENCE).await,
+            };
+            let before = match &theirs {
+                Some((id, serving)) => {
+                    Some(self.ask_for(id, serving, &home, &path, PATIENCE_BEFORE).await)
+                }
+                None => None,
+            };
+            // What only the first request says counts as well, but for its time.
+            let first = Reply { took: second.took, ..first };
+            let fault = check::fault(&path, before.as_ref(), &first)
+                .or_else(|| check::fault(&path, before.as_ref(), &second));
+            if fault.is_some() {
+                return fault;
+            }
+            if begun.elapsed() > ENOUGH {
+                break;
+            }
+        }
+        None
+    }
+
+    /// The site's busiest pages, the front page first.
+    async fn pages_to_check(&self, name: &SiteName) -> Vec<String> {
+        let asked = serde_json::json!({ "site": name, "most": PAGES });
+        let asked = edge::ask(&self.layout, "POST", "/busiest", Some(asked.to_string().into()));
+        let busiest: Vec<String> = match asked.await {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+            // An edge that is away knows no pages; the front page is always there.
+            Err(_) => Vec::new(),
+        };
+        let mut pages = vec!["/".to_owned(), "/wp-login.php".to_owned()];
+        pages.extend(busiest.into_iter().filter(|path| path != "/").take(PAGES - pages.len()));
+        pages
+    }
+
+    /// An instance of a version that runs.
+    fn one_of(&self, name: &SiteName, version: &Version) -> Option<InstanceId> {
+        let state = self.state.lock();
+        let is_of = |process: &&pressroom_model::process::ProcessState| {
+            process.pid.is_some()
+                && !process.is_stopping
+                && process.spec.env.get(FINGERPRINT) == Some(&version.fingerprint)
+        };
+        let mut processes = state.processes.iter().filter(is_of);
+        processes
+            .find_map(|process| instance_of(&process.spec.name).filter(|id| id.site() == *name))
+    }
+
+    async fn ask_for(
+        &self,
+        id: &InstanceId,
+        version: &Version,
+        home: &str,
+        path: &str,
+        patience: Duration,
+    ) -> Reply {
+        let root = self.layout.site_root(&version.site.name, &version.release.id);
+        let socket = self.layout.instance_socket(id);
+        let begun = clock::now();
+        let asked = tokio::time::timeout(patience, ask(&socket, &root, home, path)).await;
+        let took = begun.elapsed();
+        match asked {
+            Ok(Ok(answer)) => Reply {
+                status: answer.status,
+                bytes: answer.body.iter().filter(|byte| !byte.is_ascii_whitespace()).count(),
+                errors: answer.errors,
+                took,
+                because: String::new(),
+            },
+            Ok(Err(error)) => Reply { because: error.to_string(), took, ..Reply::default() },
+            Err(_) => {
+                let because = format!("no answer within {} s", patience.as_secs());
+                Reply { because, took, ..Reply::default() }
+            }
+        }
+    }
+}
+
+/// One page, as an anonymous visitor would ask for it.
+async fn ask(
+    socket: &Path,
+    root: &Path,
+    home: &str,
+    path: &str,
+) -> std::io::Result<fastcgi::Answer> {
+    let (scheme, authority) = home.split_once("://").unwrap_or(("https", home));
+    let host = authority.split(':').next().unwrap_or(authority);
+    let port = authority.split(':').nth(1).unwrap_or(if scheme == "https" { "443" } else { "80" });
+    let (before, query) = path.split_once('?').unwrap_or((path, ""));
+    let script = if before == "/wp-login.php" { "/wp-login.php" } else { "/index.php" };
+    let root = root.display().to_string();
+    let file = format!("{root}{script}");
+    let mut params = vec![
+        ("GATEWAY_INTERFACE", "CGI/1.1"),
+        ("SERVER_SOFTWARE", "Pressroom"),
+        ("SERVER_PROTOCOL", "HTTP/1.1"),
+        ("REDIRECT_STATUS", "200"),
+        ("DOCUMENT_ROOT", &root),
+        ("SCRIPT_FILENAME", &file),
+        ("SCRIPT_NAME", script),
+        ("REQUEST_METHOD", "GET"),
+        ("REQUEST_URI", path),
+        ("QUERY_STRING", query),
+        ("REQUEST_SCHEME", scheme),
+        ("SERVER_NAME", host),
+        ("SERVER_ADDR", "127.0.0.1"),
+        ("SERVER_PORT", port),
+        ("REMOTE_ADDR", "127.0.0.1"),
+        ("REMOTE_PORT", "0"),
+        ("HTTP_HOST", authority),
+        ("HTTP_USER_AGENT", "Pressroom"),
+        ("HTTP_ACCEPT", "*/*"),
+        ("PRESSROOM_CHECK", "1"),
+    ];
+    if scheme == "https" {
+        params.push(("HTTPS", "on"));
+    }
+    fastcgi::get(socket, &params).await
+}

@@ -1,0 +1,334 @@
+//! The steps of a rollout, as `plan::rollout` decides them: each changes what is known of the site and stores that.
+
+use pressroom_model::config::{Config, Site};
+use pressroom_model::id::{ReleaseId, SiteName};
+use pressroom_model::process::ProcessState;
+use pressroom_model::rollout::{Record, Stage, Standing};
+use pressroom_plan::machine::instance_of;
+use pressroom_plan::rollout::PARKED_MS;
+use pressroom_release::releases::Releases;
+use pressroom_runtime::clock;
+
+use super::{Error, is_current};
+use crate::agent::Agent;
+use crate::apply::off_the_loop;
+use crate::engine::FINGERPRINT;
+use crate::engine::php::Instances;
+use crate::facts::{Candidate, Kept, Parked, Refused, Release, SiteFacts, Version};
+
+/// So many releases of a site are kept.
+const KEPT: usize = 10;
+
+impl Agent {
+    /// The version that operators want, once everything that it is made of is there.
+    pub(crate) fn wanted_version(
+        &self,
+        config: &Config,
+        site: &Site,
+        facts: &SiteFacts,
+    ) -> Result<Option<Version>, crate::engine::Error> {
+        let now_ms = clock::wall_ms();
+        let is_fresh = |prepared: &&crate::facts::Prepared| prepared.is_for(config, site, now_ms);
+        let (Some(prepared), Some(release)) =
+            (facts.prepared.as_ref().filter(is_fresh), facts.release.as_ref())
+        else {
+            return Ok(None);
+        };
+        if !is_current(release, site) || !self.layout.site_root(&site.name, &release.id).is_dir() {
+            return Ok(None);
+        }
+        let version =
+            Version { fingerprint: String::new(), site: site.clone(), release: release.clone() };
+        let fingerprint = self.instances_of(prepared, &version)?.fingerprint().to_owned();
+        Ok(Some(Version { fingerprint, ..version }))
+    }
+
+    /// The instances of a version.
+    pub(crate) fn instances_of(
+        &self,
+        prepared: &crate::facts::Prepared,
+        version: &Version,
+    ) -> Result<Instances, crate::engine::Error> {
+        let edge_gid = self.users.edge()?.map(|ids| ids.gid);
+        Ok(Instances::new(
+            &self.layout,
+            &version.site,
+            &version.release.id,
+            &prepared.secrets,
+            (prepared.user.clone(), edge_gid),
+            &prepared.site_config,
+        ))
+    }
+
+    /// The version of a fingerprint, if instances of it may be started.
+    pub(crate) fn version(&self, name: &SiteName, fingerprint: &str) -> Option<Version> {
+        let state = self.state.lock();
+        let facts = state.sites.get(name)?;
+        let candidate = facts.candidate.as_ref().map(|candidate| &candidate.version);
+        facts
+            .serving
+            .iter()
+            .chain(candidate)
+            .find(|version| version.fingerprint == fingerprint)
+            .cloned()
+    }
+
+    pub(crate) async fn begin_rollout(
+        &self,
+        config: &Config,
+        name: &SiteName,
+        stage: Stage,
+    ) -> Result<(), Error> {
+        let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
+        let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
+        let Some(version) = self.wanted_version(config, &site, &facts)? else { return Ok(()) };
+        let since_ms = clock::wall_ms();
+        self.change(name, |facts| {
+            facts.refused = None;
+            if facts.serving.is_none() {
+                record(facts, &version, since_ms);
+                facts.serving = Some(version);
+            } else {
+                facts.candidate = Some(Candidate { version, stage, since_ms });
+            }
+        })
+        .await
+    }
+
+    /// Asks the first instance of the candidate for pages; it goes on, or is given up.
+    pub(crate) async fn check_candidate(&self, name: &SiteName) -> Result<(), Error> {
+        match self.fault_of_candidate(name).await {
+            None => self.advance(name, Stage::Filling).await,
+            Some(fault) => self.abandon_rollout(name, &fault).await,
+        }
+    }
+
+    pub(crate) async fn advance(&self, name: &SiteName, stage: Stage) -> Result<(), Error> {
+        self.change(name, |facts| {
+            if let Some(candidate) = &mut facts.candidate {
+                candidate.stage = stage;
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn finish_rollout(&self, name: &SiteName) -> Result<(), Error> {
+        let now_ms = clock::wall_ms();
+        self.change(name, |facts| {
+            let Some(candidate) = facts.candidate.take() else { return };
+            record(facts, &candidate.version, now_ms);
+            let former = facts.serving.replace(candidate.version);
+            facts.parked = former.map(|version| Parked { version, until_ms: now_ms + PARKED_MS });
+        })
+        .await?;
+        self.renew_cli_ini(name)?;
+        self.collect_releases(name).await
+    }
+
+    /// The command line's PHP gets the values of the version that serves.
+    pub(crate) fn renew_cli_ini(&self, name: &SiteName) -> Result<(), Error> {
+        let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
+        if let (Some(prepared), Some(serving)) = (&facts.prepared, &facts.serving) {
+            self.instances_of(prepared, serving)?.write_cli_ini()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn abandon_rollout(
+        &self,
+        name: &SiteName,
+        because: &str,
+    ) -> Result<(), Error> {
+        let because = &self.with_last_words(name, because);
+        let mut words = None;
+        self.change(name, |facts| {
+            let Some(candidate) = facts.candidate.take() else { return };
+            let release = candidate.version.release;
+            words = Some(format!("`{name}` was not moved to release {}: {because}", release.id));
+            let is_still_wanted = facts.release.as_ref() == Some(&release);
+            facts.refused = Some(Refused {
+                fingerprint: candidate.version.fingerprint,
+                release: release.id.clone(),
+                because: because.to_owned(),
+            });
+            // Nobody wants brought code any more once it was refused; a setting goes on to be wanted.
+            if release.origin.is_brought && is_still_wanted {
+                facts.release = facts.serving.as_ref().map(|serving| serving.release.clone());
+            }
+        })
+        .await?;
+        if let Some(words) = words {
+            tracing::warn!(site = %name, "{words}");
+            self.notice(words);
+        }
+        Ok(())
+    }
+
+    /// Adds what the candidate's instances that ended wrote last.
+    fn with_last_words(&self, name: &SiteName, because: &str) -> String {
+        let dead: Vec<String> = {
+            let state = self.state.lock();
+            let facts = state.sites.get(name).and_then(|facts| facts.candidate.as_ref());
+            let Some(candidate) = facts else { return because.to_owned() };
+            let is_of = |process: &&ProcessState| {
+                process.pid.is_none()
+                    && process.spec.env.get(FINGERPRINT) == Some(&candidate.version.fingerprint)
+                    && instance_of(&process.spec.name).is_some_and(|id| id.site() == *name)
+            };
+            state.processes.iter().filter(is_of).map(|process| process.spec.name.clone()).collect()
+        };
+        let words = dead.iter().map(|process| self.last_words(process));
+        std::iter::once(because.to_owned())
+            .chain(words)
+            .collect::<Vec<_>>()
+            .join("\n")
+            .trim()
+            .to_owned()
+    }
+
+    /// Changes what is known of a site, and stores it before anything follows from it.
+    async fn change(
+        &self,
+        name: &SiteName,
+        change: impl FnOnce(&mut SiteFacts),
+    ) -> Result<(), Error> {
+        change(self.state.lock().sites.entry(name.clone()).or_default());
+        self.remember(name).await?;
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Deletes what is left of a site's oldest releases: never one that serves, is parked, or is on its way.
+    async fn collect_releases(&self, name: &SiteName) -> Result<(), Error> {
+        let mut gone = Vec::new();
+        self.change(name, |facts| {
+            let used = used(facts);
+            while facts.releases.len() > KEPT {
+                let oldest =
+                    facts.releases.iter().rposition(|kept| !used.contains(&kept.release.id));
+                let Some(oldest) = oldest else { break };
+                gone.push(facts.releases.remove(oldest).release.id);
+            }
+        })
+        .await?;
+        let others: Vec<ReleaseId> = {
+            let state = self.state.lock();
+            let known = |facts: &SiteFacts| -> Vec<ReleaseId> {
+                let records = facts.releases.iter().map(|kept| kept.release.id.clone());
+                records.chain(used(facts)).collect()
+            };
+            state.sites.values().flat_map(known).collect()
+        };
+        let (releases, layout) = (Releases::at(self.layout.releases()), self.layout.clone());
+        let name = name.clone();
+        off_the_loop(move || {
+            for id in gone {
+                let tree = layout.site_root(&name, &id);
+                if tree.is_dir() {
+                    std::fs::remove_dir_all(&tree)?;
+                }
+                if !others.contains(&id) {
+                    releases
+                        .remove(&id)
+                        .map_err(|source| Error::Code { site: name.clone(), source })?;
+                }
+            }
+            Ok::<_, Error>(())
+        })
+        .await
+    }
+}
+
+/// Releases that something runs or may run.
+fn used(facts: &SiteFacts) -> Vec<ReleaseId> {
+    let candidate = facts.candidate.as_ref().map(|candidate| &candidate.version.release);
+    let parked = facts.parked.as_ref().map(|parked| &parked.version.release);
+    let serving = facts.serving.as_ref().map(|serving| &serving.release);
+    let all = [facts.release.as_ref(), candidate, parked, serving];
+    all.into_iter().flatten().map(|release| release.id.clone()).collect()
+}
+
+/// Writes a version's release into the site's history, in front.
+fn record(facts: &mut SiteFacts, version: &Version, served_ms: u64) {
+    facts.releases.retain(|kept| kept.release.id != version.release.id);
+    facts.releases.insert(0, Kept { release: version.release.clone(), served_ms });
+}
+
+impl Agent {
+    /// The releases of a site, the one that serves first.
+    pub fn releases(&self, name: &SiteName) -> Vec<Record> {
+        let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
+        let id = |release: &Release| release.id.clone();
+        let serving = facts.serving.as_ref().map(|serving| id(&serving.release));
+        let is_parked = |kept: &Kept| {
+            facts.parked.as_ref().is_some_and(|parked| {
+                parked.version.release.id == kept.release.id && clock::wall_ms() < parked.until_ms
+            })
+        };
+        let record = |kept: &Kept| Record {
+            id: id(&kept.release),
+            standing: match () {
+                () if serving.as_ref() == Some(&kept.release.id) => Standing::Serving,
+                () if is_parked(kept) => Standing::Parked,
+                () => Standing::Kept,
+            },
+            wordpress: kept.release.wordpress.clone(),
+            files: kept.release.files,
+            bytes: kept.release.bytes,
+            served_ms: kept.served_ms,
+            source: kept.release.origin.source.clone(),
+            author: kept.release.origin.author.clone(),
+            message: kept.release.origin.message.clone(),
+        };
+        facts.releases.iter().map(record).collect()
+    }
+
+    /// A release that served a site, to go back to.
+    pub fn kept(&self, name: &SiteName, id: &ReleaseId) -> Option<Release> {
+        let state = self.state.lock();
+        let mut kept = state.sites.get(name)?.releases.iter();
+        kept.find(|kept| kept.release.id == *id).map(|kept| kept.release.clone())
+    }
+
+    /// How the rollout stands that [`Agent::bring`] or [`Agent::bring_back`] has asked for.
+    pub fn rollout(&self, name: &SiteName) -> Outcome {
+        let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
+        let wanted = facts
+            .release
+            .filter(|release| self.site(name).is_some_and(|site| is_current(release, &site)));
+        match (facts.candidate, facts.refused, facts.serving) {
+            (Some(_), ..) => Outcome::UnderWay,
+            (None, Some(refused), _) => Outcome::Refused(refused.because),
+            (None, None, Some(serving))
+                if wanted.is_some_and(|wanted| wanted.id == serving.release.id) =>
+            {
+                Outcome::Serves
+            }
+            _ => Outcome::UnderWay,
+        }
+    }
+
+    /// Sites whose configuration asks for a version that was refused, with the reasons.
+    pub fn refusals(&self) -> Vec<(SiteName, Refused)> {
+        let Some(config) = self.config() else { return Vec::new() };
+        let state = self.state.lock();
+        let refused = config.sites.iter().filter_map(|site| {
+            let facts = state.sites.get(&site.name)?;
+            let refused = facts.refused.clone().filter(|_| facts.candidate.is_none())?;
+            let wanted = self.wanted_version(&config, site, facts).ok()??;
+            (wanted.fingerprint == refused.fingerprint).then(|| (site.name.clone(), refused))
+        });
+        refused.collect()
+    }
+}
+
+/// How a rollout stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not decided yet.
+    UnderWay,
+    /// Every new request runs it.
+    Serves,
+    /// It was given up, and why.
+    Refused(String),
+}
