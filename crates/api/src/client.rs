@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::id::SiteName;
+use pressroom_model::rollout::Record;
 use pressroom_model::status::Status;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +23,7 @@ use crate::failure::Failure;
 use crate::operation::{Event, SIGN_OF_LIFE};
 use crate::operator::{Check, InitialAdmin, Planned, Visit, Why, Wish};
 use crate::progress::Progress;
+use crate::release::{Code, Damage, Deployment, Diff, Which};
 use crate::server::Question;
 
 /// Longest wait for an answer from memory.
@@ -30,6 +32,9 @@ const AT_ONCE: Duration = Duration::from_secs(3);
 const QUICK: Duration = Duration::from_secs(10);
 /// Longest wait for an answer that takes work.
 const WORK: Duration = Duration::from_secs(60);
+
+/// Longest wait for an answer that reads or copies a whole tree.
+const BUILD: Duration = Duration::from_secs(600);
 
 /// Why a question was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +119,48 @@ impl Client {
     ) -> Result<PathBuf, Error> {
         let path = format!("/v1/sites/{name}/remove");
         Ok(self.operate(Method::POST, &path, wish, progress).await?.unwrap_or_default())
+    }
+
+    /// See [`crate::operator::Operator::deploy`].
+    pub async fn deploy(
+        &self,
+        name: &SiteName,
+        deployment: &Deployment,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let path = format!("/v1/sites/{name}/deploy");
+        self.operate(Method::POST, &path, deployment, progress).await.map(drop)
+    }
+
+    /// See [`crate::operator::Operator::rollback`].
+    pub async fn rollback(
+        &self,
+        name: &SiteName,
+        which: &Which,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let path = format!("/v1/sites/{name}/rollback");
+        self.operate(Method::POST, &path, which, progress).await.map(drop)
+    }
+
+    /// See [`crate::operator::Operator::compare`].
+    pub async fn compare(&self, name: &SiteName, code: &Code) -> Result<Diff, Error> {
+        self.post(&format!("/v1/sites/{name}/compare"), code, BUILD).await
+    }
+
+    /// See [`crate::operator::Operator::releases`].
+    pub async fn releases(&self, name: &SiteName) -> Result<Vec<Record>, Error> {
+        self.get(&format!("/v1/sites/{name}/releases"), QUICK).await
+    }
+
+    /// See [`crate::operator::Operator::diff`].
+    pub async fn diff(&self, name: &SiteName, which: &Which) -> Result<Diff, Error> {
+        self.post(&format!("/v1/sites/{name}/diff"), which, WORK).await
+    }
+
+    /// See [`crate::operator::Operator::verify`].
+    pub async fn verify(&self, name: &SiteName, which: &Which) -> Result<Vec<Damage>, Error> {
+        self.post(&format!("/v1/sites/{name}/verify"), which, BUILD).await
     }
 
     /// Follows an operation from its first step to its end.

@@ -4,6 +4,7 @@
 //! commands ask. [`console`] offers the part of it that may be read by a browser, on loopback TCP.
 //!
 //! - [`operator`] the trait, and the values that it takes and gives
+//! - [`release`] bringing code, looking at releases, going back
 //! - [`failure`] an error for people, which knows whose fault it is
 //! - [`progress`] the steps of something long, as they happen
 //! - [`operation`] long operations: one at a time, followed by anybody, going on when the asker has gone
@@ -17,4 +18,5 @@ pub mod failure;
 pub mod operation;
 pub mod operator;
 pub mod progress;
+pub mod release;
 pub mod server;

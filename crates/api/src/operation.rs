@@ -25,7 +25,7 @@ pub enum Event {
     Operation {
         /// Its id, for `GET /v1/operations/ID`.
         id: String,
-        /// `apply`, `remove-site` or `down`.
+        /// `apply`, `deploy`, `remove-site` or `down`.
         kind: String,
     },
     /// Something on the way.
@@ -55,6 +55,8 @@ pub(crate) const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 pub(crate) enum Kind {
     /// It is given up when a `Down` begins: what it waits for will not come.
     Apply,
+    /// Likewise; the rollout goes on with the next start.
+    Deploy,
     /// It runs to its end, so that a dump is whole.
     RemoveSite,
     /// It is never refused.
@@ -65,6 +67,7 @@ impl Kind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Apply => "apply",
+            Self::Deploy => "deploy",
             Self::RemoveSite => "remove-site",
             Self::Down => "down",
         }
@@ -110,7 +113,7 @@ impl Operations {
             let whole = ending.take_turn(&turn, work);
             let end = match kind {
                 Kind::RemoveSite | Kind::Down => whole.await,
-                Kind::Apply => tokio::select! {
+                Kind::Apply | Kind::Deploy => tokio::select! {
                     biased;
                     _ = downs.changed() => Err(given_up()),
                     end = whole => end,

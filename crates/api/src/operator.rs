@@ -12,18 +12,20 @@ use std::pin::Pin;
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
 use pressroom_model::id::{InstanceId, SiteName};
+use pressroom_model::rollout::Record;
 use pressroom_model::secret::Secret;
 use pressroom_model::status::Status;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::release::{Code, Damage, Deployment, Diff, Which};
 
 /// A future answer; `Box::pin(async move { … })` makes one.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
 /// A running Pressroom, as operators see it. Every method may be called at any time and many times at once, except
-/// that of `apply`, `remove_site` and `down` the server runs one at a time.
+/// that of `apply`, `deploy`, `rollback`, `remove_site` and `down` the server runs one at a time.
 pub trait Operator: Send + Sync + 'static {
     /// What is; answers from memory, at once.
     fn status(&self) -> Answer<'_, Status>;
@@ -39,6 +41,24 @@ pub trait Operator: Send + Sync + 'static {
     /// Applies `wish` (a configuration without the site), writes a dump of its database and uploads below the data
     /// directory, then deletes its database, files and secrets. Answers where the dump is kept.
     fn remove_site(&self, name: SiteName, wish: Wish, progress: Progress) -> Answer<'_, PathBuf>;
+
+    /// Makes a release of what is brought, and moves the site to it: every new request runs it, or nothing has changed.
+    fn deploy(&self, name: SiteName, deployment: Deployment, progress: Progress) -> Answer<'_, ()>;
+
+    /// What [`Operator::deploy`] would change in the code; moves nothing.
+    fn compare(&self, name: SiteName, code: Code) -> Answer<'_, Diff>;
+
+    /// The releases that served a site, the last one first.
+    fn releases(&self, name: SiteName) -> Answer<'_, Vec<Record>>;
+
+    /// Moves a site back to a release that served it.
+    fn rollback(&self, name: SiteName, which: Which, progress: Progress) -> Answer<'_, ()>;
+
+    /// What tells two releases of a site apart.
+    fn diff(&self, name: SiteName, which: Which) -> Answer<'_, Diff>;
+
+    /// Hashes every file of a release again.
+    fn verify(&self, name: SiteName, which: Which) -> Answer<'_, Vec<Damage>>;
 
     /// Drains the edge, then stops everything but the agent and the keeper, in reverse order. The intent stays.
     /// The caller asks the keeper to shut down next.

@@ -12,6 +12,12 @@
 //! | `GET /v1/sites/NAME/visit` | | [`crate::operator::Visit`] |
 //! | `POST /v1/sites/NAME/initial-admin` | | [`crate::operator::InitialAdmin`] or `null`, once |
 //! | `POST /v1/sites/NAME/purge` | `model::affirmation::Purge` | `model::affirmation::Receipt` |
+//! | `GET /v1/sites/NAME/releases` | | list of `model::rollout::Record` |
+//! | `POST /v1/sites/NAME/compare` | [`crate::release::Code`] | [`crate::release::Diff`] |
+//! | `POST /v1/sites/NAME/diff` | [`Which`] | [`crate::release::Diff`] |
+//! | `POST /v1/sites/NAME/verify` | [`Which`] | list of [`crate::release::Damage`] |
+//! | `POST /v1/sites/NAME/deploy` | [`Deployment`] | [`crate::operation::Event`] lines |
+//! | `POST /v1/sites/NAME/rollback` | [`Which`] | [`crate::operation::Event`] lines |
 //! | `POST /v1/sites/NAME/remove` | [`Wish`] | [`crate::operation::Event`] lines |
 //!
 //! What cannot be done is answered with a [`Failure`], and 422 where the operator can mend it, 500 where not.
@@ -42,6 +48,7 @@ use tokio::sync::mpsc;
 use crate::failure::{Blame, Failure};
 use crate::operation::{Event, Kind, Log, Operations};
 use crate::operator::{Operator, Wish};
+use crate::release::{Deployment, Which};
 
 /// Largest request body: a configuration of thousands of sites fits.
 const BODY_LIMIT: usize = 16 << 20;
@@ -206,6 +213,28 @@ impl Server {
             (&Method::POST, "initial-admin") => Ok(good(&operator.take_initial_admin(name).await?)),
             (&Method::POST, "purge") => {
                 Ok(good(&operator.purge(name, body(request).await?).await?))
+            }
+            (&Method::GET, "releases") => Ok(good(&operator.releases(name).await?)),
+            (&Method::POST, "compare") => {
+                Ok(good(&operator.compare(name, body(request).await?).await?))
+            }
+            (&Method::POST, "diff") => Ok(good(&operator.diff(name, body(request).await?).await?)),
+            (&Method::POST, "verify") => {
+                Ok(good(&operator.verify(name, body(request).await?).await?))
+            }
+            (&Method::POST, "deploy") => {
+                let deployment: Deployment = body(request).await?;
+                let work = |progress| async move {
+                    operator.deploy(name, deployment, progress).await.map(|()| None)
+                };
+                Ok(self.follow(self.operations.begin(Kind::Deploy, work)?))
+            }
+            (&Method::POST, "rollback") => {
+                let which: Which = body(request).await?;
+                let work = |progress| async move {
+                    operator.rollback(name, which, progress).await.map(|()| None)
+                };
+                Ok(self.follow(self.operations.begin(Kind::Deploy, work)?))
             }
             (&Method::POST, "remove") => {
                 let wish: Wish = body(request).await?;

@@ -45,6 +45,11 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Explain one request: site, cache, instance, time in each step
     Why(Why),
+    /// Bring code to a site: every new request runs it, or nothing has changed
+    Deploy(Deploy),
+    /// Releases of a site: list, diff, verify, go back
+    #[command(subcommand)]
+    Release(Release),
     /// Sites: add, list, show, remove
     #[command(subcommand)]
     Site(Site),
@@ -194,6 +199,73 @@ pub(crate) enum Site {
     },
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// The site
+    pub(crate) site: SiteName,
+    /// A folder (a whole WordPress, or a wp-content alone) or a .tar.gz or .zip [default: the source in the configuration]
+    pub(crate) source: Option<PathBuf>,
+    /// What the archive must be: its SHA-256
+    #[arg(long, value_name = "DIGITS", requires = "source")]
+    pub(crate) sha256: Option<String>,
+    /// What is done, for `release list` [default: where it comes from]
+    #[arg(long, short, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+    /// Only show what would change in the code
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) dry_run: bool,
+    /// Return when every new request runs it (it always does; for scripts that want to say so)
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Release {
+    /// List the releases that served a site, the last one first
+    List {
+        /// The site
+        site: SiteName,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show which files tell two releases apart
+    Diff {
+        /// The site
+        site: SiteName,
+        /// The earlier one, or the beginning of its id [default: the one that served before]
+        from: Option<String>,
+        /// The later one [default: the one that serves]
+        to: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hash every file of a release again
+    Verify {
+        /// The site
+        site: SiteName,
+        /// The release, or the beginning of its id [default: the one that serves]
+        release: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Move a site back to a release that served it
+    Rollback {
+        /// The site
+        site: SiteName,
+        /// The release, or the beginning of its id [default: the one that served before]
+        release: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cache {
     /// Make stored pages of a site stale
@@ -285,6 +357,16 @@ mod tests {
             "why /a?b=c",
             "cache purge blog --all",
             "cache purge blog --tag a --tag b",
+            "deploy blog",
+            "deploy blog /code --wait --json",
+            "deploy blog /code --dry-run",
+            "deploy blog code.zip --sha256 ab -m text",
+            "release list blog --json",
+            "release diff blog",
+            "release diff blog ab cd",
+            "release verify blog",
+            "release rollback blog",
+            "release rollback blog ab --json",
             "site add shop --domain shop.example.com --title Shop",
             "site list --json",
             "site show blog",
@@ -308,6 +390,8 @@ mod tests {
             "site add Bad_Name",
             "apply --json",
             "cache purge blog --all --tag a",
+            "deploy",
+            "deploy blog /code --dry-run --wait",
         ] {
             assert!(parse(&format!("pressroom {line}")).is_err(), "{line}");
         }

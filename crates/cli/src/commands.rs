@@ -3,10 +3,12 @@
 mod apply;
 mod cache;
 mod config;
+mod deploy;
 mod doctor;
 mod down;
 mod install;
 mod logs;
+mod release;
 mod site;
 mod status;
 mod tls;
@@ -186,6 +188,8 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         Command::Doctor(json) => doctor::run(context, &json),
         Command::Logs(logs) => logs::run(context, &logs),
         Command::Why(why) => why::run(context, &why),
+        Command::Deploy(arguments) => deploy::run(context, &arguments),
+        Command::Release(verb) => release::run(context, verb),
         Command::Site(site) => site::run(context, site),
         Command::Cache(args::Cache::Purge { site, tag, url, all }) => {
             cache::purge(context, &site, tag, url, all)

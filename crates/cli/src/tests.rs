@@ -372,3 +372,52 @@ fn an_agent_that_is_away_while_its_keeper_runs_is_our_failure() {
         (&10.into(), &serde_json::Value::Null)
     );
 }
+
+#[test]
+fn code_is_deployed_listed_and_taken_back() {
+    let stage = Stage::new();
+    assert_eq!(stage.run(UP).status, 0);
+    let code = stage.data().join("code");
+    std::fs::create_dir(&code).expect("a folder");
+    let compared = stage.run(&format!("deploy blog {} --dry-run", code.display()));
+    assert_eq!(compared.data, "+ new.php\n~ old.php\n", "{compared:?}");
+    let done = stage.run(&format!("deploy blog {} --wait -m second", code.display()));
+    assert_eq!(done.status, 0, "{done:?}");
+    assert!(done.data.contains("blog serves release bbbbbbbbbbbb  second"), "{done:?}");
+    assert!(done.talk.contains("release rollback blog"), "{done:?}");
+    let list = stage.run("release list blog");
+    assert!(list.data.contains("serving") && list.data.contains("parked"), "{list:?}");
+    let back = stage.run("release rollback blog --json");
+    let moved: serde_json::Value = serde_json::from_str(&back.data).expect("JSON");
+    assert_eq!(
+        (&moved["release"], &moved["from"]),
+        (&"a".repeat(32).into(), &"b".repeat(32).into())
+    );
+    let unknown = stage.run("release rollback blog ffff");
+    assert_eq!(unknown.status, 1);
+    assert!(unknown.talk.contains("`blog` has no release `ffff`"), "{unknown:?}");
+}
+
+#[test]
+fn a_refused_deploy_names_file_and_line_and_what_still_serves() {
+    let stage = Stage::new();
+    assert_eq!(stage.run(UP).status, 0);
+    let refused = stage.run("deploy blog --message broken --wait");
+    assert_eq!(refused.status, 1, "{refused:?}");
+    for part in ["/code/a.php on line 7", "still serves release aaaaaaaaaaaa"] {
+        assert!(refused.talk.contains(part), "{part} in {refused:?}");
+    }
+    let absent = stage.run("deploy blog /nonexistent/code");
+    assert_eq!(absent.status, 1);
+    assert!(absent.talk.contains("`/nonexistent/code` cannot be deployed"), "{absent:?}");
+}
+
+#[test]
+fn a_damaged_release_is_our_failure() {
+    let stage = Stage::new();
+    assert_eq!(stage.run(UP).status, 0);
+    assert_eq!(stage.run("release verify blog").status, 0);
+    let damaged = stage.run("release verify blog aa");
+    assert_eq!(damaged.status, 2, "{damaged:?}");
+    assert!(damaged.data.contains("index.php: its bytes or its mode changed"), "{damaged:?}");
+}

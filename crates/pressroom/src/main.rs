@@ -6,6 +6,7 @@
 //! - [`cron`] the cron loop's way to the sites; [`visit`] one request as a visitor; [`why`] one request explained
 
 mod cron;
+mod deliver;
 mod machine;
 mod operator;
 mod roles;

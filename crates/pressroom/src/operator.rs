@@ -11,15 +11,18 @@ use pressroom_api::console;
 use pressroom_api::failure::Failure;
 use pressroom_api::operator::{Answer, Check, InitialAdmin, Operator, Planned, Visit, Why, Wish};
 use pressroom_api::progress::{Progress, Step, StepState};
+use pressroom_api::release::{Code, Damage, Deployment, Diff, Which};
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
 use pressroom_model::id::SiteName;
+use pressroom_model::rollout::Record;
 use pressroom_model::status::Status;
 use pressroom_plan::change;
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::{self, Shutdown, Trigger};
 use pressroom_runtime::tasks::Group;
 
+use crate::deliver::Delivery;
 use crate::visit;
 
 /// A site that does not answer although everything runs is waited for so long: its first page may be slow.
@@ -34,6 +37,14 @@ impl ThisOperator {
     /// The operator of this agent.
     pub(crate) fn new(agent: Arc<Agent>) -> Self {
         Self { agent }
+    }
+
+    fn delivery(&self, name: &SiteName) -> Result<Delivery<'_>, Failure> {
+        self.known(name)?;
+        let site = self.agent.site(name).ok_or_else(|| {
+            Failure::yours(format!("there is no site `{name}`")).state("nothing was changed")
+        })?;
+        Ok(Delivery { agent: &self.agent, site })
     }
 
     fn config(&self) -> Result<Config, Failure> {
@@ -65,14 +76,16 @@ impl ThisOperator {
                 event = events.recv() => if let Ok(event) = event { progress.tell(step(event)) },
                 () = tokio::time::sleep(Duration::from_millis(25)) => {}
             }
-            if self.agent.decisions() >= first + 2 && self.agent.is_settled() {
+            let is_settled = self.agent.decisions() >= first + 2 && self.agent.is_settled();
+            // After a refusal all is quiet too.
+            if let Some(failure) = self.hopeless().or_else(|| self.refused()) {
+                return Err(failure);
+            }
+            if is_settled {
                 while let Ok(event) = events.try_recv() {
                     progress.tell(step(event));
                 }
                 return Ok(());
-            }
-            if let Some(failure) = self.hopeless() {
-                return Err(failure);
             }
             let silent = self.agent.unanswering();
             if silent.is_empty() {
@@ -115,6 +128,19 @@ impl ThisOperator {
                 .cause(self.agent.last_words(&process.name))
                 .state(self.what_runs())
                 .hint(format!("read it all: `pressroom logs {}`", process.name)),
+        )
+    }
+
+    /// A version that the configuration asks for failed its check.
+    fn refused(&self) -> Option<Failure> {
+        let (site, refused) = self.agent.refusals().into_iter().next()?;
+        Some(
+            Failure::yours(format!("`{site}` was not moved to what the configuration asks for"))
+                .cause(refused.because)
+                .state(format!("`{site}` goes on as it was"))
+                .hint(format!(
+                    "mend it and `pressroom apply` again; `pressroom logs {site}` has more"
+                )),
         )
     }
 
@@ -188,7 +214,8 @@ impl ThisOperator {
     }
 }
 
-fn step(event: Event) -> Step {
+/// An event of the agent as a step of an operation.
+pub(crate) fn step(event: Event) -> Step {
     let state = match event.stage {
         Stage::Begun => StepState::Running,
         Stage::Done => StepState::Done,
@@ -354,6 +381,33 @@ impl Operator for ThisOperator {
                 answer.map_err(|error| Failure::ours("the edge does not answer").cause(error))?;
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         })
+    }
+
+    fn deploy(&self, name: SiteName, what: Deployment, progress: Progress) -> Answer<'_, ()> {
+        Box::pin(async move { self.delivery(&name)?.deploy(what, &progress).await })
+    }
+
+    fn compare(&self, name: SiteName, code: Code) -> Answer<'_, Diff> {
+        Box::pin(async move { self.delivery(&name)?.compare(&code).await })
+    }
+
+    fn releases(&self, name: SiteName) -> Answer<'_, Vec<Record>> {
+        Box::pin(async move {
+            self.known(&name)?;
+            Ok(self.agent.releases(&name))
+        })
+    }
+
+    fn rollback(&self, name: SiteName, which: Which, progress: Progress) -> Answer<'_, ()> {
+        Box::pin(async move { self.delivery(&name)?.rollback(which, &progress).await })
+    }
+
+    fn diff(&self, name: SiteName, which: Which) -> Answer<'_, Diff> {
+        Box::pin(async move { self.delivery(&name)?.diff(&which) })
+    }
+
+    fn verify(&self, name: SiteName, which: Which) -> Answer<'_, Vec<Damage>> {
+        Box::pin(async move { self.delivery(&name)?.verify(&which).await })
     }
 
     fn why(&self, url: String) -> Answer<'_, Why> {

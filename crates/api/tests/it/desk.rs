@@ -13,10 +13,12 @@ use pressroom_api::operator::{
     Answer, Check, CheckState, InitialAdmin, Operator, Planned, Visit, Why, Wish,
 };
 use pressroom_api::progress::{Progress, Step};
+use pressroom_api::release::{Code, Damage, Deployment, Diff, Which};
 use pressroom_api::{console, server};
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::file::{self, Facts};
 use pressroom_model::id::SiteName;
+use pressroom_model::rollout::Record;
 use pressroom_model::secret::Secret;
 use pressroom_model::status::{Pid, Process, Site, Status};
 use pressroom_model::verdict::Health;
@@ -134,6 +136,38 @@ impl Operator for Clerk {
 
     fn purge(&self, _name: SiteName, purge: Purge) -> Answer<'_, Receipt> {
         Box::pin(async move { Ok(Receipt { ok: purge.all, position: 1, pages: 7 }) })
+    }
+
+    fn deploy(&self, _name: SiteName, _what: Deployment, progress: Progress) -> Answer<'_, ()> {
+        Box::pin(async move {
+            progress.begin("build").done("1 file");
+            Ok(())
+        })
+    }
+
+    fn compare(&self, _name: SiteName, _code: Code) -> Answer<'_, Diff> {
+        Box::pin(async { Ok(Diff { added: vec!["new.php".to_owned()], ..Diff::default() }) })
+    }
+
+    fn releases(&self, _name: SiteName) -> Answer<'_, Vec<Record>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn rollback(&self, _name: SiteName, which: Which, _progress: Progress) -> Answer<'_, ()> {
+        Box::pin(async move {
+            match which.release {
+                None => Ok(()),
+                Some(id) => Err(Failure::yours(format!("`blog` has no release `{id}`"))),
+            }
+        })
+    }
+
+    fn diff(&self, _name: SiteName, _which: Which) -> Answer<'_, Diff> {
+        Box::pin(async { Ok(Diff::default()) })
+    }
+
+    fn verify(&self, _name: SiteName, _which: Which) -> Answer<'_, Vec<Damage>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn metrics(&self) -> Answer<'_, String> {

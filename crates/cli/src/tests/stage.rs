@@ -12,11 +12,13 @@ use pressroom_api::operator::{
     Answer, Check, CheckState, InitialAdmin, Operator, Planned, Visit, Why, Wish,
 };
 use pressroom_api::progress::Progress;
+use pressroom_api::release::{Code, Damage, Deployment, Diff, Which};
 use pressroom_api::server::{self, Server};
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
 use pressroom_model::id::SiteName;
+use pressroom_model::rollout::{Record, Standing};
 use pressroom_model::secret::Secret;
 use pressroom_model::status::{Pid, Process, Site, Status};
 use pressroom_model::verdict::Health;
@@ -239,6 +241,7 @@ struct Desk {
     given: Vec<String>,
     unshown: Vec<SiteName>,
     is_failing: bool,
+    deployed: Option<Deployment>,
 }
 
 impl Clerk {
@@ -326,6 +329,78 @@ impl Operator for Clerk {
 
     fn purge(&self, _name: SiteName, _purge: Purge) -> Answer<'_, Receipt> {
         Box::pin(async { Ok(Receipt { ok: true, position: 1, pages: 7 }) })
+    }
+
+    fn deploy(&self, _name: SiteName, what: Deployment, progress: Progress) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let step = progress.begin("check the new version of blog");
+            if what.message == "broken" {
+                step.failed("no");
+                return Err(Failure::yours("`blog` was not moved to release bbbbbbbbbbbb")
+                    .cause("`/`: PHP Parse error: syntax error in /code/a.php on line 7")
+                    .state("`blog` still serves release aaaaaaaaaaaa"));
+            }
+            step.done("");
+            open(&self.desk).deployed = Some(what);
+            Ok(())
+        })
+    }
+
+    fn compare(&self, _name: SiteName, _code: Code) -> Answer<'_, Diff> {
+        Box::pin(async {
+            Ok(Diff {
+                added: vec!["new.php".into()],
+                changed: vec!["old.php".into()],
+                ..Diff::default()
+            })
+        })
+    }
+
+    fn releases(&self, _name: SiteName) -> Answer<'_, Vec<Record>> {
+        Box::pin(async {
+            let record = |digit: &str, standing, message: &str| Record {
+                id: digit.repeat(32).parse().expect("a good id"),
+                standing,
+                wordpress: "6.1.9".into(),
+                files: 3,
+                bytes: 100,
+                served_ms: 1_769_000_000_000,
+                source: "/code".into(),
+                author: "ann".into(),
+                message: message.into(),
+            };
+            Ok(match &open(&self.desk).deployed {
+                None => vec![record("a", Standing::Serving, "first")],
+                Some(what) => vec![
+                    record("b", Standing::Serving, &what.message),
+                    record("a", Standing::Parked, "first"),
+                ],
+            })
+        })
+    }
+
+    fn rollback(&self, _name: SiteName, which: Which, _progress: Progress) -> Answer<'_, ()> {
+        Box::pin(async move {
+            match which.release.as_deref() {
+                None | Some("a") => {
+                    open(&self.desk).deployed = None;
+                    Ok(())
+                }
+                Some(id) => Err(Failure::yours(format!("`blog` has no release `{id}`"))),
+            }
+        })
+    }
+
+    fn diff(&self, _name: SiteName, _which: Which) -> Answer<'_, Diff> {
+        Box::pin(async { Ok(Diff::default()) })
+    }
+
+    fn verify(&self, _name: SiteName, which: Which) -> Answer<'_, Vec<Damage>> {
+        Box::pin(async move {
+            let what = "its bytes or its mode changed".to_owned();
+            let damage = Damage { path: "index.php".into(), what };
+            Ok(which.release.map(|_| damage).into_iter().collect())
+        })
     }
 
     fn metrics(&self) -> Answer<'_, String> {

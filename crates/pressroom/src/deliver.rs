@@ -1,0 +1,296 @@
+//! Bringing code to a site and going back, as the operator's API asks for it: the release is made, the rollout is
+//! followed to its end, and what went wrong is told in PHP's own words.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pressroom_agent::agent::{Agent, Event};
+use pressroom_agent::facts::Origin;
+use pressroom_agent::site::{self, Brought, Outcome};
+use pressroom_api::failure::Failure;
+use pressroom_api::progress::Progress;
+use pressroom_api::release::{Code, Damage, Deployment, Diff, Which};
+use pressroom_model::config::{Site, Source};
+use pressroom_model::id::{ReleaseId, SiteName};
+use pressroom_model::rollout::{Record, Standing};
+use pressroom_release::releases::Releases;
+use pressroom_release::source::{self, Shape};
+use pressroom_release::{ReleaseError, archive};
+use pressroom_runtime::clock;
+
+use crate::operator::step;
+
+/// Longest rollout: `plan` gives one up long before.
+const LONGEST: Duration = Duration::from_secs(300);
+
+pub(crate) struct Delivery<'a> {
+    pub(crate) agent: &'a Arc<Agent>,
+    pub(crate) site: Site,
+}
+
+impl Delivery<'_> {
+    fn name(&self) -> &SiteName {
+        &self.site.name
+    }
+
+    /// Makes a release of what is brought, and moves the site to it.
+    pub(crate) async fn deploy(
+        &self,
+        deployment: Deployment,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        let events = self.agent.follow();
+        let before = self.serving();
+        let build = progress.begin(format!("make a release for {}", self.name()));
+        let (code, words) = self.code(&deployment.code)?;
+        let origin = Origin {
+            is_brought: deployment.code != Code::Configured,
+            source: words.clone(),
+            author: deployment.author,
+            message: match deployment.message.is_empty() {
+                true => format!("deploy {words}"),
+                false => deployment.message,
+            },
+        };
+        let brought = Brought { code, origin };
+        let made = self.agent.bring(self.name(), brought).await;
+        let id = made.map_err(|error| self.not_made(error))?;
+        build.done(short(&id));
+        if before.as_ref() == Some(&id) {
+            progress.note(format!("`{}` serves this code already", self.name()));
+        }
+        self.follow(&id, before, progress, events).await
+    }
+
+    /// What a deployment would change.
+    pub(crate) async fn compare(&self, code: &Code) -> Result<Diff, Failure> {
+        let (code, _) = self.code(code)?;
+        let made = self.agent.make_only(self.name(), code).await;
+        let id = made.map_err(|error| self.not_made(error))?;
+        self.between(self.serving(), id)
+    }
+
+    /// Moves the site back to a release that served it.
+    pub(crate) async fn rollback(&self, which: Which, progress: &Progress) -> Result<(), Failure> {
+        let events = self.agent.follow();
+        let before = self.serving();
+        let id = match which.release {
+            Some(text) => self.find(&text)?,
+            None => {
+                let records = self.agent.releases(self.name());
+                let former = records.iter().find(|record| record.standing != Standing::Serving);
+                former.map(|record| record.id.clone()).ok_or_else(|| {
+                    Failure::yours(format!("`{}` has had one release only", self.name()))
+                        .state("nothing was changed")
+                })?
+            }
+        };
+        let kept = self.agent.kept(self.name(), &id).ok_or_else(|| self.unknown(id.as_str()))?;
+        self.agent.bring_back(self.name(), &kept).await.map_err(|error| self.not_made(error))?;
+        self.follow(&id, before, progress, events).await
+    }
+
+    /// What tells two releases apart: by default the serving one from the one before.
+    pub(crate) fn diff(&self, which: &Which) -> Result<Diff, Failure> {
+        let records = self.agent.releases(self.name());
+        let second = || records.get(1).map(|record| record.id.clone());
+        let (from, to) = match (&which.release, &which.with) {
+            (Some(from), Some(to)) => (Some(self.find(from)?), Some(self.find(to)?)),
+            (Some(from), None) => (Some(self.find(from)?), self.serving()),
+            (None, _) => (second(), self.serving()),
+        };
+        match (from, to) {
+            (Some(from), Some(to)) => self.between(Some(from), to),
+            _ => Err(Failure::yours(format!("`{}` has had one release only", self.name()))),
+        }
+    }
+
+    /// Hashes every file of a release again, in the store of releases and where PHP runs it.
+    pub(crate) async fn verify(&self, which: &Which) -> Result<Vec<Damage>, Failure> {
+        let id = match &which.release {
+            Some(text) => self.find(text)?,
+            None => self.serving().ok_or_else(|| self.unknown("serving"))?,
+        };
+        let (releases, folder) = (self.releases(), self.agent.layout.site_root(self.name(), &id));
+        let checked = tokio::task::spawn_blocking(move || {
+            let mut faults = releases.verify(&id)?;
+            if folder.is_dir() {
+                faults.extend(releases.verify_linked(&id, &folder)?);
+            }
+            Ok::<_, ReleaseError>(faults)
+        });
+        let failed = |error: String| Failure::ours("the release cannot be read").cause(error);
+        let faults = checked.await.map_err(|error| failed(error.to_string()))?;
+        let faults = faults.map_err(|error| failed(error.to_string()))?;
+        let damage = |fault: pressroom_release::releases::Fault| Damage {
+            path: fault.path,
+            what: fault.what.to_owned(),
+        };
+        Ok(faults.into_iter().map(damage).collect())
+    }
+
+    fn releases(&self) -> Releases {
+        Releases::at(self.agent.layout.releases())
+    }
+
+    fn serving(&self) -> Option<ReleaseId> {
+        let records = self.agent.releases(self.name());
+        let serving = records.into_iter().find(|record| record.standing == Standing::Serving);
+        serving.map(|record| record.id)
+    }
+
+    fn between(&self, from: Option<ReleaseId>, to: ReleaseId) -> Result<Diff, Failure> {
+        let Some(from) = from else { return Ok(Diff { to: Some(to), ..Diff::default() }) };
+        let diff = self
+            .releases()
+            .diff(&from, &to)
+            .map_err(|error| Failure::ours("the releases cannot be compared").cause(error))?;
+        Ok(Diff {
+            from: Some(from),
+            to: Some(to),
+            added: diff.added,
+            changed: diff.changed,
+            removed: diff.removed,
+        })
+    }
+
+    /// A release of the site by the beginning of its id.
+    fn find(&self, text: &str) -> Result<ReleaseId, Failure> {
+        let records: Vec<Record> = self.agent.releases(self.name());
+        let mut found = records.iter().filter(|record| record.id.as_str().starts_with(text));
+        match (found.next(), found.next()) {
+            (Some(record), None) if !text.is_empty() => Ok(record.id.clone()),
+            (Some(_), Some(_)) => Err(Failure::yours(format!("`{text}` is not one release"))
+                .cause("several begin so")
+                .hint("give more digits")),
+            _ => Err(self.unknown(text)),
+        }
+    }
+
+    fn unknown(&self, text: &str) -> Failure {
+        Failure::yours(format!("`{}` has no release `{text}`", self.name()))
+            .state("nothing was changed")
+            .hint(format!("`pressroom release list {}` shows them", self.name()))
+    }
+
+    /// What is brought, as the agent takes it, and in words.
+    fn code(&self, code: &Code) -> Result<(site::Code, String), Failure> {
+        let configured = || {
+            let source = self.site.wordpress.clone();
+            let words = site::in_words(&source);
+            (site::Code::Source(source), words)
+        };
+        match code {
+            Code::Configured => Ok(configured()),
+            Code::Source(source) => {
+                Ok((site::Code::Source(source.clone()), site::in_words(source)))
+            }
+            Code::Folder(path) => self.folder(path),
+            Code::Archive { path, sha256 } => {
+                let sha256 = match sha256 {
+                    Some(sha256) => sha256.clone(),
+                    // Nobody said what it must be: it is what is there now, and may not change while it is read.
+                    None => archive::digest(path).map_err(|error| {
+                        Failure::yours(format!("`{}` cannot be deployed", path.display()))
+                            .cause(error)
+                            .state("nothing was changed")
+                    })?,
+                };
+                let source = Source::Archive { path: path.clone(), sha256 };
+                let words = site::in_words(&source);
+                Ok((site::Code::Source(source), words))
+            }
+        }
+    }
+
+    fn folder(&self, path: &Path) -> Result<(site::Code, String), Failure> {
+        let words = path.display().to_string();
+        let (shape, folder) = source::shape(path).map_err(|error| {
+            Failure::yours(format!("`{words}` cannot be deployed"))
+                .cause(error)
+                .state("nothing was changed")
+                .hint("give a folder with a whole WordPress, or a wp-content")
+        })?;
+        match (shape, self.serving()) {
+            (Shape::Whole, _) => Ok((site::Code::Source(Source::Path(folder)), words)),
+            (Shape::Content, Some(core)) => Ok((site::Code::Content(folder, core), words)),
+            (Shape::Content, None) => {
+                Err(Failure::yours(format!("`{}` serves no WordPress yet", self.name()))
+                    .hint("deploy a whole WordPress first"))
+            }
+        }
+    }
+
+    fn not_made(&self, error: site::Error) -> Failure {
+        let is_theirs = matches!(&error, site::Error::Code { source, .. }
+            if !matches!(source, ReleaseError::Io { .. }));
+        let failure = match is_theirs {
+            true => Failure::yours(format!("no release was made for `{}`", self.name())),
+            false => Failure::ours(format!("no release was made for `{}`", self.name())),
+        };
+        failure.cause(error).state(self.unmoved())
+    }
+
+    fn unmoved(&self) -> String {
+        match self.serving() {
+            Some(id) => format!("`{}` still serves release {}", self.name(), short(&id)),
+            None => "nothing was changed".to_owned(),
+        }
+    }
+
+    /// Waits until every new request runs the release, or it was refused.
+    async fn follow(
+        &self,
+        id: &ReleaseId,
+        before: Option<ReleaseId>,
+        progress: &Progress,
+        mut events: tokio::sync::broadcast::Receiver<Event>,
+    ) -> Result<(), Failure> {
+        let until = clock::now() + LONGEST;
+        loop {
+            tokio::select! {
+                event = events.recv() => if let Ok(event) = event { progress.tell(step(event)) },
+                () = tokio::time::sleep(Duration::from_millis(25)) => {}
+            }
+            match self.agent.rollout(self.name()) {
+                Outcome::Serves => {
+                    while let Ok(event) = events.try_recv() {
+                        progress.tell(step(event));
+                    }
+                    return Ok(());
+                }
+                Outcome::Refused(because) => {
+                    return Err(Failure::yours(format!(
+                        "`{}` was not moved to release {}",
+                        self.name(),
+                        short(id)
+                    ))
+                    .cause(because)
+                    .state(self.unmoved())
+                    .hint(format!(
+                        "mend the code and deploy again; `pressroom logs {}` has more",
+                        self.name()
+                    )));
+                }
+                Outcome::UnderWay if clock::now() > until => {
+                    let from = before.as_ref().map(short).unwrap_or_default();
+                    return Err(Failure::ours(format!(
+                        "the rollout of `{}` from {from} to {} has not ended in {} s",
+                        self.name(),
+                        short(id),
+                        LONGEST.as_secs()
+                    ))
+                    .state(self.unmoved())
+                    .hint("`pressroom status` shows how it goes on"));
+                }
+                Outcome::UnderWay => {}
+            }
+        }
+    }
+}
+
+/// What people are shown of a release's id.
+fn short(id: &ReleaseId) -> String {
+    id.as_str()[..12].to_owned()
+}
