@@ -8,6 +8,7 @@
 //! - [`overlay`] files that are ours
 //! - [`source`] which files of a source belong to its code, and which never do
 //! - [`archive`] `.tar.gz` and `.zip`, believed only by their digest and within limits
+//! - [`worktree`] a writable copy of a release
 //! - [`wordpress`] whether a tree is a WordPress, and which
 //!
 //! Always: a release is whole and on disk, or it does not exist (`ID.manifest` is written last). It never contains
@@ -20,6 +21,7 @@ pub mod overlay;
 pub mod releases;
 pub mod source;
 pub mod wordpress;
+pub mod worktree;
 
 use std::io;
 use std::path::PathBuf;

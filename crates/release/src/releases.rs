@@ -17,6 +17,7 @@ use crate::copy::{self, Bytes};
 use crate::manifest::{File, Manifest};
 use crate::overlay::Overlay;
 use crate::source::{self, Found, LeftOut, Tree};
+use crate::worktree::Part;
 use crate::{ReleaseError, archive, failed, wordpress};
 
 /// How far a build is.
@@ -177,6 +178,29 @@ impl Releases {
         // Of our own files only today's: a former Pressroom may have had others.
         tree.files.retain(|path, _| !path.starts_with("wp-content/mu-plugins/pressroom"));
         self.build_tree(&self.tree(id), &tree, overlay, progress)
+    }
+
+    /// Makes a release of another one, with these parts as a writable copy of it has them now. Whatever else is in the
+    /// copy does not count.
+    pub fn build_edited(
+        &self,
+        base: &ReleaseId,
+        copy: &Path,
+        parts: &[Part],
+        overlay: &Overlay,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Built, ReleaseError> {
+        let _lock = self.lock()?;
+        self.sweep()?;
+        let is_edited = |path: &str| parts.iter().any(|part| part.has(path));
+        let mut tree = self.as_source(base)?;
+        tree.files.retain(|path, _| !is_edited(path));
+        let mut edited = source::folder(copy)?;
+        edited.files.retain(|path, _| is_edited(path));
+        tree.files.append(&mut edited.files);
+        edited.left_out.retain(|left| is_edited(&left.path));
+        tree.left_out = edited.left_out;
+        self.build_tree(copy, &tree, overlay, progress)
     }
 
     fn as_source(&self, id: &ReleaseId) -> Result<Tree, ReleaseError> {
