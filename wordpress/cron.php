@@ -152,4 +152,6 @@ if ( ! is_blog_installed() ) {
 	$pressroom_run    = $pressroom_run && Pressroom_Cron::lock_this_machine();
 	$pressroom_result = pressroom_cron_visit( $pressroom_run );
 }
+// This process cannot write code: the author instance will.
+$pressroom_result['updates'] = Pressroom_Updates::are_due();
 fwrite( STDOUT, json_encode( $pressroom_result ) . "\n" );

@@ -26,6 +26,8 @@ require_once __DIR__ . '/pressroom/direct.php';
 require_once __DIR__ . '/pressroom/tags.php';
 require_once __DIR__ . '/pressroom/page.php';
 require_once __DIR__ . '/pressroom/end.php';
+require_once __DIR__ . '/pressroom/author.php';
+require_once __DIR__ . '/pressroom/publish.php';
 
 Pressroom_Ready::answer_if_asked();
 Pressroom_Cron::leave_to_the_scheduler();
@@ -40,3 +42,5 @@ if ( Pressroom_Edge::is_canonical() ) {
 	Pressroom_Page::watch();
 }
 Pressroom_End::watch();
+// Last: it may end the request, and the last word is said then.
+Pressroom_Author::watch();

@@ -25,6 +25,7 @@ use pressroom_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, broadcast};
 
+use crate::author::Authors;
 use crate::facts::SiteFacts;
 use crate::keeper;
 use crate::layout::Layout;
@@ -46,6 +47,7 @@ pub struct Agent {
     pub(crate) events: broadcast::Sender<Event>,
     /// Held while the local authority is made.
     pub(crate) authority: Mutex<()>,
+    pub(crate) authors: Authors,
 }
 
 /// What the agent remembers.
@@ -191,6 +193,7 @@ impl Agent {
             changed: Notify::new(),
             events: broadcast::channel(1024).0,
             authority: Mutex::new(()),
+            authors: Authors::default(),
         }))
     }
 
@@ -282,6 +285,10 @@ impl Agent {
         group.spawn("integrity", {
             let agent = Arc::clone(&self);
             move |stop| agent.watch_files(stop)
+        });
+        group.spawn("authors", {
+            let agent = Arc::clone(&self);
+            move |stop| agent.keep_authors(stop)
         });
         group.spawn("readiness", {
             let agent = Arc::clone(&self);

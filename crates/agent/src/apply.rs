@@ -250,13 +250,16 @@ impl Agent {
             return Err(Error::Refused(format!("`{id}` is not prepared yet")));
         };
         let instances = self.instances_of(&prepared, &version)?.named(fingerprint);
-        let is_serving = self
-            .state
-            .lock()
-            .sites
-            .get(&name)
-            .and_then(|facts| facts.serving.as_ref())
-            .is_some_and(|serving| serving.fingerprint == fingerprint);
+        let (is_serving, is_candidate) = {
+            let state = self.state.lock();
+            let facts = state.sites.get(&name);
+            let serving = facts.and_then(|facts| facts.serving.as_ref());
+            let candidate = facts.and_then(|facts| facts.candidate.as_ref());
+            (
+                serving.is_some_and(|serving| serving.fingerprint == fingerprint),
+                candidate.is_some_and(|candidate| candidate.version.fingerprint == fingerprint),
+            )
+        };
         let own = id.clone();
         let spec = off_the_loop(move || {
             if is_serving {
@@ -267,7 +270,7 @@ impl Agent {
         .await;
         match spec {
             // The engine's own check refused it: waiting would not help.
-            Err(Error::Engine(error @ engine::Error::Refused { .. })) if !is_serving => {
+            Err(Error::Engine(error @ engine::Error::Refused { .. })) if is_candidate => {
                 self.abandon_rollout(&name, &error.to_string()).await.map_err(Error::from)
             }
             spec => self.start(spec?).await,

@@ -46,6 +46,9 @@ pub struct SiteFacts {
     /// Its database and user are known to be there.
     #[serde(skip)]
     pub has_database: bool,
+    /// Until when its author instance is wanted, milliseconds since 1970.
+    #[serde(skip)]
+    pub author_until_ms: u64,
 }
 
 /// What an instance runs: a release with PHP settings.
@@ -57,6 +60,9 @@ pub struct Version {
     pub site: Site,
     /// Its code.
     pub release: Release,
+    /// It is the author instance's: its code is that release at first, and is written.
+    #[serde(default)]
+    pub is_author: bool,
 }
 
 /// A version on its way.

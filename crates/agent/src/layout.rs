@@ -126,6 +126,30 @@ impl Layout {
     pub fn dumps(&self, site: &SiteName) -> PathBuf {
         self.at("dumps").join(site.as_str())
     }
+    /// Folder of all author instances' trees.
+    pub fn authors(&self) -> PathBuf {
+        self.at("authors")
+    }
+    /// Folder of a site's author instance: only that instance gets in.
+    pub fn author(&self, site: &SiteName) -> PathBuf {
+        self.authors().join(site.as_str())
+    }
+    /// The tree that a site's author instance runs and writes.
+    pub fn author_root(&self, site: &SiteName) -> PathBuf {
+        self.author(site).join("tree")
+    }
+    /// Where a site's author instance says what it has changed.
+    pub fn author_desk(&self, site: &SiteName) -> PathBuf {
+        self.author(site).join("desk.sock")
+    }
+    /// Where the edge brings requests for a site's author instance: those that change code.
+    pub fn author_change(&self, site: &SiteName) -> PathBuf {
+        self.run().join("author").join(format!("{site}.change"))
+    }
+    /// The same for requests that those make to their own site.
+    pub fn author_loopback(&self, site: &SiteName) -> PathBuf {
+        self.run().join("author").join(format!("{site}.loopback"))
+    }
     /// What was found in a site's folders and had no business there.
     pub fn evidence(&self, site: &SiteName) -> PathBuf {
         self.at("evidence").join(site.as_str())

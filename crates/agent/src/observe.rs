@@ -142,6 +142,10 @@ impl Agent {
                     until_ms: parked.until_ms,
                 }),
                 refused: facts.refused.as_ref().map(|refused| refused.fingerprint.clone()),
+                author: match now_ms < facts.author_until_ms && site.file_mods {
+                    true => self.author_version(&facts)?.map(|version| version.fingerprint),
+                    false => None,
+                },
                 instances: site.php.instances.min,
             });
             let seen = SiteSeen {

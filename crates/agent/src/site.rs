@@ -1,6 +1,6 @@
 //! One site on this machine: its user and folders, its code, its WordPress.
 
-mod check;
+pub(crate) mod check;
 mod code;
 mod remove;
 mod rollout;
@@ -98,6 +98,14 @@ pub fn home(config: &Config, site: &Site) -> String {
 /// The kind of a site's network and where its main blog is; `None`: the site is no network.
 pub fn network_at(config: &Config, site: &Site) -> Option<String> {
     site.network.map(|network| format!("{} {}", network.word(), home(config, site)))
+}
+
+/// What a run of scheduled events says, as far as it is heeded.
+#[derive(Debug, Default, serde::Deserialize)]
+struct CronSaid {
+    /// WordPress wants to update itself, which only the author instance can.
+    #[serde(default)]
+    updates: bool,
 }
 
 impl Agent {
@@ -336,10 +344,12 @@ impl Agent {
             arguments.push(format!("--blog={scheme}://{address}"));
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.run_script(name, "cron.php", &arguments, Vec::new())
-            .await
-            .map(drop)
-            .map_err(Error::from)
+        let answer = self.run_script(name, "cron.php", &arguments, Vec::new()).await?;
+        let said = serde_json::from_slice::<CronSaid>(&answer).unwrap_or_default();
+        if said.updates && site.file_mods {
+            self.authors.update_soon(name);
+        }
+        Ok(())
     }
 
     /// Folders with ini files for a site's command line PHP.

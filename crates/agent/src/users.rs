@@ -63,6 +63,11 @@ impl Users {
         self.ids("pressroom-redis")
     }
 
+    /// The group of author instances, which alone enter the folder of writable code.
+    pub fn authors(&self) -> Result<Option<UserIds>, Error> {
+        self.ids("pressroom-author")
+    }
+
     /// A site's user.
     pub fn site(&self, site: &SiteName) -> Result<Option<UserIds>, Error> {
         self.ids(&format!("pr-{site}"))

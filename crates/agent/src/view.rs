@@ -71,6 +71,12 @@ fn site(layout: &Layout, config: &Config, served: &Served<'_>) -> snapshot::Site
                 draining: false,
             })
             .collect(),
+        author: site.file_mods.then(|| snapshot::Author {
+            change: layout.author_change(&site.name),
+            loopback: layout.author_loopback(&site.name),
+            root: layout.author_root(&site.name),
+            time: crate::author::LONGEST,
+        }),
         affirm_listener: affirm_listener(served.affirm),
         affirm_uid: served.uid,
         certificate: served.certificate.as_ref().map(|paths| snapshot::Certificate {

@@ -19,6 +19,7 @@
 
 pub mod access_log;
 pub mod affirm;
+pub mod author;
 pub mod body;
 pub mod cache;
 pub mod client;

@@ -29,6 +29,8 @@ pub enum Notice {
     MethodNotAllowed,
     /// This edge has no snapshot yet.
     Starting,
+    /// Code cannot be changed now.
+    NoAuthor,
 }
 
 impl Notice {
@@ -76,6 +78,11 @@ impl Notice {
                 "Starting",
                 "This server is starting. Please try again shortly.",
             ),
+            Self::NoAuthor => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Code cannot be changed now",
+                "Nothing was changed, and the site goes on. Please try again shortly.",
+            ),
         }
     }
 
@@ -95,7 +102,7 @@ impl Notice {
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if matches!(self, Self::Overloaded | Self::Starting) {
+        if matches!(self, Self::Overloaded | Self::Starting | Self::NoAuthor) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
         if self == Self::MethodNotAllowed {

@@ -13,6 +13,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::sync::oneshot;
 
 use crate::affirm::Pending;
+use crate::author;
 use crate::body::Body;
 use crate::cache::{
     self, Bypass, CACHE_STATUS, Hit, Lead, Lookup, Refusal, Rendered, Waited, X_CACHE,
@@ -300,28 +301,59 @@ pub async fn direct(
     let (source, length) = if body.is_end_stream() {
         (Source::Memory(Bytes::new()), length)
     } else {
-        match spool(body, length, most, &core.shared.spool).await {
+        let kept = site.author.is_some() && author::may_change_code(asking.parts.uri.path());
+        match spool(body, length, most, &core.shared.spool, kept).await {
             Ok((source, length)) => (source, Some(length)),
             Err(fault) => return failed(core, asking, &fault.into()),
         }
     };
-    let params = request::direct(&facts(site, asking, script), &asking.parts.headers, length);
+    let kept = author::Kept::of(site, &source, length).await;
+    let mut params = request::direct(&facts(site, asking, script), &asking.parts.headers, length);
+    if kept.is_some() {
+        params.set("PRESSROOM_KEPT", "1");
+    }
     let mut call = call(core, site, asking, params);
     call.source = source;
     match call.run(|| {}).await {
-        Ok((answer, pending)) => {
-            count(core, &answer.times);
-            let Answer { head, times, mut body, .. } = answer;
-            learn(core, site, &head.headers);
-            body.on_end(move |outcome| spawn_closing(pending, outcome));
-            let mut answer = php_answer(asking, head, Body::Php(Box::new(body)), times);
-            let headers = answer.headers_mut();
-            headers.insert(X_CACHE, HeaderValue::from_static("bypass"));
-            headers.insert(CACHE_STATUS, cache::bypassed(bypass));
-            answer
+        Ok((mut answer, pending)) => {
+            let word = author::word(&mut answer.head.headers);
+            match (word, kept) {
+                (None, _) => as_it_comes(core, site, asking, bypass, answer, pending),
+                (Some(word), _) if word == "soon" => {
+                    author::wake(site);
+                    as_it_comes(core, site, asking, bypass, answer, pending)
+                }
+                (Some(word), Some(kept)) => {
+                    answer.body.drain().await;
+                    spawn_closing(pending, Outcome::Finished);
+                    kept.send(core, site, asking, script, bypass, &word).await
+                }
+                (Some(_), None) => Notice::NoAuthor.answer(&asking.id),
+            }
         }
         Err(failure) => failed(core, asking, &failure),
     }
+}
+
+/// An answer for its asker alone.
+pub(crate) fn as_it_comes(
+    core: &Core,
+    site: &Site,
+    asking: &Asking,
+    bypass: &Bypass,
+    answer: Answer,
+    pending: Pending,
+) -> Response<Body> {
+    count(core, &answer.times);
+    let Answer { mut head, times, mut body, .. } = answer;
+    author::word(&mut head.headers);
+    learn(core, site, &head.headers);
+    body.on_end(move |outcome| spawn_closing(pending, outcome));
+    let mut answer = php_answer(asking, head, Body::Php(Box::new(body)), times);
+    let headers = answer.headers_mut();
+    headers.insert(X_CACHE, HeaderValue::from_static("bypass"));
+    headers.insert(CACHE_STATUS, cache::bypassed(bypass));
+    answer
 }
 
 /// Whether PHP and the database work, asked without any of WordPress's own redirects in the way.
@@ -359,7 +391,7 @@ pub async fn ready(core: &Arc<Core>, site: &Arc<Site>, asking: &Asking) -> Respo
     answer
 }
 
-fn facts<'a>(site: &'a Site, asking: &'a Asking, script: &'a Script) -> Facts<'a> {
+pub(crate) fn facts<'a>(site: &'a Site, asking: &'a Asking, script: &'a Script) -> Facts<'a> {
     Facts {
         root: &site.model.root,
         script: &script.script,
@@ -375,7 +407,7 @@ fn facts<'a>(site: &'a Site, asking: &'a Asking, script: &'a Script) -> Facts<'a
     }
 }
 
-fn call(core: &Core, site: &Site, asking: &Asking, params: Params) -> Call {
+pub(crate) fn call(core: &Core, site: &Site, asking: &Asking, params: Params) -> Call {
     Call {
         site: site.model.name.as_str().to_owned(),
         affirmations: core.shared.affirmations.clone(),

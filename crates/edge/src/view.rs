@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pressroom_model::snapshot::{self, Snapshot};
+use pressroom_model::id::{InstanceId, SiteName};
+use pressroom_model::snapshot::{self, Backend, Snapshot};
 
 use crate::cache::{self, PageCache};
 use crate::client::Trusted;
@@ -20,12 +21,42 @@ pub struct Site {
     pub model: snapshot::Site,
     /// Its workers.
     pub pool: Arc<Pool>,
+    /// Where changes of code are made, if anywhere.
+    pub author: Option<Arc<Author>>,
     /// Its files.
     pub library: Arc<Library>,
     /// Files of its former releases, the last one first.
     pub former: Vec<Arc<Library>>,
     /// Its place in the cache.
     pub cached: Arc<cache::Site>,
+}
+
+/// A site's author instance. Behind each of the two sockets the agent takes turns; here nothing is counted.
+pub struct Author {
+    /// As in the snapshot.
+    pub model: snapshot::Author,
+    /// Requests that change code.
+    pub change: Arc<Pool>,
+    /// Requests that those make to their own site.
+    pub loopback: Arc<Pool>,
+}
+
+/// So many requests may wait at the author's sockets at a time.
+const AUTHOR_REQUESTS: u16 = 64;
+
+impl Author {
+    fn of(model: &snapshot::Author, site: &SiteName) -> Self {
+        let pool = |socket: &PathBuf| {
+            let pool = Arc::new(Pool::default());
+            let id = InstanceId::of(site, 0);
+            let backend =
+                Backend { id, socket: socket.clone(), workers: AUTHOR_REQUESTS, draining: false };
+            pool.update(&[backend], u32::from(AUTHOR_REQUESTS));
+            pool
+        };
+        let (change, loopback) = (pool(&model.change), pool(&model.loopback));
+        Self { model: model.clone(), change, loopback }
+    }
 }
 
 /// Everything at one generation.
@@ -74,6 +105,11 @@ fn site(model: &snapshot::Site, last: &View, cache: &Arc<PageCache>) -> Site {
     let before = last.site(model.name.as_str());
     let pool = before.map_or_else(|| Arc::new(Pool::default()), |s| s.pool.clone());
     pool.update(&model.pool, model.limits.queue);
+    let author = model.author.as_ref().map(|author| {
+        let known = before.and_then(|site| site.author.as_ref());
+        let same = known.filter(|known| known.model == *author).cloned();
+        same.unwrap_or_else(|| Arc::new(Author::of(author, &model.name)))
+    });
     let same = before.filter(|s| {
         (&s.model.root, &s.model.uploads, &s.model.release)
             == (&model.root, &model.uploads, &model.release)
@@ -93,7 +129,7 @@ fn site(model: &snapshot::Site, last: &View, cache: &Arc<PageCache>) -> Site {
     });
     let former = former.collect();
     let cached = cache.site(&model.name, &model.cache, model.release.as_str(), cache::now());
-    Site { model: model.clone(), pool, library, former, cached }
+    Site { model: model.clone(), pool, author, library, former, cached }
 }
 
 /// Why a snapshot was not taken.

@@ -100,6 +100,9 @@ pub struct Site {
     /// Whether it is a multisite network, and of which kind.
     #[serde(default)]
     pub network: Option<Network>,
+    /// Whether administrators may change code in wp-admin (WordPress's own term for that).
+    #[serde(default)]
+    pub file_mods: bool,
     /// The title given at installation.
     pub title: String,
     /// Where the code comes from.

@@ -99,6 +99,9 @@ pub struct Site {
     pub uploads: PathBuf,
     /// The instances that requests may be sent to.
     pub pool: Vec<Backend>,
+    /// Where changes of code are made; `None`: nowhere, wp-admin does not offer them.
+    #[serde(default)]
+    pub author: Option<Author>,
     /// Name of the inherited listening socket on which this site's PHP speaks (`affirm-N`).
     pub affirm_listener: String,
     /// The only user id that may speak there.
@@ -125,6 +128,19 @@ pub struct Backend {
     /// Being emptied: no new requests.
     #[serde(default)]
     pub draining: bool,
+}
+
+/// A site's author instance as the edge sees it: the agent's sockets, behind which it is started when it is needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Author {
+    /// FastCGI, for a request that changes code: one at a time, the others wait.
+    pub change: PathBuf,
+    /// FastCGI, for the requests that such a request makes to its own site.
+    pub loopback: PathBuf,
+    /// The folder of `index.php` there.
+    pub root: PathBuf,
+    /// Longest run of one request, the rollout of what it changed included.
+    pub time: Span,
 }
 
 /// A certificate on disk.

@@ -35,6 +35,8 @@ pub struct SiteWanted {
     pub parked: Option<Parked>,
     /// The version that failed last.
     pub refused: Option<String>,
+    /// The author instance, while somebody changes code: one instance of a version of its own, which gets no visitors.
+    pub author: Option<String>,
     /// How many instances.
     pub instances: u16,
 }
@@ -70,6 +72,9 @@ pub fn steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
         return;
     };
     maintain(site, serving, site.instances, observed, steps);
+    if let Some(author) = &site.author {
+        maintain(site, author, 1, observed, steps);
+    }
     match &site.candidate {
         Some(candidate) => advance(site, candidate, observed, steps),
         None => begin(site, serving, observed, steps),
@@ -202,6 +207,7 @@ fn maintain(
 fn leave(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
     let stays = |fingerprint: &str| {
         site.serving.as_deref() == Some(fingerprint)
+            || site.author.as_deref() == Some(fingerprint)
             || site.candidate.as_ref().is_some_and(|candidate| candidate.fingerprint == fingerprint)
             || site.parked.as_ref().is_some_and(|parked| {
                 parked.fingerprint == fingerprint && observed.now_ms < parked.until_ms
@@ -222,6 +228,7 @@ fn leave(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
 
 fn is_parked(site: &SiteWanted, fingerprint: &str) -> bool {
     site.serving.as_deref() != Some(fingerprint)
+        && site.author.as_deref() != Some(fingerprint)
         && site.candidate.as_ref().is_none_or(|candidate| candidate.fingerprint != fingerprint)
 }
 

@@ -40,6 +40,7 @@ impl Delivery<'_> {
         deployment: Deployment,
         progress: &Progress,
     ) -> Result<(), Failure> {
+        let _turn = self.agent.turn(self.name()).await;
         let events = self.agent.follow();
         let before = self.serving();
         let build = progress.begin(format!("make a release for {}", self.name()));
@@ -73,6 +74,7 @@ impl Delivery<'_> {
 
     /// Moves the site back to a release that served it.
     pub(crate) async fn rollback(&self, which: Which, progress: &Progress) -> Result<(), Failure> {
+        let _turn = self.agent.turn(self.name()).await;
         let events = self.agent.follow();
         let before = self.serving();
         let id = match which.release {

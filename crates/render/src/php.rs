@@ -30,6 +30,8 @@ pub struct Facts<'a> {
     pub affirm: &'a Path,
     /// `config/site.php`.
     pub config: &'a Path,
+    /// Of an author instance: where it says what it has changed.
+    pub author: Option<&'a Path>,
 }
 
 #[derive(Serialize)]
@@ -44,6 +46,7 @@ struct PoolFields<'a> {
     tmp: &'a Path,
     affirm: &'a Path,
     config: &'a Path,
+    author: Option<&'a Path>,
     terminate_seconds: u64,
     slow_seconds: u64,
 }
@@ -64,6 +67,7 @@ pub fn pool(facts: &Facts<'_>) -> String {
             tmp: facts.tmp,
             affirm: facts.affirm,
             config: facts.config,
+            author: facts.author,
             // PHP's own limit counts its CPU time and comes first; this one counts the clock.
             terminate_seconds: whole_seconds(php) + 5,
             slow_seconds: php.slow.get().as_secs().max(1),
@@ -90,6 +94,8 @@ pub struct IniFacts<'a> {
     pub sessions_password: &'a str,
     /// Folders that PHP is confined to, where users do not separate the sites (`open_basedir`).
     pub confined_to: Option<&'a [&'a Path]>,
+    /// Whether it is an author instance, whose code changes while it runs.
+    pub is_author: bool,
 }
 
 #[derive(Serialize)]
@@ -101,6 +107,7 @@ struct IniFields<'a> {
     opcache_mib: u64,
     session_path: String,
     base_dirs: Option<String>,
+    is_author: bool,
     extra: &'a BTreeMap<String, String>,
 }
 
@@ -127,6 +134,7 @@ pub fn ini(facts: &IniFacts<'_>) -> String {
             opcache_mib: 192,
             session_path,
             base_dirs,
+            is_author: facts.is_author,
             extra: &php.ini,
         },
     )

@@ -37,6 +37,7 @@ struct Fields<'a> {
     salts: BTreeMap<&'a str, &'a str>,
     home: &'a str,
     network: Option<Blogs<'a>>,
+    file_mods: bool,
     memory: String,
     redis: &'a Path,
     redis_user: String,
@@ -84,6 +85,7 @@ pub fn site_config(facts: &Facts<'_>) -> String {
             salts: facts.secrets.salts.iter().map(|(k, v)| (k.as_str(), v.reveal())).collect(),
             home: facts.home,
             network: facts.site.network.map(|network| Blogs::of(network, facts.home)),
+            file_mods: facts.site.file_mods,
             memory: format!("{}M", facts.site.php.memory.whole_mib().max(1)),
             redis: facts.redis,
             redis_user: format!("site-{name}"),
@@ -107,6 +109,7 @@ mod tests {
             name: "blog".parse().expect("a good name"),
             domains: vec!["blog.example.com".into()],
             network: None,
+            file_mods: false,
             title: "It's".into(),
             wordpress: Source::Debian,
             admin: Admin { user: "admin".into(), email: "admin@example.com".into() },
@@ -216,6 +219,7 @@ define( 'COOKIE_DOMAIN', preg_match( '/(^|\.)' . preg_quote( 'example.com', '/' 
         let path = Path::new("/d");
         let id = pressroom_model::id::InstanceId::of(&site.name, 1);
         let pool = php::pool(&php::Facts {
+            author: None,
             site: &site,
             id: &id,
             root: path,
@@ -228,6 +232,7 @@ define( 'COOKIE_DOMAIN', preg_match( '/(^|\.)' . preg_quote( 'example.com', '/' 
         });
         assert!(pool.contains("pm.max_children = 4"), "{pool}");
         let ini = php::ini(&php::IniFacts {
+            is_author: false,
             site: &site,
             tmp: path,
             sessions_socket: path,

@@ -17,12 +17,21 @@ use crate::fastcgi;
 use crate::files;
 use crate::layout::Layout;
 
+/// What code an instance runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Code {
+    /// A release: nobody writes it, so no file is looked at twice.
+    Release(ReleaseId),
+    /// The author instance's tree, which it writes itself; with the group that alone gets near it.
+    Author(Option<u32>),
+}
+
 /// What all instances of a site have in common.
 #[derive(Debug, Clone)]
 pub struct Instances {
     layout: Layout,
     site: Site,
-    release: ReleaseId,
+    code: Code,
     user: Option<UserIds>,
     edge_gid: Option<u32>,
     ini: String,
@@ -35,16 +44,18 @@ impl Instances {
     pub fn new(
         layout: &Layout,
         site: &Site,
-        release: &ReleaseId,
+        code: Code,
         secrets: &SiteSecrets,
         users: (Option<UserIds>, Option<u32>),
         site_config: &str,
     ) -> Self {
         let (user, edge_gid) = users;
         let folder = layout.site(&site.name);
+        let author = layout.author(&site.name);
         let run_folder = layout.run();
         let shared = [
             folder.as_path(),
+            author.as_path(),
             run_folder.as_path(),
             Path::new("/usr/share/php"),
             Path::new("/tmp"),
@@ -56,11 +67,12 @@ impl Instances {
             sessions_user: &format!("site-{}", site.name),
             sessions_password: secrets.redis.reveal(),
             confined_to: user.is_none().then_some(&shared[..]),
+            is_author: matches!(code, Code::Author(_)),
         });
         let mut instances = Self {
             layout: layout.clone(),
             site: site.clone(),
-            release: release.clone(),
+            code,
             user,
             edge_gid,
             ini,
@@ -71,7 +83,10 @@ impl Instances {
             instances.ini.as_bytes(),
             sample.as_bytes(),
             site_config.as_bytes(),
-            release.as_str().as_bytes(),
+            match &instances.code {
+                Code::Release(id) => id.as_str().as_bytes(),
+                Code::Author(_) => b"author",
+            },
             site.php.version.as_bytes(),
         ]);
         instances
@@ -101,10 +116,12 @@ impl Instances {
 
     fn pool(&self, id: &InstanceId) -> String {
         let name = &self.site.name;
+        let desk = self.layout.author_desk(name);
         php::pool(&php::Facts {
             site: &self.site,
             id,
-            root: &self.layout.site_root(name, &self.release),
+            root: &self.root(),
+            author: matches!(self.code, Code::Author(_)).then_some(&*desk),
             socket: &self.layout.instance_socket(id),
             status_socket: &self.layout.instance_status(id),
             slow_log: &self.layout.slow_log(name),
@@ -112,6 +129,14 @@ impl Instances {
             affirm: &self.layout.affirm(name),
             config: &self.layout.site_config(name),
         })
+    }
+
+    /// The folder of WordPress's `index.php`.
+    pub fn root(&self) -> PathBuf {
+        match &self.code {
+            Code::Release(id) => self.layout.site_root(&self.site.name, id),
+            Code::Author(_) => self.layout.author_root(&self.site.name),
+        }
     }
 
     fn server(&self) -> Result<PathBuf, Error> {
@@ -127,7 +152,11 @@ impl Instances {
     pub fn prepare(&self, id: &InstanceId) -> Result<ProcessSpec, Error> {
         let process = instance_process(id);
         let ours = owner(self.user.as_ref());
-        let readable = self.user.as_ref().map(|user| (0, user.gid));
+        let gid = match &self.code {
+            Code::Author(gid) => *gid,
+            Code::Release(_) => self.user.as_ref().map(|user| user.gid),
+        };
+        let readable = gid.map(|gid| (0, gid));
         let folder = self.layout.engine(&process);
         files::folder(&folder, 0o750, readable)?;
         // Its own: a candidate's values must not reach the instances that serve.
@@ -135,7 +164,11 @@ impl Instances {
         self.write_ini(&ini_folder, readable)?;
         let run_folder = self.layout.instance_run(id);
         let entrance = self.user.as_ref().map(|user| (user.uid, self.edge_gid.unwrap_or(user.gid)));
-        files::folder(&run_folder, 0o750, entrance)?;
+        match &self.code {
+            Code::Release(_) => files::folder(&run_folder, 0o750, entrance)?,
+            // Who could talk to it could have it run anything: not even the site's other instances get in.
+            Code::Author(gid) => files::folder(&run_folder, 0o770, gid.map(|gid| (0, gid)))?,
+        }
         // php-fpm opens its log files itself, as the site.
         files::folder(&self.layout.site(&self.site.name).join("logs"), 0o750, ours)?;
         let server = self.server()?;
@@ -149,9 +182,9 @@ impl Instances {
                 .env_clear()
                 .env("PHP_INI_SCAN_DIR", &scan)
                 .current_dir("/");
-            if let Some(user) = &self.user {
+            if let (Some(user), Some(gid)) = (&self.user, gid) {
                 use std::os::unix::process::CommandExt;
-                command.uid(user.uid).gid(user.gid);
+                command.uid(user.uid).gid(gid);
             }
             run("php-fpm", "its configuration", &mut command)
         })?;
@@ -165,6 +198,9 @@ impl Instances {
             spec(&process, server, arguments, &self.fingerprint, self.layout.output(&process));
         spec.env.insert("PHP_INI_SCAN_DIR".into(), scan);
         spec.user = self.user.clone();
+        if let (Some(user), Code::Author(Some(gid))) = (&mut spec.user, &self.code) {
+            user.groups.push(*gid);
+        }
         // SIGQUIT: finish the requests at hand.
         spec.stop = Stop { signal: 3, grace_ms: 12_000 };
         Ok(spec)

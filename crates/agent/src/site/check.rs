@@ -83,7 +83,7 @@ impl Agent {
     }
 
     /// An instance of a version that runs.
-    fn one_of(&self, name: &SiteName, version: &Version) -> Option<InstanceId> {
+    pub(crate) fn one_of(&self, name: &SiteName, version: &Version) -> Option<InstanceId> {
         let state = self.state.lock();
         let is_of = |process: &&pressroom_model::process::ProcessState| {
             process.pid.is_some()
@@ -106,7 +106,11 @@ impl Agent {
         let root = self.layout.site_root(&version.site.name, &version.release.id);
         let socket = self.layout.instance_socket(id);
         let begun = clock::now();
-        let asked = tokio::time::timeout(patience, ask(&socket, &root, home, path)).await;
+        let asked = tokio::time::timeout(
+            patience,
+            ask(&socket, &root, home, path, &[("PRESSROOM_CHECK", "1")]),
+        )
+        .await;
         let took = begun.elapsed();
         match asked {
             Ok(Ok(answer)) => Reply {
@@ -125,12 +129,13 @@ impl Agent {
     }
 }
 
-/// One page, as an anonymous visitor would ask for it.
-async fn ask(
+/// One page, as an anonymous visitor would ask for it, with parameters that no visitor can send.
+pub(crate) async fn ask(
     socket: &Path,
     root: &Path,
     home: &str,
     path: &str,
+    more: &[(&str, &str)],
 ) -> std::io::Result<fastcgi::Answer> {
     let (scheme, authority) = home.split_once("://").unwrap_or(("https", home));
     let host = authority.split(':').next().unwrap_or(authority);
@@ -159,8 +164,8 @@ async fn ask(
         ("HTTP_HOST", authority),
         ("HTTP_USER_AGENT", "Pressroom"),
         ("HTTP_ACCEPT", "*/*"),
-        ("PRESSROOM_CHECK", "1"),
     ];
+    params.extend_from_slice(more);
     if scheme == "https" {
         params.push(("HTTPS", "on"));
     }

@@ -9,6 +9,7 @@ use pressroom_model::id::{ReleaseId, SiteName};
 use pressroom_release::overlay::Overlay;
 use pressroom_release::releases::Releases;
 use pressroom_release::source;
+use pressroom_release::worktree::Part;
 
 use super::Error;
 use crate::agent::Agent;
@@ -102,6 +103,15 @@ pub enum Code {
     Content(PathBuf, ReleaseId),
     /// A release that was made before, with our files of today.
     Again(ReleaseId),
+    /// Parts of a release as its writable copy has them now.
+    Edited {
+        /// The release that the copy was made from.
+        base: ReleaseId,
+        /// The copy.
+        copy: PathBuf,
+        /// What counts of it.
+        parts: Vec<Part>,
+    },
 }
 
 impl Agent {
@@ -178,7 +188,7 @@ impl Agent {
             // Looked at first: what changes meanwhile is noticed the next time.
             let seen = match &code {
                 Code::Source(source) => source::fingerprint(source).map_err(failed)?,
-                Code::Content(..) | Code::Again(_) => String::new(),
+                Code::Content(..) | Code::Again(_) | Code::Edited { .. } => String::new(),
             };
             let built = match &code {
                 Code::Source(source) => releases.build(source, &overlay, &|_| {}),
@@ -186,6 +196,9 @@ impl Agent {
                     releases.build_content(content, core, &overlay, &|_| {})
                 }
                 Code::Again(id) => releases.build_again(id, &overlay, &|_| {}),
+                Code::Edited { base, copy, parts } => {
+                    releases.build_edited(base, copy, parts, &overlay, &|_| {})
+                }
             };
             let built = built.map_err(failed)?;
             releases.materialise(&built.id, &folder).map_err(failed)?;

@@ -13,7 +13,7 @@ use super::{Error, is_current};
 use crate::agent::Agent;
 use crate::apply::off_the_loop;
 use crate::engine::FINGERPRINT;
-use crate::engine::php::Instances;
+use crate::engine::php::{Code, Instances};
 use crate::facts::{Candidate, Kept, Parked, Refused, Release, SiteFacts, Version};
 
 /// So many releases of a site are kept.
@@ -37,8 +37,12 @@ impl Agent {
         if !is_current(release, site) || !self.layout.site_root(&site.name, &release.id).is_dir() {
             return Ok(None);
         }
-        let version =
-            Version { fingerprint: String::new(), site: site.clone(), release: release.clone() };
+        let version = Version {
+            fingerprint: String::new(),
+            site: site.clone(),
+            release: release.clone(),
+            is_author: false,
+        };
         let fingerprint = self.instances_of(prepared, &version)?.fingerprint().to_owned();
         Ok(Some(Version { fingerprint, ..version }))
     }
@@ -50,10 +54,14 @@ impl Agent {
         version: &Version,
     ) -> Result<Instances, crate::engine::Error> {
         let edge_gid = self.users.edge()?.map(|ids| ids.gid);
+        let code = match version.is_author {
+            true => Code::Author(self.users.authors()?.map(|ids| ids.gid)),
+            false => Code::Release(version.release.id.clone()),
+        };
         Ok(Instances::new(
             &self.layout,
             &version.site,
-            &version.release.id,
+            code,
             &prepared.secrets,
             (prepared.user.clone(), edge_gid),
             &prepared.site_config,
@@ -65,10 +73,12 @@ impl Agent {
         let state = self.state.lock();
         let facts = state.sites.get(name)?;
         let candidate = facts.candidate.as_ref().map(|candidate| &candidate.version);
+        let author = self.author_version(facts).ok().flatten();
         facts
             .serving
             .iter()
             .chain(candidate)
+            .chain(author.as_ref())
             .find(|version| version.fingerprint == fingerprint)
             .cloned()
     }

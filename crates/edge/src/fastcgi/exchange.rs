@@ -13,7 +13,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{
+    AsyncRead as _, AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _, ReadBuf,
+};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, Sleep};
@@ -33,6 +35,26 @@ pub enum Source {
     Client(Bytes, Incoming),
     /// Spooled, because the client did not say how long it is.
     File(tokio::fs::File),
+}
+
+impl Source {
+    /// The same body for a second exchange, which may begin when the first has ended; `None`: it comes from the client as it
+    /// is sent on.
+    pub async fn again(&self) -> Option<Self> {
+        match self {
+            Self::Memory(bytes) => Some(Self::Memory(bytes.clone())),
+            Self::Client(..) => None,
+            Self::File(file) => Some(Self::File(file.try_clone().await.ok()?)),
+        }
+    }
+
+    /// Goes back to the beginning.
+    pub async fn rewind(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.seek(io::SeekFrom::Start(0)).await.map(drop),
+            Self::Memory(_) | Self::Client(..) => Ok(()),
+        }
+    }
 }
 
 /// Why an exchange ended early.

@@ -21,12 +21,14 @@ const STALL: Duration = Duration::from_secs(60);
 /// A client that sends the first part within this time is fast.
 const FAST: Duration = Duration::from_millis(250);
 
-/// Collects a body of at most `largest` bytes; `folder` takes the file of a big one.
+/// Collects a body of at most `largest` bytes; `folder` takes the file of a big one. One that is `kept` is collected whole,
+/// so that it can be sent a second time.
 pub async fn spool(
     mut body: Incoming,
     said: Option<u64>,
     largest: u64,
     folder: &Path,
+    kept: bool,
 ) -> Result<(Source, u64), Fault> {
     let mut memory = BytesMut::new();
     let mut file: Option<tokio::fs::File> = None;
@@ -41,6 +43,7 @@ pub async fn spool(
             return Err(Fault::TooLarge);
         }
         if let Some(said) = said
+            && !kept
             && file.is_none()
             && memory.len() + data.len() > MEMORY
             && begun.elapsed() < FAST

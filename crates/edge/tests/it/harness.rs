@@ -265,6 +265,7 @@ fn snapshot(place: &Place, pool: &[(&Fpm, u16)]) -> Snapshot {
     });
     let site = Site {
         network: None,
+        author: None,
         former: Vec::new(),
         pool: pool.collect(),
         name,

@@ -113,6 +113,7 @@ pub const KEYS: &[Key] = keys! {
     "site.name", Kind::Text("name", site_name), Never, "Its name: at most 24 lower-case letters, digits and `-`. Part of its system user, database and folders, so it cannot change.";
     "site.domains", Kind::Texts("host name", domain::check), Follows("`localhost` for the first site"), "Host names that it answers for; the first is in its URLs. `*.example.com` stands for one label. Every site also answers for `NAME.localhost`.";
     "site.network", Kind::Choice(&["subdirectories", "subdomains"]), Nothing, "Makes it a multisite network: blogs at `example.com/two/` or at `two.example.com`. A site can become a network; a network cannot become a site again, nor one of the other kind.";
+    "site.file_mods", Kind::Flag, Is("true"), "Whether administrators may install, update, edit and delete plugins, themes and WordPress itself in wp-admin. Each change becomes a release.";
     "site.title", Kind::Text("text", title), Follows("the name"), "The title given at installation; change it in WordPress later.";
     "site.upload_limit", Kind::Size(MIB), Is(r#""1 GiB""#), "Largest upload: one setting for the edge and PHP.";
 

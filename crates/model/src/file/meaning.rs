@@ -163,6 +163,7 @@ fn site(
     let network = network(table, &name, &domains, faults);
     Site {
         network,
+        file_mods: table.flag("file_mods"),
         title: table.text("title").unwrap_or_else(|| name.to_string()),
         wordpress: source(&table.within("wordpress"), facts, faults, is_broken),
         admin: admin(&table.within("admin"), &domains),

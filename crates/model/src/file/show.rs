@@ -84,6 +84,7 @@ impl Page {
         if let Some(network) = site.network {
             self.text("network", network.word());
         }
+        self.plain("file_mods", site.file_mods);
         self.text("title", &site.title);
         self.text("upload_limit", site.upload_limit);
         self.plain(

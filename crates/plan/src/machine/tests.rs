@@ -22,6 +22,7 @@ fn intent() -> Intent {
             candidate: None,
             parked: None,
             refused: None,
+            author: None,
             instances: 1,
         }],
     }

@@ -23,6 +23,7 @@ fn site() -> SiteWanted {
         candidate: None,
         parked: None,
         refused: None,
+        author: None,
         instances: 2,
     }
 }

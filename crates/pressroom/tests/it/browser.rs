@@ -25,25 +25,18 @@ fn installed(names: &[&str]) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-#[test]
-fn what_an_editor_changes_in_a_browser_visitors_see_within_a_second() {
+/// Runs one of the scripts in `tests/browser`; false: nothing was judged.
+fn run(house: &House, script: &str, more: &[(&str, String)]) -> bool {
     let (Some(chromium), Some(node), Some(npm)) =
         (installed(&["chromium"]), installed(&["node"]), installed(&["npm"]))
     else {
         println!("not judged: chromium, node and npm are needed (apt install chromium nodejs npm)");
-        return;
+        return false;
     };
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
-    let house = House::empty();
-    let tree = tree_with(house.folder(), &PLAIN);
-    house.configure(&format!(
-        "[[site]]\nname = \"blog\"\nwordpress = {{ path = \"{}\" }}",
-        tree.display()
-    ));
-    house.up();
     let folder = house.folder().join("browser");
     std::fs::create_dir(&folder).expect("a folder");
-    for name in ["package.json", "package-lock.json", "editor.mjs", "visitor.mjs"] {
+    for name in ["package.json", "package-lock.json", script, "visitor.mjs"] {
         std::fs::copy(scripts.join(name), folder.join(name)).expect("the browser test's files");
     }
     let install = Command::new(npm)
@@ -55,14 +48,81 @@ fn what_an_editor_changes_in_a_browser_visitors_see_within_a_second() {
     let shots =
         std::env::var_os("PRESSROOM_TEST_SHOTS").map_or(folder.join("shots"), PathBuf::from);
     let output = Command::new(node)
-        .arg("editor.mjs")
+        .arg(script)
         .current_dir(&folder)
         .env("HOME_URL", house.home("blog"))
         .env("ADMIN_PASSWORD", PASSWORD)
         .env("CHROMIUM", chromium)
         .env("SHOTS", &shots)
+        .envs(more.iter().map(|(name, value)| (name, value)))
         .output()
         .expect("node runs");
     println!("{}", String::from_utf8_lossy(&output.stdout));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    true
+}
+
+#[test]
+fn what_an_editor_changes_in_a_browser_visitors_see_within_a_second() {
+    let house = House::empty();
+    let tree = tree_with(house.folder(), &PLAIN);
+    house.configure(&format!(
+        "[[site]]\nname = \"blog\"\nwordpress = {{ path = \"{}\" }}",
+        tree.display()
+    ));
+    house.up();
+    run(&house, "editor.mjs", &[]);
+}
+
+/// Offers version 3.0 of the plugin, whose archive lies among the uploads.
+const OFFER: &str = "<?php add_filter('site_transient_update_plugins', function ($known) {\n\
+    $zip = wp_upload_dir()['basedir'] . '/greeter-3.zip';\n\
+    if (is_object($known) && file_exists($zip) && file_exists(WP_PLUGIN_DIR . '/greeter/greeter.php') \
+        && !str_contains(file_get_contents(WP_PLUGIN_DIR . '/greeter/greeter.php'), 'Version: 3.0')) {\n\
+    $known->response['greeter/greeter.php'] = (object) ['slug' => 'greeter', 'plugin' => 'greeter/greeter.php', \
+        'new_version' => '3.0', 'package' => $zip, 'url' => 'http://localhost/'];\n}\nreturn $known; });";
+
+/// How long a change may take until all instances show it. Slower builds on busy machines are given more.
+const LIMIT: &str = if cfg!(debug_assertions) { "20000" } else { "3000" };
+
+#[test]
+fn what_an_administrator_changes_in_a_browser_is_a_release_on_all_instances() {
+    let house = House::empty();
+    let mut files = PLAIN.to_vec();
+    files.push(("wp-content/mu-plugins/offer.php", OFFER));
+    let tree = tree_with(house.folder(), &files);
+    house.configure(&format!(
+        "[[site]]\nname = \"blog\"\nwordpress = {{ path = \"{}\" }}\n[site.php]\nworkers = 2\ninstances = {{ min = 3, max = 3 }}",
+        tree.display()
+    ));
+    house.up();
+    let zip = |version: &str, at: PathBuf| {
+        std::fs::write(&at, crate::author::plugin(version, "")).expect("written");
+        at.display().to_string()
+    };
+    zip("3.0", house.data.join("sites/blog/uploads/greeter-3.zip"));
+    let first = zip("1.0", house.folder().join("greeter-1.zip"));
+    let second = zip("2.0", house.folder().join("greeter-2.zip"));
+    let limit = std::env::var("PRESSROOM_TEST_LIMIT").unwrap_or(LIMIT.into());
+    if !run(&house, "author.mjs", &[("FIRST", first), ("SECOND", second), ("LIMIT", limit)]) {
+        return;
+    }
+    let records = crate::author::list(&house);
+    let messages: Vec<&str> =
+        records.iter().filter_map(|record| record["message"].as_str()).collect();
+    let expected = [
+        "Delete the plugin greeter/greeter.php",
+        "Edit wp-content/themes/plain/functions.php",
+        "Edit wp-content/themes/plain/style.css",
+        "Update the plugin Greeter 3.0",
+        "Update the plugin Greeter 2.0",
+        "Install the plugin Greeter 1.0",
+    ];
+    assert_eq!(messages[..6], expected);
+    for record in &records[..6] {
+        assert!(record["author"].as_str().is_some_and(|who| who.starts_with("admin <admin@")));
+    }
+    house.must(&["release", "verify", "blog"]);
+    house.must(&["release", "rollback", "blog"]);
+    assert!(house.tree("blog").join("wp-content/plugins/greeter").exists());
 }

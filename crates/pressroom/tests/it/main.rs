@@ -4,6 +4,7 @@
 //! again; one runs at a time, because each is many processes. Tests that need another user than root's, or root, or a
 //! browser say so and pass without a claim where that is missing.
 
+mod author;
 mod browser;
 mod contract;
 mod faults;

@@ -32,7 +32,7 @@ fn publish(editor: &mut Visitor, blog: &str, post: &serde_json::Value) -> serde_
     let nonce = editor.get(&format!("{blog}wp-admin/admin-ajax.php?action=rest-nonce")).body;
     let more = [("Content-Type", "application/json".to_owned()), ("X-WP-Nonce", nonce)];
     let path = format!("{blog}index.php?rest_route=/wp/v2/posts");
-    let answer = editor.ask("POST", &path, &more, &post.to_string()).expect("an answer");
+    let answer = editor.ask("POST", &path, &more, post.to_string()).expect("an answer");
     assert_eq!(answer.status, 201, "{}", answer.body);
     serde_json::from_str(&answer.body).expect("JSON")
 }

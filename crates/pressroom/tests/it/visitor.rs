@@ -81,7 +81,7 @@ impl Visitor {
         let body: Vec<_> =
             fields.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
         let kind = [("Content-Type", "application/x-www-form-urlencoded".to_owned())];
-        self.ask("POST", path, &kind, &body.join("&"))
+        self.ask("POST", path, &kind, body.join("&"))
     }
 
     /// Sends JSON to WordPress's REST interface as the user who is logged in.
@@ -89,8 +89,33 @@ impl Visitor {
         let nonce = self.get("/wp-admin/admin-ajax.php?action=rest-nonce").body;
         let more = [("Content-Type", "application/json".to_owned()), ("X-WP-Nonce", nonce)];
         let answer =
-            self.ask("POST", &format!("/index.php?rest_route={route}"), &more, &json.to_string());
+            self.ask("POST", &format!("/index.php?rest_route={route}"), &more, json.to_string());
         answer.unwrap_or_else(|error| panic!("POST {route}: {error}"))
+    }
+
+    /// Sends a form with a file, as a browser does.
+    pub(crate) fn upload(
+        &mut self,
+        path: &str,
+        fields: &[(&str, &str)],
+        file: (&str, &str, &[u8]),
+    ) -> Answer {
+        let boundary = "----pressroom-boundary";
+        let mut body = Vec::new();
+        for (name, value) in fields {
+            body.extend_from_slice(
+                format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").as_bytes(),
+            );
+        }
+        let (field, name, bytes) = file;
+        body.extend_from_slice(
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"; filename=\"{name}\"\r\nContent-Type: application/zip\r\n\r\n").as_bytes(),
+        );
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+        let kind = [("Content-Type", format!("multipart/form-data; boundary={boundary}"))];
+        let answer = self.ask("POST", path, &kind, &body);
+        answer.unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
     /// Logs in.
@@ -108,8 +133,9 @@ impl Visitor {
         method: &str,
         path: &str,
         more: &[(&str, String)],
-        body: &str,
+        body: impl AsRef<[u8]>,
     ) -> io::Result<Answer> {
+        let body = body.as_ref();
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.host);
         let cookies: Vec<_> =
@@ -126,7 +152,7 @@ impl Visitor {
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        let answer = self.exchange(&format!("{head}\r\n{body}"), method == "HEAD")?;
+        let answer = self.exchange(&[head.as_bytes(), b"\r\n", body].concat(), method == "HEAD")?;
         for (name, value) in &answer.headers {
             if name == "set-cookie" {
                 self.keep_cookie(value);
@@ -151,7 +177,7 @@ impl Visitor {
         }
     }
 
-    fn exchange(&self, request: &str, is_head: bool) -> io::Result<Answer> {
+    fn exchange(&self, request: &[u8], is_head: bool) -> io::Result<Answer> {
         let stream = TcpStream::connect_timeout(&self.address, self.patience)?;
         stream.set_read_timeout(Some(self.patience))?;
         stream.set_write_timeout(Some(self.patience))?;
@@ -161,7 +187,7 @@ impl Visitor {
         let connection =
             ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(connection, stream);
-        stream.write_all(request.as_bytes())?;
+        stream.write_all(request)?;
         let mut raw = Vec::new();
         if let Err(error) = stream.read_to_end(&mut raw)
             && error.kind() != io::ErrorKind::UnexpectedEof

@@ -1,0 +1,163 @@
+//! The desk: PHP of the author instance says what it has changed, and hears how the rollout ended.
+//!
+//! One JSON line each way on a connection: `{"parts":["wp-content/plugins/x"],"author":"Ann <ann@example.com>","message":"…"}`,
+//! answered by `{"release":"ID"}` or `{"refused":"why"}`. PHP waits for the answer, so that no instance meets a database
+//! that names code which is not there yet.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pressroom_model::id::SiteName;
+use pressroom_runtime::clock;
+use pressroom_runtime::shutdown::Shutdown;
+use pressroom_runtime::tasks::Group;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::agent::Agent;
+use crate::facts::Origin;
+use crate::site::{Brought, Code, Outcome};
+
+/// Longest line.
+const MOST: u64 = 64 * 1024;
+/// `plan` gives a rollout up long before.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Longest name and message.
+const MOST_WORDS: usize = 300;
+
+/// What was changed.
+#[derive(Debug, Deserialize)]
+struct Change {
+    /// Which parts of the code.
+    parts: Vec<String>,
+    /// The WordPress user.
+    author: String,
+    /// What was done.
+    message: String,
+}
+
+/// What became of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    /// Every new request runs this release.
+    Release(String),
+    /// Nothing of it stays, and why.
+    Refused(String),
+}
+
+impl Agent {
+    pub(super) async fn attend_desk(
+        self: Arc<Self>,
+        name: SiteName,
+        listener: UnixListener,
+        group: Group,
+        stop: Shutdown,
+    ) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.requested() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let (agent, name) = (Arc::clone(&self), name.clone());
+                    group.spawn("change", move |_| async move {
+                        if let Err(error) = agent.serve_desk(&name, stream).await {
+                            tracing::warn!(site = %name, %error, "the author instance went away");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(site = %name, %error, "cannot accept at the author's desk");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn serve_desk(&self, name: &SiteName, stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut line = String::new();
+        BufReader::new(read.take(MOST)).read_line(&mut line).await?;
+        let answer = match serde_json::from_str::<Change>(&line) {
+            Ok(change) => self.publish(name, change).await,
+            Err(error) => Answer::Refused(format!("the change cannot be read: {error}")),
+        };
+        let mut line = serde_json::to_vec(&answer)?;
+        line.push(b'\n');
+        write.write_all(&line).await
+    }
+
+    /// Makes a release of what was changed, and moves the site to it.
+    async fn publish(&self, name: &SiteName, change: Change) -> Answer {
+        if !self.authors.at_work.lock().contains(name) {
+            return Answer::Refused("no request that changes code is under way".into());
+        }
+        let mut parts = Vec::new();
+        for word in &change.parts {
+            match super::part(word) {
+                Some(part) => parts.push(part),
+                None => {
+                    return Answer::Refused(format!("`{word}` is not changed in wp-admin"));
+                }
+            }
+        }
+        let serving = {
+            let state = self.state.lock();
+            let facts = state.sites.get(name);
+            facts.and_then(|facts| Some(facts.serving.as_ref()?.release.id.clone()))
+        };
+        let Some(base) = serving else {
+            return Answer::Refused("the site serves no release yet".into());
+        };
+        let code = Code::Edited {
+            base: base.clone(),
+            copy: super::copy_of(self, name),
+            parts: parts.clone(),
+        };
+        let origin = Origin {
+            is_brought: true,
+            source: "wp-admin".into(),
+            author: words(&change.author),
+            message: words(&change.message),
+        };
+        let outcome = match self.bring(name, Brought { code, origin }).await {
+            Ok(id) if id == base => return Answer::Release(id.to_string()),
+            Ok(id) => match self.end_of_rollout(name).await {
+                Outcome::Serves => {
+                    tracing::info!(site = %name, release = %id, author = change.author, message = change.message, "changed in wp-admin");
+                    return Answer::Release(id.to_string());
+                }
+                Outcome::Refused(because) => because,
+                Outcome::UnderWay => "the rollout did not come to its end in time".into(),
+            },
+            Err(error) => error.to_string(),
+        };
+        // WordPress goes on with what it shows: the files must be those that it will find again.
+        if let Err(error) = self.renew_copy(name, Some(parts)).await {
+            tracing::error!(site = %name, %error, "the author's copy could not be put right");
+        }
+        Answer::Refused(outcome)
+    }
+
+    async fn end_of_rollout(&self, name: &SiteName) -> Outcome {
+        let until = clock::now() + PATIENCE;
+        loop {
+            match self.rollout(name) {
+                Outcome::UnderWay if clock::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// A user's words on one line, and not too many.
+fn words(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    line.trim().chars().take(MOST_WORDS).collect()
+}

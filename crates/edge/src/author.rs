@@ -1,0 +1,130 @@
+//! Requests that change code go to the author instance: PHP of an ordinary instance says so, and they are sent again.
+//!
+//! The edge cannot tell such a request by itself: what it does is in its body, and whether its sender may do that is
+//! WordPress's to say. So an ordinary instance gets it first, recognises it before any plugin is loaded, verifies session,
+//! capability and nonce, and answers with one header. The author instance verifies again.
+//!
+//! Always: a body that may be sent twice is collected whole first; the header never reaches a client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderName;
+use http::{HeaderMap, Response};
+
+use crate::body::Body;
+use crate::cache::Bypass;
+use crate::core::Core;
+use crate::fastcgi::exchange::Source;
+use crate::handler::{Asking, Script};
+use crate::notice::Notice;
+use crate::pages;
+use crate::php::call::Call;
+use crate::php::request;
+use crate::view::{Author, Site};
+
+/// PHP's word that a request is for the author instance: `change`, or `loopback` for one that such a change makes; with
+/// `soon` the answer is that of an ordinary instance, and the author instance is started, since it may be needed next.
+pub const TO_AUTHOR: HeaderName = HeaderName::from_static("x-pressroom-author");
+
+/// An agent that is being replaced is back within this time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether a request may turn out to change code, as far as its path tells: its body is kept. Uploads of media may be huge
+/// and are none.
+pub fn may_change_code(path: &str) -> bool {
+    let script = path.rsplit('/').next().unwrap_or(path);
+    let is_media = matches!(script, "async-upload.php" | "media-new.php" | "upload.php");
+    (path.contains("/wp-admin/") && !is_media) || path.contains("/wp/v2/plugins")
+}
+
+/// A request that was kept.
+pub struct Kept {
+    author: Arc<Author>,
+    source: Source,
+    length: Option<u64>,
+}
+
+impl Kept {
+    /// Keeps a request for the author of the site; `None`: there is none, or the body cannot be sent twice.
+    pub async fn of(site: &Site, source: &Source, length: Option<u64>) -> Option<Self> {
+        let author = site.author.clone()?;
+        Some(Self { author, source: source.again().await?, length })
+    }
+
+    /// Sends it to the author instance.
+    pub async fn send(
+        mut self,
+        core: &Arc<Core>,
+        site: &Arc<Site>,
+        asking: &Asking,
+        script: &Script,
+        bypass: &Bypass,
+        word: &str,
+    ) -> Response<Body> {
+        if self.source.rewind().await.is_err() {
+            return Notice::NoAuthor.answer(&asking.id);
+        }
+        let facts =
+            request::Facts { root: &self.author.model.root, ..pages::facts(site, asking, script) };
+        let params = request::direct(&facts, &asking.parts.headers, self.length);
+        let mut call: Call = pages::call(core, site, asking, params);
+        call.pool = match word {
+            "loopback" => self.author.loopback.clone(),
+            _ => self.author.change.clone(),
+        };
+        call.source = self.source;
+        call.limits.time = self.author.model.time;
+        call.patience = PATIENCE;
+        // Sent once, whatever its method.
+        call.safe = false;
+        match call.run(|| {}).await {
+            Ok((answer, pending)) => {
+                pages::as_it_comes(core, site, asking, bypass, answer, pending)
+            }
+            Err(failure) => {
+                tracing::error!(site = site.model.name.as_str(), request = asking.id, %failure, "the author instance did not answer");
+                Notice::NoAuthor.answer(&asking.id)
+            }
+        }
+    }
+}
+
+/// Has the author instance started.
+pub fn wake(site: &Site) {
+    let Some(author) = site.author.clone() else { return };
+    tokio::spawn(async move {
+        // Knocking is enough; the agent knows who knocks.
+        let knock = tokio::net::UnixStream::connect(&author.model.loopback);
+        if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, knock).await {
+            tracing::debug!(%error, "the author instance cannot be woken");
+        }
+    });
+}
+
+/// PHP's word in the headers of its answer, which is taken out of them.
+pub fn word(headers: &mut HeaderMap) -> Option<String> {
+    let value = headers.remove(TO_AUTHOR)?;
+    value.to_str().ok().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_change_code;
+
+    #[test]
+    fn bodies_are_kept_where_code_may_change_and_nowhere_else() {
+        for path in [
+            "/wp-admin/update.php",
+            "/two/wp-admin/admin-ajax.php",
+            "/wp-admin/network/plugins.php",
+            "/wp-json/wp/v2/plugins",
+            "/wp-json/wp/v2/plugins/hello",
+        ] {
+            assert!(may_change_code(path), "{path}");
+        }
+        for path in ["/wp-admin/async-upload.php", "/wp-json/wp/v2/media", "/", "/cart/"] {
+            assert!(!may_change_code(path), "{path}");
+        }
+    }
+}
