@@ -1,6 +1,7 @@
 //! Asking every process its real question, and every site whether PHP and the database answer.
 //!
-//! A process that was just started is asked ten times a second, a known one once. A process that the kernel says is
+//! A process that was just started is asked again and again, and so is the edge until it serves what was published; a known
+//! one once a second. A process that the kernel says is
 //! stopped is not asked at all.
 
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ use crate::host;
 use crate::observe::Engines;
 
 const QUICK: Duration = Duration::from_millis(100);
+/// Somebody waits for the answer: a rollout, an `up`.
+const EAGER: Duration = Duration::from_millis(20);
 const CALM: Duration = Duration::from_secs(1);
 
 /// How patient to be with a process: a database may take long to recover, and killing it makes that longer.
@@ -45,8 +48,13 @@ impl Agent {
         let mut workers = FrozenWorkers::default();
         while !shutdown.is_requested() {
             let now = clock::now();
+            let mut is_awaited;
             let running: Vec<(String, i32)> = {
                 let state = self.state.lock();
+                is_awaited = state.published.is_some() && !state.is_view_served();
+                if is_awaited {
+                    due.remove(EDGE);
+                }
                 state.processes.iter().filter_map(|p| Some((p.spec.name.clone(), p.pid?))).collect()
             };
             due.retain(|name, (pid, _)| running.iter().any(|(n, p)| n == name && p == pid));
@@ -63,13 +71,15 @@ impl Agent {
             {
                 let healths = self.probe_all(&asked, &engines).await;
                 for ((name, pid), health) in asked.into_iter().zip(healths) {
-                    let pause = if health == Health::Starting { QUICK } else { CALM };
+                    let is_starting = health == Health::Starting;
+                    is_awaited |= is_starting;
+                    let pause = if is_starting { EAGER } else { CALM };
                     due.insert(name, (pid, clock::now() + pause));
                 }
             }
             workers.look(&running, &self);
             tokio::select! {
-                () = tokio::time::sleep(QUICK) => {}
+                () = tokio::time::sleep(if is_awaited { EAGER } else { QUICK }) => {}
                 () = shutdown.requested() => {}
             }
         }

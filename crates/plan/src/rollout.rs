@@ -130,6 +130,8 @@ fn advance(site: &SiteWanted, candidate: &Candidate, observed: &Observed, steps:
         Stage::Canary if serving == 0 => maintain(site, &candidate.fingerprint, 1, observed, steps),
         Stage::Canary => {
             push(steps, Action::CheckCandidate(name.clone()), "its first instance answers");
+            // They get no requests before the first one has stood its check; then nobody need wait for them.
+            maintain(site, &candidate.fingerprint, site.instances, observed, steps);
         }
         Stage::Filling if serving >= wanted => {
             push(steps, Action::Switch(name.clone()), format!("{serving} instances answer"));

@@ -98,7 +98,8 @@ fn a_new_version_is_tried_in_one_instance_then_in_all_and_then_switched_to() {
     let canary = on_its_way(Stage::Canary);
     check(&canary, &seen(&OLD), &[start(3, "new")]);
     check(&canary, &with(&[(3, "new", Health::Starting)]), &[]);
-    check(&canary, &with(&[(3, "new", UP)]), &[Action::CheckCandidate(name())]);
+    let all_but_one = [Action::CheckCandidate(name()), start(4, "new")];
+    check(&canary, &with(&[(3, "new", UP)]), &all_but_one);
     let filling = on_its_way(Stage::Filling);
     check(&filling, &with(&[(3, "new", UP)]), &[start(4, "new")]);
     check(&filling, &with(&[(3, "new", UP), (4, "new", Health::Starting)]), &[]);
