@@ -4,8 +4,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::path::Path;
 
+use parking_lot::Mutex;
+
 /// Who owns a file; `None` where we are not root and everything is ours.
 pub type Owner = Option<(u32, u32)>;
+
+/// Held while a file is written, since several actions may write the same one at once.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Writes `contents` so that a reader sees the old file or the new one, also after a crash.
 /// Returns whether anything changed.
@@ -17,6 +22,7 @@ pub fn write(path: &Path, contents: &[u8], mode: u32, owner: Owner) -> io::Resul
         ".{}.new",
         path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default()
     ));
+    let _alone = ALONE.lock();
     let _ = std::fs::remove_file(&fresh);
     let written = (|| {
         let mut file =
