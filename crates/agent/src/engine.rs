@@ -100,6 +100,7 @@ fn spec(
         env: environment(fingerprint),
         cwd: Some("/".into()),
         user: None,
+        confinement: None,
         listeners: vec![],
         umask: 0o027,
         open_files: Some(16_384),

@@ -10,13 +10,13 @@
 //! - [`client`]: how others talk to it; `detach`: how it is started in the background
 //! - `event_loop`: the loop, the requests; `connection`: one peer; `signals`: the keeper's own signals
 //! - `children`: the table of processes and what is due when; `restart`: back-off and sign of life;
-//!   `stop_order`: who is stopped before whom; `launch`: fork and exec
+//!   `stop_order`: who is stopped before whom; `launch`: fork, confinement and exec; `groups`: limits (cgroups)
 //! - `listeners`: the table of listening sockets; `sockets`: opening them; `port_holder`: who has a taken port
 //! - `state`: the file; `takeover`: adopting what a former keeper left; `lock`: one keeper per data directory
 //! - `output`: rotation; `proc_stat`, `log`: a small reader and the log
 //!
 //! What always holds: a child that runs is in the state file; nothing is inherited by a child but its sockets, `/dev/null` and its
-//! output file; no bad request, file or exit can panic the keeper. Deliberately missing: dependencies, readiness, health, cgroups.
+//! output file; no bad request, file or exit can panic the keeper. Deliberately missing: dependencies, readiness, health.
 
 pub mod client;
 
@@ -24,6 +24,7 @@ mod children;
 mod connection;
 mod detach;
 mod event_loop;
+mod groups;
 mod launch;
 mod listeners;
 mod lock;
@@ -40,13 +41,28 @@ mod takeover;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
+use pressroom_model::confinement::Limits;
 use pressroom_model::process::{ProcessSpec, Restart};
 
 pub use client::{CallError, Client, call};
 pub use detach::{DetachError, spawn_detached};
+pub(crate) use launch::{LaunchError, attempt, confine};
 pub use lock::running;
+
+/// Limits a command that is no child of a keeper, together with others of this name; returns what could not be had.
+pub(crate) fn limit(command: &mut Command, data: &Path, name: &str, limits: Limits) -> Vec<String> {
+    let (doors, lacks) = groups::Groups::of_machine(data).doors(name, limits);
+    launch::enter(command, doors);
+    lacks
+}
+
+/// Kills who is in the group of that name of [`limit`], and removes it.
+pub(crate) fn end_limit(data: &Path, name: &str) {
+    groups::Groups::of_machine(data).close(name);
+}
 
 /// What a keeper needs to know to begin.
 #[derive(Debug, Clone)]

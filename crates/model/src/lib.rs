@@ -7,7 +7,7 @@
 //! - [`rollout`] releases of a site, and how far it is on its way to another
 //! - [`secret`] strings that never show themselves
 //! - [`config`] the configuration as meant; [`mod@file`] as written, with every fault of a file at once
-//! - [`process`] what the keeper is asked to run and what it says of it
+//! - [`process`] what the keeper is asked to run and what it says of it; [`confinement`] what such a process may see and take
 //! - [`verdict`] healthy or not, and why
 //! - [`snapshot`] the immutable view that the edge serves from
 //! - [`affirmation`] what PHP says to its local edge
@@ -15,6 +15,7 @@
 
 pub mod affirmation;
 pub mod config;
+pub mod confinement;
 pub mod file;
 pub mod id;
 pub mod process;

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::confinement::Confinement;
+
 /// Everything needed to start one process. Two equal specs mean the same running process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSpec {
@@ -26,6 +28,9 @@ pub struct ProcessSpec {
     /// Whom it runs as; `None`: whoever the keeper is.
     #[serde(default)]
     pub user: Option<UserIds>,
+    /// What it may see and take; `None`: what its user may. Only a keeper that is root can confine.
+    #[serde(default)]
+    pub confinement: Option<Confinement>,
     /// Names of the keeper's listening sockets that it inherits, in this order from descriptor 3 on
     /// (each name may stand for several sockets). The keeper sets `LISTEN_FDS`, and `LISTEN_FDNAMES` with one name a descriptor.
     #[serde(default)]
@@ -146,6 +151,9 @@ pub struct ProcessState {
     /// Asked to stop, and not gone yet.
     #[serde(default)]
     pub is_stopping: bool,
+    /// Limits of its confinement that could not be set, each with the reason.
+    #[serde(default)]
+    pub lacks: Vec<String>,
 }
 
 /// How a process ended.
@@ -238,6 +246,9 @@ pub enum Reply {
         processes: Vec<ProcessState>,
         /// All listeners.
         listeners: Vec<ListenerSpec>,
+        /// It knows what a confinement is: an older keeper would start a process without it.
+        #[serde(default)]
+        confines: bool,
     },
     /// It cannot be done.
     Refused {

@@ -46,6 +46,7 @@ pub(crate) fn keeper(place: &Place) -> Result<(), Failure> {
         env,
         cwd: Some("/".into()),
         user: None,
+        confinement: None,
         listeners: vec![],
         umask: 0o022,
         open_files: Some(16_384),

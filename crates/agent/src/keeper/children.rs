@@ -4,8 +4,10 @@
 //! adopted one is signalled and watched through its pidfd.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path};
 use std::time::{Duration, Instant};
 
+use pressroom_model::confinement::{Access, Place, View};
 use pressroom_model::process::{Exit, ProcessSpec, ProcessState, Restart};
 use pressroom_runtime::clock;
 use rustix::io::Errno;
@@ -195,6 +197,7 @@ impl Children {
         spec: ProcessSpec,
         pid: i32,
         ticks: u64,
+        lacks: Vec<String>,
         now: Instant,
     ) -> Option<ProcessState> {
         let former = self.get(&spec.name).map(|child| child.state.clone());
@@ -208,6 +211,7 @@ impl Children {
             starts: starts.saturating_add(1),
             exit,
             is_stopping: false,
+            lacks,
         };
         let next_order =
             self.list.iter().map(|child| child.order).max().unwrap_or(0).saturating_add(1);
@@ -365,6 +369,7 @@ impl Children {
                 starts: 0,
                 exit: None,
                 is_stopping: false,
+                lacks: Vec::new(),
             };
             self.list.push(Child::ended(state::Process { order: 0, ticks: 0, state }, now));
         }
@@ -440,6 +445,11 @@ pub(super) fn check(spec: &ProcessSpec) -> Result<(), ProcessError> {
             return bad(what, path.display().to_string(), "is not an absolute path");
         }
     }
+    if let Some((place, because)) =
+        spec.confinement.as_ref().and_then(|of| fault(of.view.as_ref()?))
+    {
+        return bad("the place", place.display().to_string(), because);
+    }
     if Signal::from_named_raw(spec.stop.signal).is_none() {
         return bad("the stop signal", spec.stop.signal.to_string(), "does not exist");
     }
@@ -447,4 +457,26 @@ pub(super) fn check(spec: &ProcessSpec) -> Result<(), ProcessError> {
         return bad("the variable", name.clone(), "is no name for a variable");
     }
     Ok(())
+}
+
+/// A view is built by root: a path that leaves it, or a place in a folder where somebody could put a link, would be a way out.
+fn fault(view: &View) -> Option<(&Path, &'static str)> {
+    let is_plain = |path: &Path| {
+        let mut parts = path.components();
+        parts.next() == Some(Component::RootDir)
+            && parts.all(|part| matches!(part, Component::Normal(_)))
+    };
+    let writable = |place: &&Place| {
+        matches!(place, Place::Bind { access: Access::Write, .. } | Place::Memory { .. })
+    };
+    for (index, place) in view.places.iter().enumerate() {
+        if !is_plain(place.to()) || place.to().parent().is_none() {
+            return Some((place.to(), "is no absolute path below the root"));
+        }
+        let before = view.places[..index].iter().filter(writable);
+        if before.into_iter().any(|holder| place.to().starts_with(holder.to())) {
+            return Some((place.to(), "is in a place that the process can write"));
+        }
+    }
+    (!is_plain(&view.stage)).then_some((view.stage.as_path(), "is no absolute path"))
 }

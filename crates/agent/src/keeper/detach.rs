@@ -40,6 +40,7 @@ pub fn spawn_detached(program: &Path, args: &[String], log: &Path) -> Result<i32
         env,
         cwd: None,
         user: None,
+        confinement: None,
         listeners: Vec::new(),
         umask: 0o022,
         open_files: None,

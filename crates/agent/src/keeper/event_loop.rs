@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::children::{Children, kill_group};
 use super::connection::{self, Connection};
+use super::groups::Groups;
 use super::listeners::Listeners;
 use super::{Error, Options, log, output, proc_stat, signals, sockets, state, takeover};
 
@@ -40,6 +41,7 @@ pub(super) struct Keeper {
     socket: OwnedFd,
     children: Children,
     listeners: Listeners,
+    groups: Groups,
     connections: Vec<Connection>,
     generation: u64,
     /// Limits of open files that children get when their spec names none.
@@ -67,6 +69,7 @@ impl Keeper {
         }
         let children = takeover::processes(processes, now);
         let listeners = takeover::listeners(listeners, &children);
+        let groups = Groups::of_machine(&options.data);
         let socket = sockets::open_unix(&options.socket, 0o600, None).map_err(|error| {
             Error::file("listen on", &options.socket, std::io::Error::other(error))
         })?;
@@ -80,6 +83,7 @@ impl Keeper {
             socket,
             children,
             listeners,
+            groups,
             connections: Vec::new(),
             generation,
             open_files,
@@ -292,6 +296,7 @@ impl Keeper {
         if self.is_stopping {
             self.children.settle();
         }
+        self.groups.leave(name);
         let children = &self.children;
         let is_inherited = |listener: &str| {
             children
@@ -332,6 +337,8 @@ impl Keeper {
         if self.next_housekeeping <= now {
             self.next_housekeeping = now + HOUSEKEEPING;
             self.rotate_output();
+            let children = &self.children;
+            self.groups.sweep(|name| children.runs(name).is_ok_and(|pid| pid.is_none()));
             self.is_changed |= self.is_unsaved;
         }
     }
@@ -436,6 +443,7 @@ impl Keeper {
             std::thread::sleep(BURIAL_PAUSE);
         }
         self.listeners.close_all();
+        self.groups.end();
         let _ = std::fs::remove_file(&self.options.socket);
         let _ = std::fs::remove_file(&self.options.state);
     }

@@ -6,14 +6,20 @@
 //! itself, come back over a second, close-on-exec pipe as (step, errno).
 //!
 //! The child gets its own session and group, default signals, the descriptors 0 (`/dev/null`), 1 and 2 (the output file), its sockets
-//! from 3 on, and nothing else.
+//! from 3 on, and nothing else. One with a confinement enters that ([`confined`], with the kernel's [`filter`]) just before it
+//! takes its user; [`confine`] does the same for a command that is no child of a keeper.
 
 mod child;
+mod confined;
+mod filter;
 mod image;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,12 +27,14 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Rlimit, WaitOptions};
 
+use pressroom_model::confinement::Confinement;
 use pressroom_model::process::{ProcessSpec, UserIds};
 
 use child::{
     STEP_DESCRIPTORS, STEP_DIRECTORY, STEP_LIMIT, STEP_PID, STEP_PRIVILEGES, STEP_SESSION,
-    STEP_USER, STEP_WAIT, fork_into,
+    STEP_USER, STEP_WAIT, become_user, fork_into,
 };
+use confined::Confined;
 use image::Image;
 
 /// How long exec may take (a slow disk) before the keeper goes on and takes it for started.
@@ -54,6 +62,12 @@ pub enum LaunchError {
         gid: u32,
         /// The keeper's user.
         own: u32,
+    },
+    /// Only root may confine.
+    #[error("`{name}` is to be confined, which only root can do")]
+    CannotConfine {
+        /// Which process.
+        name: String,
     },
     /// The output file.
     #[error("`{name}`: cannot open its output file {}: {source}", path.display())]
@@ -127,10 +141,10 @@ pub(super) fn fork(spec: &ProcessSpec, extras: &Extras<'_>) -> Result<Waiting, L
     let (go_read, go) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
     let (report, report_write) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
     let image = Image::new(spec, extras, [go_read.as_fd(), go.as_fd(), report_write.as_fd()])?;
+    let steps = Steps::of(spec, image.confined.as_ref());
     let raw = fork_into(&image).map_err(failed("fork"))?;
     drop((go_read, report_write, image));
-    let mut waiting =
-        Waiting { pid: raw, name: spec.name.clone(), steps: Steps::of(spec), go, report };
+    let mut waiting = Waiting { pid: raw, name: spec.name.clone(), steps, go, report };
     if extras.parent == Parent::Nobody {
         let _ = rustix::process::waitpid(Some(raw), WaitOptions::empty());
         waiting.pid = waiting.own_word()?;
@@ -201,19 +215,92 @@ impl Waiting {
     }
 }
 
+/// Starts a program that ends by itself and at once, and waits for that: whether it can be started is the question.
+pub(crate) fn attempt(spec: &ProcessSpec) -> Result<(), LaunchError> {
+    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let extras = Extras { sockets: Vec::new(), open_files, parent: Parent::Maker };
+    let waiting = fork(spec, &extras)?;
+    let pid = waiting.pid;
+    let started = waiting.go().map(drop);
+    let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+    started
+}
+
+/// Lets a command enter these groups first ([`super::groups::Groups::doors`]).
+#[expect(unsafe_code, reason = "the hook makes async-signal-safe calls on memory made here")]
+pub(super) fn enter(command: &mut Command, doors: Vec<File>) {
+    let enter = move || {
+        for door in &doors {
+            rustix::io::write(door, b"0")?;
+        }
+        Ok(())
+    };
+    unsafe { command.pre_exec(enter) };
+}
+
+/// Confines a command as the keeper confines a process: its view, its user, no privilege, its filter, then its folder.
+/// The limits are no part of it.
+///
+/// With process ids of its own the command has somebody standing before it, who is the process that the caller knows: that one
+/// ends as the command does, and when it is killed, the command and all that it started are.
+#[expect(unsafe_code, reason = "the hook makes async-signal-safe calls on memory made here")]
+pub(crate) fn confine(
+    command: &mut Command,
+    confinement: &Confinement,
+    user: Option<&UserIds>,
+    folder: &Path,
+) -> io::Result<()> {
+    let confined = Confined::new(confinement).map_err(io::Error::other)?;
+    let folder = std::ffi::CString::new(folder.as_os_str().as_encoded_bytes())?;
+    let user = user.cloned();
+    let failed = |(_, errno)| io::Error::from_raw_os_error(errno);
+    let enter = move || unsafe {
+        if confined.has_own_processes() {
+            child::stand_before()?;
+        }
+        confined.enter().map_err(failed)?;
+        if let Some(ids) = &user
+            && become_user(ids) < 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+        confined.seal().map_err(failed)?;
+        // Not before: who becomes somebody else loses it.
+        if confined.has_own_processes() {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        }
+        match libc::chdir(folder.as_ptr()) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    unsafe { command.pre_exec(enter) };
+    Ok(())
+}
+
 /// The values that make a failed step understandable.
 struct Steps {
     program: PathBuf,
     cwd: Option<PathBuf>,
     user: Option<UserIds>,
+    /// The steps towards its view.
+    view: Vec<String>,
 }
 
 impl Steps {
-    fn of(spec: &ProcessSpec) -> Self {
-        Self { program: spec.program.clone(), cwd: spec.cwd.clone(), user: spec.user.clone() }
+    fn of(spec: &ProcessSpec, confined: Option<&Confined>) -> Self {
+        Self {
+            program: spec.program.clone(),
+            cwd: spec.cwd.clone(),
+            user: spec.user.clone(),
+            view: confined.map(Confined::words).unwrap_or_default(),
+        }
     }
 
     fn describe(&self, step: i32) -> String {
+        if let Some(words) = confined::describe(step, &self.view) {
+            return words;
+        }
         match step {
             STEP_WAIT | STEP_PID => "let it start".to_owned(),
             STEP_SESSION => "begin its session".to_owned(),

@@ -7,6 +7,7 @@ mod house;
 mod lives;
 mod sockets;
 mod succession;
+mod walls;
 
 use std::io::Write;
 use std::net::TcpListener;

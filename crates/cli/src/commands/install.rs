@@ -50,6 +50,7 @@ ExecStart={program} keep --data {data} --config {config}
 ExecStop={program} down --data {data} --config {config}
 KillMode=process
 Delegate=yes
+DelegateSubgroup=keeper
 Restart=always
 RestartSec=1
 TimeoutStopSec=120
@@ -85,6 +86,7 @@ mod tests {
             "ExecStart=/usr/bin/pressroom keep --data \"/srv/my press/100%%\" --config /etc/p.toml",
             "KillMode=process",
             "Delegate=yes",
+            "DelegateSubgroup=keeper",
             "Restart=always",
         ] {
             assert!(unit.lines().any(|there| there == line), "{line}\n{unit}");

@@ -102,6 +102,7 @@ impl Keeper {
             keeper: rustix::process::getpid().as_raw_nonzero().get(),
             processes: self.children.states(),
             listeners: self.listeners.specs(),
+            confines: true,
         }
     }
 
@@ -138,13 +139,15 @@ impl Keeper {
         let waiting = launch::fork(spec, &extras)?;
         let (forked, pid) = (waiting.pid, waiting.pid.as_raw_nonzero().get());
         let ticks = proc_stat::read(pid).map_or(0, |stat| stat.ticks);
-        let former = self.children.begin(spec.clone(), pid, ticks, now);
+        let lacks = self.limit(spec, pid);
+        let former = self.children.begin(spec.clone(), pid, ticks, lacks, now);
         self.generation = self.generation.wrapping_add(1);
         // Where it cannot be written (a full disk) the child is started all the same: serving goes first.
         self.save_or_warn();
         if let Err(failure) = waiting.go() {
             let _ = rustix::process::waitpid(Some(forked), WaitOptions::empty());
             self.children.never_began(&spec.name, former);
+            self.groups.leave(&spec.name);
             self.is_changed = true;
             return Err(failure.into());
         }
@@ -153,6 +156,19 @@ impl Keeper {
             json!({"name": spec.name, "pid": pid, "program": spec.program.display().to_string()}),
         );
         Ok(pid)
+    }
+}
+
+impl Keeper {
+    /// Limits a process that waits; returns what could not be had.
+    fn limit(&mut self, spec: &ProcessSpec, pid: i32) -> Vec<String> {
+        let limits = spec.confinement.as_ref().map(|confinement| confinement.limits);
+        let Some(limits) = limits.filter(|limits| !limits.are_none()) else { return Vec::new() };
+        let lacks = self.groups.enter(&spec.name, limits, pid);
+        for lack in &lacks {
+            log::warn("a limit could not be set", json!({"name": spec.name, "because": lack}));
+        }
+        lacks
     }
 }
 

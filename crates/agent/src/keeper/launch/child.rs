@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::Parent;
+use super::confined::{Confined, Failed};
 use super::image::Image;
 
 pub(super) const STEP_PID: i32 = 0;
@@ -29,7 +30,10 @@ pub(super) fn fork_into(image: &Image) -> Result<Pid, Errno> {
         let mut former: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut former);
-        let pid = libc::fork();
+        let pid = match image.confined.as_ref().is_some_and(Confined::has_own_processes) {
+            false => libc::fork(),
+            true => first_of_its_own(),
+        };
         if pid == 0 {
             become_program(image);
         }
@@ -37,6 +41,39 @@ pub(super) fn fork_into(image: &Image) -> Result<Pid, Errno> {
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const former, std::ptr::null_mut());
         // Lazily: after a fork that went well errno may be 0, which is no errno.
         Pid::from_raw(pid.max(0)).ok_or_else(|| Errno::from_raw_os_error(errno))
+    }
+}
+
+/// A fork whose child has process ids of its own. The C library has no such call and is not told: the child makes no call that
+/// would want to know about its threads.
+#[expect(unsafe_code, reason = "fork has no safe wrapper, nor has its fuller sister")]
+unsafe fn first_of_its_own() -> libc::pid_t {
+    let flags = libc::c_ulong::from((libc::CLONE_NEWPID | libc::SIGCHLD).cast_unsigned());
+    unsafe {
+        libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) as libc::pid_t
+    }
+}
+
+/// Goes on in a child that has process ids of its own; the caller itself waits for it, and ends as it does.
+#[expect(unsafe_code, reason = "async-signal-safe: runs in a forked child before its exec")]
+pub(super) unsafe fn stand_before() -> std::io::Result<()> {
+    unsafe {
+        let pid = first_of_its_own();
+        if pid <= 0 {
+            return if pid == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+        }
+        // The pipes of the command are its own, and whoever started it waits until the last copies are closed.
+        libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
+        let mut status = 0;
+        while libc::waitpid(pid, &raw mut status, 0) < 0 {
+            if *libc::__errno_location() != libc::EINTR {
+                libc::_exit(127);
+            }
+        }
+        if libc::WIFSIGNALED(status) {
+            libc::kill(libc::getpid(), libc::WTERMSIG(status));
+        }
+        libc::_exit(libc::WEXITSTATUS(status))
     }
 }
 
@@ -71,9 +108,15 @@ unsafe fn become_program(image: &Image) -> ! {
         reset_oom_score();
         libc::umask(image.umask);
         require(report, STEP_LIMIT, set_open_files(image));
+        if let Some(confined) = &image.confined {
+            settle(report, confined.enter());
+        }
         if let Some(ids) = &image.user {
             require(report, STEP_USER, become_user(ids));
             require(report, STEP_PRIVILEGES, libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+        }
+        if let Some(confined) = &image.confined {
+            settle(report, confined.seal());
         }
         require(report, STEP_DIRECTORY, libc::chdir(image.cwd.as_ptr()));
         libc::execve(
@@ -91,6 +134,16 @@ unsafe fn require(report: RawFd, step: i32, result: libc::c_int) {
     unsafe {
         if result < 0 {
             tell(report, step, *libc::__errno_location());
+            libc::_exit(127);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "async-signal-safe: write and _exit")]
+unsafe fn settle(report: RawFd, result: Result<(), Failed>) {
+    if let Err((step, errno)) = result {
+        unsafe {
+            tell(report, step, errno);
             libc::_exit(127);
         }
     }
@@ -152,19 +205,21 @@ unsafe fn set_open_files(image: &Image) -> libc::c_int {
     }
 }
 
+/// By system calls: the C library's functions speak to all threads of the process, and may believe that the maker's are here.
 #[expect(
     unsafe_code,
     reason = "async-signal-safe in a single-threaded child: groups first, user last"
 )]
-unsafe fn become_user(ids: &UserIds) -> libc::c_int {
+pub(super) unsafe fn become_user(ids: &UserIds) -> libc::c_int {
+    let (uid, gid) = (ids.uid, ids.gid);
     unsafe {
-        match libc::setgroups(ids.groups.len(), ids.groups.as_ptr()) {
+        match libc::syscall(libc::SYS_setgroups, ids.groups.len(), ids.groups.as_ptr()) {
             0 => {}
-            failed => return failed,
+            failed => return failed as libc::c_int,
         }
-        match libc::setresgid(ids.gid, ids.gid, ids.gid) {
-            0 => libc::setresuid(ids.uid, ids.uid, ids.uid),
-            failed => failed,
+        match libc::syscall(libc::SYS_setresgid, gid, gid, gid) {
+            0 => libc::syscall(libc::SYS_setresuid, uid, uid, uid) as libc::c_int,
+            failed => failed as libc::c_int,
         }
     }
 }

@@ -13,6 +13,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::Rlimit;
 
+use super::confined::Confined;
 use super::{Extras, LaunchError, Parent};
 use crate::keeper::output;
 
@@ -29,6 +30,7 @@ pub(super) struct Image {
     pub(super) makers_go: RawFd,
     pub(super) report: OwnedFd,
     pub(super) user: Option<UserIds>,
+    pub(super) confined: Option<Confined>,
     pub(super) umask: libc::mode_t,
     pub(super) open_files: Option<u64>,
     pub(super) former_open_files: libc::rlimit,
@@ -73,6 +75,7 @@ impl Image {
             makers_go: makers_go.as_raw_fd(),
             report: lift(report)?,
             user: user_to_become(spec)?,
+            confined: confined(spec)?,
             umask: spec.umask,
             open_files: spec.open_files,
             former_open_files: limit(extras.open_files),
@@ -152,6 +155,16 @@ fn user_to_become(spec: &ProcessSpec) -> Result<Option<UserIds>, LaunchError> {
             own: own.as_raw(),
         }),
     }
+}
+
+/// Only root can build walls that its child cannot take down.
+fn confined(spec: &ProcessSpec) -> Result<Option<Confined>, LaunchError> {
+    let Some(confinement) = &spec.confinement else { return Ok(None) };
+    if !rustix::process::geteuid().is_root() {
+        return Err(LaunchError::CannotConfine { name: spec.name.clone() });
+    }
+    let confined = Confined::new(confinement);
+    confined.map(Some).map_err(|_| LaunchError::Nul { name: spec.name.clone() })
 }
 
 fn limit(limit: Rlimit) -> libc::rlimit {

@@ -40,6 +40,7 @@ pub(crate) fn shell(data: &Path, name: &str, script: &str) -> ProcessSpec {
         env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
         cwd: None,
         user: None,
+        confinement: None,
         listeners: Vec::new(),
         umask: 0o022,
         open_files: None,
