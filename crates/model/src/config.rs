@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::confinement;
 use crate::id::{NodeName, SiteName};
 use crate::secret::Secret;
 use crate::snapshot::{LogFormat, Network};
@@ -163,12 +164,44 @@ pub struct Php {
     /// An instance is replaced after about this time; 0: never.
     #[serde(default = "a_day")]
     pub max_age: Span,
+    /// The most that an instance may take, with everything that it starts.
+    #[serde(default)]
+    pub limits: Limits,
     /// Further `php.ini` values, as `name = value`.
     pub ini: std::collections::BTreeMap<String, String>,
 }
 
 fn a_day() -> Span {
     Span::seconds(86_400)
+}
+
+/// The most that an instance may take, as far as somebody has said it; the rest follows from its workers ([`Php::most`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory. Never less than one worker may take.
+    #[serde(default)]
+    pub memory: Option<ByteSize>,
+    /// Processes and threads. Always more than workers.
+    #[serde(default)]
+    pub processes: Option<u16>,
+    /// Percent of one processor.
+    #[serde(default)]
+    pub cpu: Option<u16>,
+}
+
+impl Php {
+    /// The most that an instance may take: its workers at their limits, the code that they share, and something for what they
+    /// start; processors only as far as somebody has said it, because an idle one helps nobody.
+    pub fn most(&self) -> confinement::Limits {
+        let workers = self.workers;
+        let memory = u64::from(workers) * (self.memory.get() + ByteSize::mib(64).get())
+            + ByteSize::mib(512).get();
+        confinement::Limits {
+            memory: Some(self.limits.memory.map_or(memory, ByteSize::get)),
+            tasks: Some(self.limits.processes.map_or(u32::from(workers) * 32 + 64, u32::from)),
+            cpu_percent: self.limits.cpu.map(u32::from),
+        }
+    }
 }
 
 /// Bounds of the number of instances. `min` is never above `max`, and never 0.

@@ -121,6 +121,7 @@ mod tests {
                 time: Span::seconds(60),
                 slow: Span::seconds(5),
                 max_age: Span::seconds(0),
+                limits: Default::default(),
                 ini: BTreeMap::from([("assert.active".into(), "0".into())]),
             },
             upload_limit: ByteSize::mib(1024),

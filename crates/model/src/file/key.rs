@@ -144,6 +144,10 @@ pub const KEYS: &[Key] = keys! {
     "site.php.time", Kind::Span(SECOND), Is(r#""1 m""#), "Longest run of one request.";
     "site.php.slow", Kind::Span(SECOND), Is(r#""5 s""#), "Requests slower than this are written to the slow log, with a backtrace.";
     "site.php.max_age", Kind::Span(0), Is(r#""1 d""#), "An instance is replaced after about this time, without an outage; \"0 s\": never.";
+    "site.php.limits", Kind::Table, Nothing, "The most that an instance may take of the machine, with everything that it starts. Our scripts of the site (cron) share the same once more. As root only; what the machine cannot limit is said in its notices.";
+    "site.php.limits.memory", Kind::Size(64 * MIB), Follows("`workers` times (`memory` of `[site.php]` and 64 MiB), and 512 MiB"), "Memory. Beyond it the kernel ends one of its processes, usually the largest worker; nobody else's.";
+    "site.php.limits.processes", Kind::Number(8, 32767), Follows("32 for each worker, and 64"), "Processes and threads. Beyond it no further one starts.";
+    "site.php.limits.cpu", Kind::Number(5, 25600), Nothing, "Percent of one processor: `150` is one and a half. Beyond it all its processes wait for the next tenth of a second.";
     "site.php.ini", Kind::Pairs, Nothing, "Further `php.ini` values: `name = value`. What another key here sets is refused.";
 
     "site.page_cache", Kind::Table, Nothing, "The page cache. Names below are exact, or end in `*`.";

@@ -11,8 +11,8 @@ use toml::de::DeTable;
 use super::reader::Reader;
 use super::{Facts, Faults};
 use crate::config::{
-    Admin, Cache, CertificateFiles, Config, Console, Database, Edge, Instances, Node, PageCache,
-    Php, Site, Source,
+    Admin, Cache, CertificateFiles, Config, Console, Database, Edge, Instances, Limits, Node,
+    PageCache, Php, Site, Source,
 };
 use crate::id::{NodeName, SiteName};
 use crate::snapshot::{LogFormat, Network};
@@ -293,7 +293,7 @@ fn php(table: &Reader<'_>, facts: &Facts, faults: &mut Faults) -> Php {
     if min > max {
         faults.add(bounds.span_of("min"), format!("`min` is {min}, above `max`, which is {max}"));
     }
-    Php {
+    let php = Php {
         version: table.text("version").unwrap_or_else(|| facts.php_version.clone()),
         workers: table
             .number("workers")
@@ -303,8 +303,28 @@ fn php(table: &Reader<'_>, facts: &Facts, faults: &mut Faults) -> Php {
         time: table.parsed("time"),
         slow: table.parsed("slow"),
         max_age: table.parsed("max_age"),
+        limits: Limits::default(),
         ini: table.within("ini").pairs(),
+    };
+    Php { limits: limits(&table.within("limits"), &php, faults), ..php }
+}
+
+fn limits(table: &Reader<'_>, php: &Php, faults: &mut Faults) -> Limits {
+    let memory = table.size("memory");
+    if let Some(all) = memory.filter(|all| *all < php.memory) {
+        let fault = format!(
+            "`memory` is {all}, less than one worker may take (`memory` in `[site.php]` is {})",
+            php.memory
+        );
+        faults.add(table.span_of("memory"), fault);
     }
+    let processes = table.number("processes");
+    // One more is php-fpm itself, and one is for a program that a worker starts.
+    if let Some(most) = processes.filter(|most| *most < php.workers.saturating_add(2)) {
+        let fault = format!("`processes` is {most}, too few for {} workers", php.workers);
+        faults.add(table.span_of("processes"), fault);
+    }
+    Limits { memory, processes, cpu: table.number("cpu") }
 }
 
 fn certificate(table: &Reader<'_>, folder: &Path) -> Option<CertificateFiles> {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::{Cache, Config, Database, Site, Source};
+use crate::config::{Cache, Config, Database, Limits, Site, Source};
 use crate::snapshot::LogFormat;
 use crate::unit::ByteSize;
 
@@ -122,6 +122,7 @@ impl Page {
         self.text("time", php.time);
         self.text("slow", php.slow);
         self.text("max_age", php.max_age);
+        self.limits(&php.limits);
         let pairs: Vec<_> = php
             .ini
             .iter()
@@ -129,6 +130,18 @@ impl Page {
             .collect();
         if !pairs.is_empty() {
             self.plain("ini", format!("{{ {} }}", pairs.join(", ")));
+        }
+    }
+
+    fn limits(&mut self, limits: &Limits) {
+        let said = [
+            limits.memory.map(|memory| format!("memory = \"{memory}\"")),
+            limits.processes.map(|most| format!("processes = {most}")),
+            limits.cpu.map(|percent| format!("cpu = {percent}")),
+        ];
+        let said: Vec<_> = said.into_iter().flatten().collect();
+        if !said.is_empty() {
+            self.plain("limits", format!("{{ {} }}", said.join(", ")));
         }
     }
 

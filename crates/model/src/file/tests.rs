@@ -106,6 +106,7 @@ const EVERYTHING: &str = r#"
         [site.php]
         instances = { min = 9 }
         time = "2 m"
+        limits = { memory = "3 GiB", processes = 200, cpu = 150 }
         ini = { "opcache.jit" = "off", max_input_vars = 5_000, short_open_tag = false }
         [site.page_cache]
         enabled = false
@@ -347,6 +348,27 @@ fn php_values_that_we_set_are_refused() {
             "4:1: `memory_limit` cannot be set in `[site.php.ini]` (`memory` in `[site.php]` sets it)",
             "5:1: `opcache` is not a value (quote names that have dots: `\"opcache.jit\" = \"off\"`)",
             "6:1: `a b` is not a name of a `php.ini` value",
+        ],
+    );
+}
+
+#[test]
+fn what_an_instance_may_take_follows_from_its_workers_and_is_never_too_little_for_them() {
+    let php = |said: &str| {
+        let site = "[[site]]\nname = 'a'\n[site.php]\nworkers = 4\nmemory = '256 MiB'\n";
+        good(&format!("{site}{said}")).sites.remove(0).php
+    };
+    let most = php("").most();
+    assert_eq!((most.memory, most.tasks), (Some(1792 << 20), Some(192)));
+    assert_eq!(most.cpu_percent, None);
+    let most = php("limits = { memory = '1 GiB', processes = 20, cpu = 150 }").most();
+    assert_eq!((most.memory, most.tasks), (Some(1 << 30), Some(20)));
+    assert_eq!(most.cpu_percent, Some(150));
+    check(
+        "[[site]]\nname = 'a'\n[site.php]\nworkers = 8\n[site.php.limits]\nmemory = '128 MiB'\nprocesses = 9",
+        &[
+            "6:10: `memory` is 128 MiB, less than one worker may take (`memory` in `[site.php]` is 256 MiB)",
+            "7:13: `processes` is 9, too few for 8 workers",
         ],
     );
 }
