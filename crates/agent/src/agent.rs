@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, broadcast};
 
 use crate::author::Authors;
+use crate::confinement::{self, Means};
 use crate::facts::SiteFacts;
 use crate::keeper;
 use crate::layout::Layout;
@@ -48,6 +50,10 @@ pub struct Agent {
     /// Held while the local authority is made.
     pub(crate) authority: Mutex<()>,
     pub(crate) authors: Authors,
+    /// What of a confinement this machine can do.
+    machine_means: Means,
+    /// Whether the keeper can confine.
+    pub(crate) keeper_confines: AtomicBool,
 }
 
 /// What the agent remembers.
@@ -70,6 +76,8 @@ pub(crate) struct State {
     pub running: BTreeSet<Action>,
     pub failed: BTreeMap<Action, Failed>,
     pub notices: VecDeque<String>,
+    /// What confinements lack, as far as it was told.
+    pub lacks_told: BTreeSet<String>,
     pub is_stopping: bool,
     /// Steps that the last decision found; none and nothing running: all is as wanted.
     pub open_steps: usize,
@@ -182,10 +190,15 @@ impl Agent {
         let published = crate::view::published(&layout);
         state.held_back = crate::engine::redis::held_back(&layout);
         state.published = published.map(|view| (crate::view::digest(&view), view.generation));
-        Ok(Arc::new(Self {
+        let users = Users::new();
+        let (machine_means, missing) = match users.are_separate() {
+            true => confinement::means(),
+            false => Default::default(),
+        };
+        let agent = Self {
             layout,
             config_file: config_file.to_owned(),
-            users: Users::new(),
+            users,
             memory: crate::host::memory(),
             cores: crate::host::cores(),
             store,
@@ -194,7 +207,42 @@ impl Agent {
             events: broadcast::channel(1024).0,
             authority: Mutex::new(()),
             authors: Authors::default(),
-        }))
+            machine_means,
+            keeper_confines: AtomicBool::new(false),
+        };
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            agent.notice(format!("this machine cannot give sites {missing}; users and permissions alone keep them apart there"));
+        }
+        Ok(Arc::new(agent))
+    }
+
+    /// How new versions of sites are confined.
+    pub(crate) fn means(&self) -> Means {
+        match self.keeper_confines.load(Ordering::Relaxed) {
+            true => self.machine_means,
+            false => Means::default(),
+        }
+    }
+
+    pub(crate) fn is_prepared(&self, site: &SiteName) -> bool {
+        self.state.lock().sites.get(site).is_some_and(|facts| facts.prepared.is_some())
+    }
+
+    /// Tells once what confinements lack.
+    pub(crate) fn tell_lacks(&self) {
+        let mut lacks: BTreeSet<String> = BTreeSet::new();
+        if self.users.are_separate() && !self.keeper_confines.load(Ordering::Relaxed) {
+            lacks.insert("the keeper is older than this agent and confines nobody; `pressroom down` and `up` replace it".into());
+        }
+        let mut state = self.state.lock();
+        for process in state.processes.iter().filter(|process| process.pid.is_some()) {
+            lacks.extend(process.lacks.iter().map(|lack| format!("instances have {lack}")));
+        }
+        let news: Vec<String> = lacks.difference(&state.lacks_told).cloned().collect();
+        state.lacks_told = lacks;
+        drop(state);
+        news.into_iter().for_each(|lack| self.notice(lack));
     }
 
     /// The configuration in force.
@@ -326,8 +374,9 @@ impl Agent {
                 () = shutdown.requested() => break,
             };
             match reply {
-                Ok(Ok(Reply::Listed { generation, keeper, processes, listeners })) => {
+                Ok(Ok(Reply::Listed { generation, keeper, processes, listeners, confines })) => {
                     failures = 0;
+                    self.keeper_confines.store(confines, Ordering::Relaxed);
                     let is_news = generation != seen;
                     seen = generation;
                     let mut state = self.state.lock();
@@ -336,6 +385,7 @@ impl Agent {
                     state.listeners = listeners;
                     drop(state);
                     if is_news {
+                        self.tell_lacks();
                         self.changed.notify_one();
                     }
                 }

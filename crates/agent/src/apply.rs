@@ -250,6 +250,8 @@ impl Agent {
             return Err(Error::Refused(format!("`{id}` is not prepared yet")));
         };
         let instances = self.instances_of(&prepared, &version)?.named(fingerprint);
+        // A site that was prepared before there were confinements has none yet.
+        self.keep_etc(&name)?;
         let (is_serving, is_candidate) = {
             let state = self.state.lock();
             let facts = state.sites.get(&name);
@@ -288,9 +290,10 @@ impl Agent {
 
     /// Asks the keeper now what there is.
     pub(crate) async fn look_at_processes(&self) -> Result<(), Error> {
-        if let Reply::Listed { processes, listeners, keeper, .. } =
+        if let Reply::Listed { processes, listeners, keeper, confines, .. } =
             self.ask_keeper(&Request::List).await?
         {
+            self.keeper_confines.store(confines, std::sync::atomic::Ordering::Relaxed);
             let mut state = self.state.lock();
             state.processes = processes;
             state.listeners = listeners;

@@ -111,7 +111,8 @@ impl Agent {
         site.php.workers = site.php.workers.max(LEAST_WORKERS);
         site.php.time = site.php.time.max(PHP_TIME);
         let release = serving.release.clone();
-        let version = Version { fingerprint: String::new(), site, release, is_author: true };
+        let means = serving.means;
+        let version = Version { fingerprint: String::new(), site, release, is_author: true, means };
         let fingerprint = self.instances_of(prepared, &version)?.fingerprint().to_owned();
         Ok(Some(Version { fingerprint, ..version }))
     }
@@ -299,7 +300,8 @@ impl Agent {
         let socket = self.author_instance(name).await?;
         let key = prepared.secrets.cron.reveal();
         let more = [("PRESSROOM_AUTO_UPDATE", key)];
-        let root = self.layout.author_root(name);
+        let means = facts.serving.map(|serving| serving.means).unwrap_or_default();
+        let root = means.php_root().unwrap_or_else(|| self.layout.author_root(name));
         let asked = {
             let _at_work = self.at_work(name);
             let asked = check::ask(&socket, &root, &prepared.home, "/", &more);

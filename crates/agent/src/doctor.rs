@@ -6,7 +6,7 @@ use pressroom_model::config::Config;
 use pressroom_model::unit::ByteSize;
 
 use crate::layout::Layout;
-use crate::{host, packages};
+use crate::{confinement, host, packages};
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,7 @@ fn ill(
 /// Looks at the machine.
 pub fn examine(layout: &Layout, config: Option<&Config>) -> Vec<Finding> {
     let mut findings = vec![privileges(), memory(), disk(layout.data())];
+    findings.extend(walls());
     findings.extend(config.map(needed_packages));
     findings.push(entrance(layout.data()));
     findings
@@ -60,9 +61,27 @@ fn privileges() -> Finding {
     ill(
         "privileges",
         Grade::Warning,
-        "an ordinary user: all sites run as you, kept apart by open_basedir alone",
-        "run as root to give every site a user of its own",
+        "an ordinary user: all sites run as you, unconfined and kept apart by open_basedir alone",
+        "run as root to give every site a user, a file system and limits of its own",
     )
+}
+
+/// What of a confinement this machine can do. An ordinary user has none, which `privileges` says.
+fn walls() -> Option<Finding> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let check = "confinement";
+    let (_, missing) = confinement::means();
+    if missing.is_empty() {
+        return Some(good(check, "sites see their own code, uploads and temporary files only"));
+    }
+    Some(ill(
+        check,
+        Grade::Warning,
+        format!("sites do not get {}", missing.join(", ")),
+        "a container must be allowed to mount (CAP_SYS_ADMIN); until then users and permissions keep sites apart",
+    ))
 }
 
 fn memory() -> Finding {

@@ -63,6 +63,9 @@ pub struct Version {
     /// It is the author instance's: its code is that release at first, and is written.
     #[serde(default)]
     pub is_author: bool,
+    /// How its processes are confined.
+    #[serde(default)]
+    pub means: crate::confinement::Means,
 }
 
 /// A version on its way.

@@ -68,9 +68,17 @@ impl Layout {
     pub fn site_config(&self, site: &SiteName) -> PathBuf {
         self.site(site).join("config/site.php")
     }
+    /// What a site's PHP sees as `/etc`.
+    pub fn site_etc(&self, site: &SiteName) -> PathBuf {
+        self.site(site).join("etc")
+    }
+    /// Folder of a site's logs.
+    pub fn site_logs(&self, site: &SiteName) -> PathBuf {
+        self.site(site).join("logs")
+    }
     /// A site's slow log.
     pub fn slow_log(&self, site: &SiteName) -> PathBuf {
-        self.site(site).join("logs/slow.log")
+        self.site_logs(site).join("slow.log")
     }
     /// The local authority's certificate.
     pub fn authority(&self) -> PathBuf {
@@ -185,6 +193,10 @@ impl Layout {
     /// The socket of one of the Redis servers.
     pub fn redis(&self, name: &str) -> PathBuf {
         self.run().join(name).join("redis.sock")
+    }
+    /// Where the view of a confined process is put together; empty for everybody else.
+    pub fn stage(&self) -> PathBuf {
+        self.run().join("stage")
     }
     /// Folder of an instance's sockets.
     pub fn instance_run(&self, id: &InstanceId) -> PathBuf {

@@ -3,6 +3,7 @@
 //! - [`keeper`] the parent of every process, and how to talk to it
 //! - [`agent`] the loop: observe, decide, apply; [`observe`], [`apply`], [`probe`], [`report`] are its parts
 //! - [`author`] where wp-admin changes code
+//! - [`confinement`] what a site's PHP may see and take of the machine
 //! - [`facts`] what it knows of a site, and keeps
 //! - [`engine`] MariaDB, Redis, php-fpm and the edge: files, processes, probes
 //! - `integrity` what lies where it has no business
@@ -18,6 +19,7 @@ pub mod acl;
 pub mod agent;
 pub mod apply;
 pub mod author;
+pub mod confinement;
 pub mod doctor;
 pub mod engine;
 pub mod facts;

@@ -26,6 +26,8 @@ use crate::engine::{edge, php};
 use crate::host;
 use crate::observe::Engines;
 
+/// Between two looks at the files that sites have copies of.
+const ETC: Duration = Duration::from_secs(60);
 const QUICK: Duration = Duration::from_millis(100);
 /// Somebody waits for the answer: a rollout, an `up`.
 const EAGER: Duration = Duration::from_millis(20);
@@ -152,6 +154,7 @@ impl Agent {
 
     /// Asks every site, through the edge, whether it could serve a page.
     pub(crate) async fn probe_sites(self: Arc<Self>, shutdown: Shutdown) {
+        let mut next_etc = clock::now();
         while !shutdown.is_requested() {
             let mut pause = QUICK;
             if let Some(config) = self.config() {
@@ -173,10 +176,23 @@ impl Agent {
                     self.changed.notify_one();
                 }
                 self.renew_copies(&config);
+                if clock::now() >= next_etc {
+                    next_etc = clock::now() + ETC;
+                    self.renew_etc(&config);
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = shutdown.requested() => {}
+            }
+        }
+    }
+
+    /// The machine may have other name servers, or another name, by now.
+    fn renew_etc(&self, config: &Config) {
+        for site in config.sites.iter().filter(|site| self.is_prepared(&site.name)) {
+            if let Err(error) = self.keep_etc(&site.name) {
+                tracing::warn!(site = %site.name, %error, "its /etc stays as it was");
             }
         }
     }

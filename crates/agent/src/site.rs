@@ -17,6 +17,7 @@ use pressroom_render::wordpress;
 use pressroom_runtime::clock;
 
 use crate::agent::Agent;
+use crate::confinement::etc;
 use crate::engine::mariadb::database_of;
 use crate::engine::{owner, php::Instances};
 use crate::facts::Prepared;
@@ -167,7 +168,8 @@ impl Agent {
         files::folder(&folder.join("config"), 0o750, readable)?;
         files::folder(&self.layout.uploads(name), 0o755, ours)?;
         files::folder(&self.layout.tmp(name), 0o700, ours)?;
-        files::folder(&folder.join("logs"), 0o750, ours)?;
+        files::folder(&self.layout.site_logs(name), 0o750, ours)?;
+        self.keep_etc(name)?;
         if let Some(socket_folder) = self.layout.affirm(name).parent() {
             files::folder(socket_folder, 0o750, readable)?;
         }
@@ -186,6 +188,13 @@ impl Agent {
         let certificate = self.certificate(config, site)?;
         let at_ms = clock::wall_ms();
         Ok(Prepared { site: site.clone(), at_ms, home, certificate, site_config, user, secrets })
+    }
+
+    /// Keeps what a site's PHP sees as `/etc` up to date.
+    pub(crate) fn keep_etc(&self, name: &SiteName) -> Result<(), Error> {
+        let Some(user) = self.users.site(name)? else { return Ok(()) };
+        files::folder(&self.layout.stage(), 0o700, None)?;
+        Ok(etc::keep(&self.layout.site_etc(name), (user.uid, user.gid))?)
     }
 
     fn certificate(&self, config: &Config, site: &Site) -> Result<Option<tls::Paths>, Error> {

@@ -59,6 +59,7 @@ fn site(layout: &Layout, config: &Config, served: &Served<'_>) -> snapshot::Site
         network: site.network,
         release: served.version.release.id.clone(),
         root: layout.site_root(&site.name, &served.version.release.id),
+        php_root: served.version.means.php_root(),
         former: served.former.iter().map(|id| layout.site_root(&site.name, id)).collect(),
         uploads: layout.uploads(&site.name),
         pool: served
@@ -74,7 +75,7 @@ fn site(layout: &Layout, config: &Config, served: &Served<'_>) -> snapshot::Site
         author: site.file_mods.then(|| snapshot::Author {
             change: layout.author_change(&site.name),
             loopback: layout.author_loopback(&site.name),
-            root: layout.author_root(&site.name),
+            root: served.version.means.php_root().unwrap_or_else(|| layout.author_root(&site.name)),
             time: crate::author::LONGEST,
         }),
         affirm_listener: affirm_listener(served.affirm),

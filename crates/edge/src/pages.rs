@@ -393,7 +393,7 @@ pub async fn ready(core: &Arc<Core>, site: &Arc<Site>, asking: &Asking) -> Respo
 
 pub(crate) fn facts<'a>(site: &'a Site, asking: &'a Asking, script: &'a Script) -> Facts<'a> {
     Facts {
-        root: &site.model.root,
+        root: site.model.root_for_php(),
         script: &script.script,
         path_info: &script.path_info,
         method: &asking.parts.method,

@@ -151,7 +151,7 @@ pub async fn explain(shared: &Arc<Shared>, question: Question) -> Result<Explana
             if question.execute {
                 let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
                 let facts = Facts {
-                    root: &site.model.root,
+                    root: site.model.root_for_php(),
                     script: &script,
                     path_info: &path_info,
                     method: &Method::GET,

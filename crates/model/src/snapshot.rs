@@ -3,7 +3,7 @@
 //! The agent writes it to `snapshot/edge.json` by rename; the edge watches that file, and serves from the last good
 //! one when the agent is away. Fields are only ever added, with defaults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -90,8 +90,11 @@ pub struct Site {
     pub network: Option<Network>,
     /// The running release.
     pub release: ReleaseId,
-    /// The folder of WordPress's `index.php`: static files come from here, and `SCRIPT_FILENAME` is below it.
+    /// The folder of WordPress's `index.php`: static files come from here.
     pub root: PathBuf,
+    /// Where PHP sees that folder, which `SCRIPT_FILENAME` is below; `None`: at the same place.
+    #[serde(default)]
+    pub php_root: Option<PathBuf>,
     /// Where former releases are whose static files may still be asked for, the last one first.
     #[serde(default)]
     pub former: Vec<PathBuf>,
@@ -116,6 +119,13 @@ pub struct Site {
     pub cache: CacheRules,
 }
 
+impl Site {
+    /// The folder of `index.php` as PHP sees it.
+    pub fn root_for_php(&self) -> &Path {
+        self.php_root.as_deref().unwrap_or(&self.root)
+    }
+}
+
 /// One running php-fpm as the edge sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
@@ -137,7 +147,7 @@ pub struct Author {
     pub change: PathBuf,
     /// FastCGI, for the requests that such a request makes to its own site.
     pub loopback: PathBuf,
-    /// The folder of `index.php` there.
+    /// The folder of `index.php` there, as PHP sees it.
     pub root: PathBuf,
     /// Longest run of one request, the rollout of what it changed included.
     pub time: Span,

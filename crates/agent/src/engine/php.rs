@@ -1,10 +1,12 @@
-//! One php-fpm instance: static workers, a socket that only the edge and the site reach, its own opcache.
+//! One php-fpm instance: static workers, a socket that only the edge and the site reach, its own opcache, confined as its
+//! version says.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use pressroom_model::config::{Site, SiteSecrets};
+use pressroom_model::confinement::Confinement;
 use pressroom_model::id::{InstanceId, ReleaseId};
 use pressroom_model::process::{ProcessSpec, Stop, UserIds};
 use pressroom_plan::health::Answer;
@@ -13,8 +15,10 @@ use pressroom_render::php;
 use serde::Deserialize;
 
 use super::{Error, fingerprint, owner, program, run, spec, write_checked};
+use crate::confinement::{self, Inhabitant, Means};
 use crate::fastcgi;
 use crate::files;
+use crate::keeper::confine;
 use crate::layout::Layout;
 
 /// What code an instance runs.
@@ -35,6 +39,7 @@ pub struct Instances {
     user: Option<UserIds>,
     edge_gid: Option<u32>,
     ini: String,
+    means: Means,
     fingerprint: String,
 }
 
@@ -48,6 +53,7 @@ impl Instances {
         secrets: &SiteSecrets,
         users: (Option<UserIds>, Option<u32>),
         site_config: &str,
+        means: Means,
     ) -> Self {
         let (user, edge_gid) = users;
         let folder = layout.site(&site.name);
@@ -76,9 +82,12 @@ impl Instances {
             user,
             edge_gid,
             ini,
+            means,
             fingerprint: String::new(),
         };
-        let sample = instances.pool(&InstanceId::of(&site.name, 0));
+        let sample_id = InstanceId::of(&site.name, 0);
+        let sample = instances.pool(&sample_id);
+        let confinement = serde_json::to_vec(&instances.confinement(&sample_id));
         instances.fingerprint = fingerprint(&[
             instances.ini.as_bytes(),
             sample.as_bytes(),
@@ -88,6 +97,7 @@ impl Instances {
                 Code::Author(_) => b"author",
             },
             site.php.version.as_bytes(),
+            &confinement.expect("a confinement is plain data"),
         ]);
         instances
     }
@@ -114,13 +124,28 @@ impl Instances {
         Ok(())
     }
 
+    /// Where nobody has a user of its own, nobody is confined.
+    fn confinement(&self, id: &InstanceId) -> Option<Confinement> {
+        self.user.as_ref()?;
+        Some(confinement::of_site(
+            &self.layout,
+            (&self.site.name, &self.root()),
+            match &self.code {
+                Code::Release(_) => Inhabitant::Instance(id),
+                Code::Author(_) => Inhabitant::Author(id),
+            },
+            self.means,
+            self.site.php.most(),
+        ))
+    }
+
     fn pool(&self, id: &InstanceId) -> String {
         let name = &self.site.name;
         let desk = self.layout.author_desk(name);
         php::pool(&php::Facts {
             site: &self.site,
             id,
-            root: &self.root(),
+            root: &self.means.php_root().unwrap_or_else(|| self.root()),
             author: matches!(self.code, Code::Author(_)).then_some(&*desk),
             socket: &self.layout.instance_socket(id),
             status_socket: &self.layout.instance_status(id),
@@ -131,7 +156,7 @@ impl Instances {
         })
     }
 
-    /// The folder of WordPress's `index.php`.
+    /// The folder of WordPress's `index.php`, seen from outside.
     pub fn root(&self) -> PathBuf {
         match &self.code {
             Code::Release(id) => self.layout.site_root(&self.site.name, id),
@@ -170,7 +195,12 @@ impl Instances {
             Code::Author(gid) => files::folder(&run_folder, 0o770, gid.map(|gid| (0, gid)))?,
         }
         // php-fpm opens its log files itself, as the site.
-        files::folder(&self.layout.site(&self.site.name).join("logs"), 0o750, ours)?;
+        files::folder(&self.layout.site_logs(&self.site.name), 0o750, ours)?;
+        let confinement = self.confinement(id);
+        let mut user = self.user.clone();
+        if let (Some(user), Code::Author(Some(gid))) = (&mut user, &self.code) {
+            user.groups.push(*gid);
+        }
         let server = self.server()?;
         let scan = Self::ini_scan_dir(&self.site, &ini_folder, "fpm");
         let path = folder.join("fpm.conf");
@@ -182,9 +212,8 @@ impl Instances {
                 .env_clear()
                 .env("PHP_INI_SCAN_DIR", &scan)
                 .current_dir("/");
-            if let (Some(user), Some(gid)) = (&self.user, gid) {
-                use std::os::unix::process::CommandExt;
-                command.uid(user.uid).gid(gid);
+            if let Some(confinement) = &confinement {
+                confine(&mut command, confinement, user.as_ref(), Path::new("/"))?;
             }
             run("php-fpm", "its configuration", &mut command)
         })?;
@@ -197,10 +226,8 @@ impl Instances {
         let mut spec =
             spec(&process, server, arguments, &self.fingerprint, self.layout.output(&process));
         spec.env.insert("PHP_INI_SCAN_DIR".into(), scan);
-        spec.user = self.user.clone();
-        if let (Some(user), Code::Author(Some(gid))) = (&mut spec.user, &self.code) {
-            user.groups.push(*gid);
-        }
+        spec.user = user;
+        spec.confinement = confinement;
         // SIGQUIT: finish the requests at hand.
         spec.stop = Stop { signal: 3, grace_ms: 12_000 };
         Ok(spec)

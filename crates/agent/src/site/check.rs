@@ -104,6 +104,7 @@ impl Agent {
         patience: Duration,
     ) -> Reply {
         let root = self.layout.site_root(&version.site.name, &version.release.id);
+        let root = version.means.php_root().unwrap_or(root);
         let socket = self.layout.instance_socket(id);
         let begun = clock::now();
         let asked = tokio::time::timeout(

@@ -10,6 +10,7 @@ use pressroom_runtime::clock;
 use super::Error;
 use crate::agent::Agent;
 use crate::files;
+use crate::keeper;
 use crate::secrets;
 
 /// Where the remains are kept.
@@ -27,6 +28,8 @@ impl Agent {
         if config.sites.iter().any(|site| site.name == *name) {
             return Err(Error::Wanted(name.clone()));
         }
+        // A script may still be at work.
+        keeper::end_limit(self.layout.data(), name.as_str());
         let engines = self.engines(&config)?;
         let mariadb = engines.mariadb.clone();
         let stamp = clock::stamp(clock::wall_ms());

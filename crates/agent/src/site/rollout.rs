@@ -42,6 +42,7 @@ impl Agent {
             site: site.clone(),
             release: release.clone(),
             is_author: false,
+            means: self.means(),
         };
         let fingerprint = self.instances_of(prepared, &version)?.fingerprint().to_owned();
         Ok(Some(Version { fingerprint, ..version }))
@@ -65,6 +66,7 @@ impl Agent {
             &prepared.secrets,
             (prepared.user.clone(), edge_gid),
             &prepared.site_config,
+            version.means,
         ))
     }
 

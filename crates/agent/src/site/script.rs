@@ -1,4 +1,4 @@
-//! Our own PHP scripts (install, cron), run as the site's user with the site's environment. Secrets go in by standard
+//! Our own PHP scripts (install, cron), run as the site's user with the site's environment and confinement. Secrets go in by standard
 //! input, answers come out as JSON; what PHP says besides is in the error.
 
 use std::process::Stdio;
@@ -8,7 +8,9 @@ use pressroom_model::id::SiteName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::agent::Agent;
+use crate::confinement::{self, Inhabitant};
 use crate::files;
+use crate::keeper::{confine, limit};
 
 /// Why a script did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -123,11 +125,13 @@ impl Agent {
     ) -> std::io::Result<tokio::process::Command> {
         let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
         // What visitors get, or will get first: never a candidate.
-        let release = facts.serving.map(|serving| serving.release).or(facts.release);
-        let (Some(prepared), Some(release)) = (facts.prepared, release) else {
+        let serving = facts.serving.map(|serving| (serving.release, serving.means));
+        let newest = facts.release.map(|release| (release, self.means()));
+        let (Some(prepared), Some((release, means))) = (facts.prepared, serving.or(newest)) else {
             return Err(std::io::Error::other("the site is not prepared yet"));
         };
-        let root = self.layout.site_root(name, &release.id);
+        let outside = self.layout.site_root(name, &release.id);
+        let root = means.php_root().unwrap_or_else(|| outside.clone());
         let mut command =
             tokio::process::Command::new(format!("/usr/bin/php{}", prepared.site.php.version));
         command
@@ -145,7 +149,7 @@ impl Agent {
                     .iter()
                     .map(|word| if *word == ROOT { root.as_os_str() } else { word.as_ref() }),
             )
-            .current_dir(&root)
+            .current_dir(&outside)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("LANG", "C.UTF-8")
@@ -160,8 +164,19 @@ impl Agent {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        if let Some(user) = &prepared.user {
-            command.uid(user.uid).gid(user.gid);
+        if prepared.user.is_some() {
+            // The same view as the instances', so that a path that WordPress keeps means the same to both.
+            let limits = prepared.site.php.most();
+            let confinement = confinement::of_site(
+                &self.layout,
+                (name, &outside),
+                Inhabitant::Script,
+                means,
+                limits,
+            );
+            // What is lacking the keeper has said of the instances.
+            let _ = limit(command.as_std_mut(), self.layout.data(), name.as_str(), limits);
+            confine(command.as_std_mut(), &confinement, prepared.user.as_ref(), &root)?;
         }
         Ok(command)
     }

@@ -77,8 +77,8 @@ fn warn(context: &Context<'_>, config: &Config) {
     let progress = context.talk.progress();
     if !context.machine.is_root() {
         progress.note(
-            "as an ordinary user, all sites run as that user and are kept apart by PHP's open_basedir alone; as root \
-             each has a user of its own",
+            "as an ordinary user, all sites run as that user, unconfined and kept apart by PHP's open_basedir alone; as \
+             root each has a user, a file system and limits of its own",
         );
     }
     for check in context.machine.examine(&context.place, Some(config)) {

@@ -13,7 +13,7 @@ use crate::fastcgi::params::{Params, may_pass};
 
 /// The facts of a request to PHP.
 pub struct Facts<'a> {
-    /// The folder of `index.php`.
+    /// The folder of `index.php` as PHP sees it.
     pub root: &'a Path,
     /// The script, absolute below the root.
     pub script: &'a str,

@@ -272,6 +272,7 @@ fn snapshot(place: &Place, pool: &[(&Fpm, u16)]) -> Snapshot {
         domains: vec!["blog.test".into(), "*.blog.test".into()],
         release: "0123456789abcdef0123456789abcdef".parse().expect("an id"),
         root: place.path("root"),
+        php_root: None,
         uploads: place.path("uploads"),
         affirm_listener: "affirm-blog".into(),
         affirm_uid: 33,

@@ -20,3 +20,4 @@ mod sites;
 mod sources;
 mod stored;
 mod visitor;
+mod walls;

@@ -1,0 +1,198 @@
+//! What code that came in through a hole in a plugin can do to the machine and to the neighbours, and that a site has all it needs.
+//!
+//! Only as root: an ordinary user's Pressroom confines nobody, and says so.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use crate::house::{House, is_root, signal, tree_with, wait_until};
+
+const SHELL: &str = "/wp-content/plugins/hole/hole.php";
+
+#[derive(Deserialize)]
+struct Report {
+    seen: BTreeMap<String, Vec<String>>,
+    refused: BTreeMap<String, String>,
+    works: BTreeMap<String, String>,
+}
+
+/// Two sites of which `one` has a hole, with these further values of `[site.php]`.
+fn furnished(php: &str) -> House {
+    let house = House::empty();
+    let tree = tree_with(
+        house.folder(),
+        &[
+            ("wp-content/plugins/hole/hole.php", include_str!("../probe/hole.php")),
+            ("wp-content/mu-plugins/plan.php", include_str!("../probe/plan.php")),
+        ],
+    );
+    let path = tree.display();
+    let mail = house.data.join("sites/one/tmp/mail");
+    let mail = mail.display();
+    house.configure(&format!(
+        "[[site]]\nname = \"one\"\nwordpress = {{ path = \"{path}\" }}\n[site.php]\nworkers = 2\ninstances = {{ min = 1, max = 1 }}\n\
+         ini = {{ sendmail_path = \"/usr/bin/tee {mail}\" }}\n{php}\n\
+         [[site]]\nname = \"two\"\nwordpress = {{ path = \"{path}\" }}\n[site.php]\nworkers = 2\ninstances = {{ min = 1, max = 1 }}\n"
+    ));
+    house.up();
+    house
+}
+
+/// Runs PHP within WordPress of `one`, and answers what it printed.
+fn evaluate(house: &House, code: &str) -> String {
+    let answer = house.visitor("one").post(SHELL, &[("code", code)]);
+    assert_eq!(answer.status, 200, "{code}: {}", answer.body);
+    answer.body
+}
+
+fn instance(house: &House, site: &str) -> i32 {
+    let pids = house.pids();
+    let found = pids.iter().find(|(name, _)| name.starts_with(&format!("{site}-")));
+    found.and_then(|(_, pid)| i32::try_from(*pid).ok()).unwrap_or_else(|| panic!("{pids:?}"))
+}
+
+/// Processes of the user who owns the site's uploads.
+fn processes_of(house: &House, site: &str) -> usize {
+    let uploads = house.data.join("sites").join(site).join("uploads");
+    let owner = fs::metadata(uploads).expect("the uploads").uid();
+    let all = fs::read_dir("/proc").expect("/proc").flatten();
+    all.filter(|entry| {
+        entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit())
+            && entry.metadata().is_ok_and(|found| found.uid() == owner)
+    })
+    .count()
+}
+
+#[test]
+fn a_hole_in_a_plugin_ends_at_the_sites_walls_and_the_site_has_all_it_needs() {
+    if !is_root() {
+        println!("not judged: sites are confined only as root");
+        return;
+    }
+    let house = furnished("slow = \"1 s\"");
+    let (data, pid) = (house.data.to_string_lossy().into_owned(), instance(&house, "two"));
+    let code = include_str!("../probe/walls.php").trim_start_matches("<?php");
+    let fields = [("code", code), ("data", &*data), ("own", "one"), ("pid", &*pid.to_string())];
+    let answer = house.visitor("one").post(SHELL, &fields);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let report: Report = serde_json::from_str(&answer.body)
+        .unwrap_or_else(|error| panic!("{error}: {}", answer.body));
+    println!("{}", answer.body);
+
+    let seen = |what: &str| report.seen[what].iter().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(seen("code"), ["/srv/site/"], "the same place for every release");
+    assert_eq!(seen("data"), ["engines", "run", "sites"]);
+    assert_eq!(seen("sites"), ["one"]);
+    assert_eq!(seen("site"), ["config", "logs", "tmp", "uploads"]);
+    assert_eq!(seen("run"), ["affirm", "mariadb", "php", "redis-cache", "redis-sessions"]);
+    assert_eq!(seen("engines"), ["php-one-N"]);
+    let processes = seen("processes");
+    assert!(processes.contains(&"1") && processes.len() < 8, "its own alone: {processes:?}");
+    for hidden in ["home", "root", "sys", "boot", "opt", "mnt", "media"] {
+        assert!(!seen("root").contains(&hidden), "{hidden} in {:?}", seen("root"));
+    }
+    let allowed = report.refused.iter().filter(|(_, outcome)| !outcome.starts_with("refused"));
+    let broken = report.works.iter().filter(|(_, outcome)| !outcome.starts_with("ALLOWED"));
+    let wrong: Vec<_> = allowed.chain(broken).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(report.refused.len() > 25 && report.works.len() > 15);
+    // php-fpm reads its own workers' memory for that.
+    assert_eq!(evaluate(&house, "usleep(2500000); echo 'slow';"), "slow");
+    let slow = house.data.join("sites/one/logs/slow.log");
+    wait_until("the slow log to name the file", Duration::from_secs(5), || {
+        fs::read_to_string(&slow)
+            .is_ok_and(|text| text.contains("/srv/site/wp-content/plugins/hole"))
+    });
+    assert!(house.is_healthy(), "{}", house.status());
+}
+
+#[test]
+fn a_scheduled_event_runs_within_the_same_walls() {
+    if !is_root() {
+        return;
+    }
+    #[derive(Deserialize)]
+    struct Seen {
+        sapi: String,
+        code: String,
+        sites: Vec<String>,
+        processes: Vec<String>,
+        planted: bool,
+        status: String,
+        group: String,
+    }
+    let house = furnished("");
+    evaluate(&house, "wp_schedule_single_event(time(), 'walls_probe');");
+    let file = house.data.join("sites/one/uploads/seen.json");
+    wait_until("the event to run", Duration::from_secs(90), || file.exists());
+    let seen: Seen = serde_json::from_slice(&fs::read(file).expect("read")).expect("JSON");
+    assert_eq!((&*seen.sapi, &*seen.code, seen.planted), ("cli", "/srv/site/", false));
+    assert_eq!(seen.sites, ["one"]);
+    assert_eq!(seen.processes, ["1"], "it sees nobody else, and nobody outlives it");
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t0000000000000000"] {
+        assert!(seen.status.contains(line), "no {line:?} in {}", seen.status);
+    }
+    if !lacks_limits(&house) {
+        assert!(seen.group.contains("/commands-of-one\n"), "{}", seen.group);
+    }
+}
+
+/// Whether the machine has no groups of control for us, which the notices say.
+fn lacks_limits(house: &House) -> bool {
+    let notices = house.status()["notices"].to_string();
+    let lacks = notices.contains("instances have no limit of");
+    if lacks {
+        println!("limits are not judged: {notices}");
+    }
+    lacks
+}
+
+#[test]
+fn what_a_site_takes_beyond_its_limits_ends_its_own_and_nobody_else() {
+    if !is_root() {
+        return;
+    }
+    let house = furnished("limits = { memory = \"320 MiB\", processes = 40 }");
+    if lacks_limits(&house) {
+        return;
+    }
+    let (own, neighbour) = (instance(&house, "one"), instance(&house, "two"));
+    let mut two = house.visitor("two");
+
+    // More memory than the site may have, in PHP itself: that worker ends, its instance lives.
+    let greedy = "ini_set('memory_limit', -1); $x = str_repeat('x', 600 << 20); echo 'had it all';";
+    let answer = house.visitor("one").try_post(SHELL, &[("code", greedy)]);
+    let failed = answer.map(|answer| (answer.status, answer.body));
+    assert!(!matches!(&failed, Ok((200, _))), "{failed:?}");
+    assert_eq!(house.visitor("one").get("/?after").status, 200);
+    assert_eq!(instance(&house, "one"), own, "php-fpm itself lives on");
+
+    // A fork bomb that nobody waits for.
+    let bomb = "exec(\"setsid perl -e 'while (1) { my \\$p = fork; sleep 300 if defined \\$p && !\\$p; select(undef, undef, undef, 0.01) }' >/dev/null 2>&1 &\"); echo 'lit';";
+    assert_eq!(evaluate(&house, bomb), "lit");
+    wait_until("the bomb to reach the limit", Duration::from_secs(30), || {
+        processes_of(&house, "one") >= 40
+    });
+    let until = Instant::now() + Duration::from_secs(2);
+    let mut most = 0;
+    while Instant::now() < until {
+        most = most.max(processes_of(&house, "one"));
+        let start = Instant::now();
+        assert_eq!(two.get(&format!("/?while={most}")).status, 200, "the neighbour");
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+    // Commands of the site (cron) have a limit of their own.
+    assert!((40..=80).contains(&most), "{most}");
+    assert_eq!(instance(&house, "two"), neighbour);
+
+    // The whole of it ends with the instance.
+    signal(own, Signal::KILL);
+    wait_until("the bomb to be gone", Duration::from_secs(10), || processes_of(&house, "one") < 10);
+    wait_until("the site to be back", Duration::from_secs(30), || house.is_healthy());
+    assert_eq!(house.visitor("one").get("/?back").status, 200);
+}
