@@ -9,7 +9,7 @@
 require __DIR__ . '/lab.php';
 error_reporting( E_ALL );
 
-$files = array( 'install', 'statement', 'cache', 'outage', 'race', 'cost', 'sessions', 'affirmation', 'purge', 'cron', 'network' );
+$files = array( 'install', 'statement', 'cache', 'outage', 'race', 'cost', 'sessions', 'affirmation', 'purge', 'cron', 'rewrite', 'network' );
 foreach ( $files as $file ) { // The files share this scope, as templates do.
 	if ( 'install' === $file || ! isset( $argv[1] ) || false !== strpos( $file, $argv[1] ) ) {
 		$started[ $file ] = microtime( true );

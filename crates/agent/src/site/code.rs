@@ -21,9 +21,18 @@ static WORDPRESS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../wordpre
 
 /// Our scripts that are run from outside of a site's code.
 pub(super) fn scripts() -> impl Iterator<Item = (&'static str, &'static [u8])> {
-    ["install.php", "network.php", "cron.php", "upgrade.php"]
-        .into_iter()
-        .filter_map(|name| Some((name, WORDPRESS.get_file(name)?.contents())))
+    [
+        "install.php",
+        "network.php",
+        "cron.php",
+        "upgrade.php",
+        "rewrite.php",
+        "addresses.php",
+        "serialised.php",
+        "values.php",
+    ]
+    .into_iter()
+    .filter_map(|name| Some((name, WORDPRESS.get_file(name)?.contents())))
 }
 
 /// Our files in a release: path and contents.
