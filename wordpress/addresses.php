@@ -54,7 +54,7 @@ final class Pressroom_Addresses {
 		$before        = '(?:(?<![\w\~.:/\\\\-])|(?<=%[0-9a-f]{2})(?<!%3A|%2F)|(?<=%25[0-9a-f]{2})(?<!%253A|%252F)|(?<=\\\\u[0-9a-f]{4})(?<!\\\\u003A|\\\\u002F)|(?<=\\\\[nrtbf]))';
 		// What may not stand behind: another name before the real host, or a host that goes on in some other spelling.
 		$behind        = '(?!@|%40|:[^\s/@"\'<>\\\\?#]{0,200}@|\.\\\\*/|\.:\d|\.(?!\xE2[\x80\x81]|\xE3\x80)[\x80-\xFF]|%2[DE]|\\\\+u002[de])';
-		$this->pattern = "~(?:(?<![a-z0-9+.-])(https?)($colon)|$before)($slash)($slash)($label(?:\\.$label)*+)(?:($colon)(\\d++))?+$behind~i";
+		$this->pattern = "~(?:(https?)($colon)|$before)($slash)($slash)($label(?:\\.$label)*+)(?:($colon)(\\d++))?+$behind~i";
 		foreach ( $paths as list( $old, $new ) ) {
 			$this->paths[ $old ] = $new;
 		}
