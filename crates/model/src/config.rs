@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::confinement;
+use crate::environment::Environment;
 use crate::id::{NodeName, SiteName};
 use crate::secret::Secret;
 use crate::snapshot::{LogFormat, Network};
@@ -96,6 +97,9 @@ pub enum Cache {
 pub struct Site {
     /// Its name.
     pub name: SiteName,
+    /// What it is a copy of, if it is an environment. Never in the file.
+    #[serde(default)]
+    pub environment: Option<Environment>,
     /// Host names; never empty; the first is the canonical one.
     pub domains: Vec<String>,
     /// Whether it is a multisite network, and of which kind.

@@ -83,6 +83,19 @@ name!(
     |v| label(v, 24)
 );
 name!(
+    /// An environment's name: the first label of its address.
+    EnvironmentName,
+    "environment name",
+    |v| match label(v, 20) {
+        Ok(()) if v.contains("--") => Err("it must not contain `--`"),
+        Ok(()) if v == "production" || v == "www" => Err("that name means the site itself"),
+        Ok(()) => Ok(()),
+        Err("it must have between 1 and 24 characters") =>
+            Err("it must have between 1 and 20 characters"),
+        Err(why) => Err(why),
+    }
+);
+name!(
     /// A machine's name.
     NodeName,
     "node name",

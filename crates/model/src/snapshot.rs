@@ -88,6 +88,9 @@ pub struct Site {
     /// Whether it is a network, and of which kind.
     #[serde(default)]
     pub network: Option<Network>,
+    /// The password in front of it; `None`: everybody may come.
+    #[serde(default)]
+    pub guard: Option<Guard>,
     /// The running release.
     pub release: ReleaseId,
     /// The folder of WordPress's `index.php`: static files come from here.
@@ -124,6 +127,15 @@ impl Site {
     pub fn root_for_php(&self) -> &Path {
         self.php_root.as_deref().unwrap_or(&self.root)
     }
+}
+
+/// The password in front of a site that is not for everybody. Its answers are not for search engines nor shared caches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// What the browser shows with the question.
+    pub realm: String,
+    /// BLAKE3 digests, hexadecimal, of the passwords that open it; any user name will do.
+    pub passwords: Vec<String>,
 }
 
 /// One running php-fpm as the edge sees it.

@@ -8,6 +8,7 @@
 //! - [`change`] what an edited configuration would change, in words
 //! - [`check`] whether a candidate may get visitors
 //! - [`cron`] when a site's cron is run
+//! - [`environment`] the sites that environments are, and what stands against one
 //! - [`recycle`] when a healthy instance is replaced
 //! - [`rollout`] moving a site from one version to another
 //! - [`sessions`] who may still make sessions when memory for them is short
@@ -19,6 +20,7 @@ pub mod capacity;
 pub mod change;
 pub mod check;
 pub mod cron;
+pub mod environment;
 pub mod health;
 pub mod machine;
 pub mod recycle;

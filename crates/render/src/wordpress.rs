@@ -107,6 +107,7 @@ mod tests {
         use pressroom_model::unit::{ByteSize, Span};
         Site {
             name: "blog".parse().expect("a good name"),
+            environment: None,
             domains: vec!["blog.example.com".into()],
             network: None,
             file_mods: false,

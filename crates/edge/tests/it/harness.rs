@@ -264,6 +264,7 @@ fn snapshot(place: &Place, pool: &[(&Fpm, u16)]) -> Snapshot {
         draining: false,
     });
     let site = Site {
+        guard: None,
         network: None,
         author: None,
         former: Vec::new(),

@@ -162,6 +162,7 @@ fn site(
     let domains = domains(table, &name, is_first, faults);
     let network = network(table, &name, &domains, faults);
     Site {
+        environment: None,
         network,
         file_mods: table.flag("file_mods"),
         title: table.text("title").unwrap_or_else(|| name.to_string()),
