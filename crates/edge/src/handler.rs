@@ -24,6 +24,7 @@ use crate::connection::{Busy, Watched};
 use crate::core::Core;
 use crate::files::library::{Known, Library};
 use crate::files::reply;
+use crate::guard;
 use crate::metrics::Count;
 use crate::notice::{self, Notice};
 use crate::pages;
@@ -31,6 +32,7 @@ use crate::route::{Target, Tree, looks_like_file, route};
 use crate::view::Site;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 
 /// The other end of a connection.
 pub struct Peer {
@@ -58,6 +60,8 @@ pub struct Asking {
     pub authority: String,
     /// The site; `None`: nobody has that host.
     pub site: Option<Arc<Site>>,
+    /// Whether it may come in: nothing is in front of the site, or it had the password, which is gone from its headers.
+    pub is_admitted: bool,
     /// The request's parts, without body.
     pub parts: http::request::Parts,
     busy: Option<Busy>,
@@ -117,7 +121,7 @@ impl Future for Reply {
 pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
     let begun = Instant::now();
     let view = peer.core.shared.view.load();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let (authority, host) = match authority(&parts) {
         Some(raw) => match crate::host::canonical(raw) {
             Some(host) => (raw.to_owned(), host.into_owned()),
@@ -126,6 +130,8 @@ pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
         None => (String::new(), String::new()),
     };
     let site = view.hosts.find(&host).cloned();
+    let guard = site.as_ref().and_then(|site| site.model.guard.as_ref());
+    let is_admitted = guard.is_none_or(|guard| guard::admits(guard, &mut parts.headers));
     let asking = Asking {
         id: request_id(),
         begun,
@@ -133,6 +139,7 @@ pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
         host,
         authority,
         site,
+        is_admitted,
         parts,
         busy: Some(Busy::new(&peer.watched)),
         log: view.snapshot.as_ref().and_then(|s| s.access_log.as_ref()).map(|l| l.format),
@@ -189,6 +196,14 @@ fn at_once(asking: &Asking, peer: &Peer, https_port: Option<u16>, has_snapshot: 
         return Now::Answer(Notice::MethodNotAllowed.answer(&asking.id));
     }
     if let Some(answer) = to_https(asking, site, https_port) {
+        return Now::Answer(answer);
+    }
+    // Behind the redirect: no password is asked for over plain HTTP. Our own questions are for everybody.
+    if let Some(guard) = site.model.guard.as_ref().filter(|_| !asking.is_admitted)
+        && !path.starts_with("/.pressroom/")
+    {
+        let mut answer = Notice::Unauthorized.answer(&asking.id);
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, guard::question(guard));
         return Now::Answer(answer);
     }
     let mut key = None;
@@ -332,11 +347,23 @@ fn to_https(asking: &Asking, site: &Site, https_port: Option<u16>) -> Option<Res
     )
 }
 
+/// What is behind a password is for whoever asked: not for search engines, nor for caches on the way.
+fn keep_private(headers: &mut http::HeaderMap) {
+    headers.insert(ROBOTS_TAG, HeaderValue::from_static("noindex, nofollow"));
+    let control = headers.get(header::CACHE_CONTROL).and_then(|control| control.to_str().ok());
+    if !control.is_some_and(|control| control.contains("no-store") || control.contains("private")) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    }
+}
+
 /// Adds what every answer has, counts it, and logs it when its last byte is known.
 fn finish(peer: &Arc<Peer>, mut asking: Asking, mut answer: Response<Body>) -> Response<Body> {
     let core = &peer.core;
     if let Ok(id) = HeaderValue::from_str(&asking.id) {
         answer.headers_mut().insert(REQUEST_ID, id);
+    }
+    if asking.site.as_ref().is_some_and(|site| site.model.guard.is_some()) {
+        keep_private(answer.headers_mut());
     }
     let status = answer.status();
     let class = match status.as_u16() {

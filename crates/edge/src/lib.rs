@@ -5,7 +5,7 @@
 //!
 //! # Map
 //! - Coming in: [`sockets`] inherited listeners · [`core`] a core, its connections · [`connection`] slowness · [`proxy`]
-//!   PROXY protocol · [`tls`] certificates · [`client`] who asks · [`host`] which site
+//!   PROXY protocol · [`tls`] certificates · [`client`] who asks · [`host`] which site · [`guard`] a password in front
 //! - Deciding: [`view`] snapshots · [`handler`] a request from head to answer · [`route`] what a path means
 //! - Answering: [`files`] static files · [`cache`], [`affirm`], [`compress`] the page cache · [`pages`] requests that
 //!   need PHP · [`pool`] whose turn it is · [`php`], [`fastcgi`] asking PHP · [`notice`] our own pages · [`body`]
@@ -29,6 +29,7 @@ pub mod control;
 pub mod core;
 pub mod fastcgi;
 pub mod files;
+pub mod guard;
 pub mod handler;
 pub mod host;
 pub mod metrics;

@@ -11,6 +11,8 @@ use crate::body::Body;
 pub enum Notice {
     /// The request is broken.
     BadRequest,
+    /// The site is not for everybody.
+    Unauthorized,
     /// Nobody's business.
     NotFound,
     /// The body stopped coming.
@@ -39,6 +41,11 @@ impl Notice {
             Self::BadRequest => {
                 (StatusCode::BAD_REQUEST, "Bad request", "This request cannot be understood.")
             }
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "Password needed",
+                "This site is not for everybody. Ask whoever sent you here for the password.",
+            ),
             Self::NotFound => {
                 (StatusCode::NOT_FOUND, "Not found", "There is nothing at this address.")
             }
