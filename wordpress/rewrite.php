@@ -3,7 +3,8 @@
  * Moves a copied database from one address to another: `php rewrite.php [ROOT]`, with one JSON object on standard input.
  *
  * {"from": ["https://shop.example.com", …], "to": "https://staging.example.com:8443", "dry_run": false, "paths": [["/old/dir", "/new/dir"]],
- * "tables": null|[…]}; the last three are optional. `paths` are directories, `tables` whole names (default: all with the site's prefix).
+ * "tables": null|[…], "database": …}; the last four are optional. `paths` are directories, `tables` whole names (default: all with the site's prefix),
+ * `database` another one than the site's own, which its user may change.
  *
  * Prints one JSON object: "tables" (per table, how many rows could contain something and were "looked" at, how many "changed"),
  * "looked", "changed", "milliseconds", "dry_run"; "broken": what was left as it is (table, key, column, reason), of which
@@ -26,6 +27,7 @@ if ( 'cli' !== PHP_SAPI ) {
 require __DIR__ . '/addresses.php';
 require __DIR__ . '/serialised.php';
 require __DIR__ . '/values.php';
+require __DIR__ . '/database.php';
 
 function pressroom_rewrite_end( array $result, int $status ): void {
 	fwrite( STDOUT, json_encode( $result, JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_INVALID_UTF8_SUBSTITUTE ) . "\n" );
@@ -409,6 +411,9 @@ function pressroom_rewrite_wish( $wish ): array {
 	if ( isset( $wish['tables'] ) && ! $strings( $wish['tables'] ) ) {
 		throw new InvalidArgumentException( '`tables` is not a list of names' );
 	}
+	if ( isset( $wish['database'] ) && ! is_string( $wish['database'] ) ) {
+		throw new InvalidArgumentException( '`database` is not a name' );
+	}
 	if ( ! is_bool( $wish['dry_run'] ?? false ) || ! is_array( $wish['paths'] ?? array() ) ) {
 		throw new InvalidArgumentException( '`dry_run` is not true or false, or `paths` not a list' );
 	}
@@ -424,18 +429,7 @@ function pressroom_rewrite_wish( $wish ): array {
 			}
 		}
 	}
-	return $wish + array( 'dry_run' => false, 'paths' => array(), 'tables' => null );
-}
-
-/** The database of the site's configuration, seen in the same charset as WordPress does: lengths are in its bytes. */
-function pressroom_rewrite_database(): mysqli {
-	mysqli_report( MYSQLI_REPORT_ERROR | MYSQLI_REPORT_STRICT );
-	list( $host, $rest ) = preg_match( '/^(\[[^\]]*\]|[^:]*):(.*)$/', DB_HOST, $match ) ? array( trim( $match[1], '[]' ), $match[2] ) : array( DB_HOST, '' );
-	list( $port, $path ) = '/' === ( $rest[0] ?? '' ) ? array( 0, $rest ) : explode( ':', $rest, 2 ) + array( '', '' );
-	$database            = new mysqli( $host, DB_USER, DB_PASSWORD, DB_NAME, (int) $port, $path );
-	$charset             = defined( 'DB_CHARSET' ) && '' !== DB_CHARSET ? DB_CHARSET : 'utf8mb4';
-	$database->set_charset( 'utf8' === $charset ? 'utf8mb4' : $charset );
-	return $database;
+	return $wish + array( 'dry_run' => false, 'paths' => array(), 'tables' => null, 'database' => null );
 }
 
 ( static function () use ( $argv ) {
@@ -451,7 +445,7 @@ function pressroom_rewrite_database(): mysqli {
 			throw new InvalidArgumentException( "the site's configuration `$config` cannot be read" );
 		}
 		require $config;
-		$rewrite = new Pressroom_Rewrite( pressroom_rewrite_database(), $table_prefix, $addresses, $wish['dry_run'] );
+		$rewrite = new Pressroom_Rewrite( pressroom_database( $wish['database'] ), $table_prefix, $addresses, $wish['dry_run'] );
 		$result  = $rewrite->run( $wish['tables'] );
 	} catch ( InvalidArgumentException $error ) {
 		pressroom_rewrite_end( array( 'error' => $error->getMessage() ), 1 );

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pressroom_model::config::{Config, Site};
+use pressroom_model::environment::Environment;
 use pressroom_model::id::SiteName;
 use pressroom_model::process::{ListenerSpec, ProcessState, Reply, Request};
 use pressroom_model::secret::Secret;
 use pressroom_model::status::Traffic;
 use pressroom_model::unit::ByteSize;
+use pressroom_plan::environment::effective;
 use pressroom_plan::health::Memory;
 use pressroom_plan::machine::Action;
 use pressroom_runtime::shutdown::Shutdown;
@@ -59,6 +61,11 @@ pub struct Agent {
 /// What the agent remembers.
 #[derive(Default)]
 pub(crate) struct State {
+    /// The configuration as it was written.
+    pub written: Option<Config>,
+    /// The environments beside it.
+    pub environments: Vec<Environment>,
+    /// Both together: everything that is to be served.
     pub config: Option<Config>,
     pub sites: BTreeMap<SiteName, SiteFacts>,
     pub processes: Vec<ProcessState>,
@@ -160,6 +167,8 @@ fn site_key(site: &SiteName) -> Key {
 struct Stored {
     version: u32,
     config: Config,
+    #[serde(default)]
+    environments: Vec<Environment>,
 }
 
 impl Agent {
@@ -171,14 +180,17 @@ impl Agent {
         fallback: Option<Config>,
     ) -> Result<Arc<Self>, StoreError> {
         let stored = store.get(&intent_key()).await?;
-        let config = stored.and_then(|entry| match serde_json::from_slice::<Stored>(&entry.value) {
-            Ok(stored) => Some(stored.config),
+        let stored = stored.and_then(|entry| match serde_json::from_slice::<Stored>(&entry.value) {
+            Ok(stored) => Some(stored),
             Err(error) => {
                 tracing::error!(%error, "the stored intent cannot be read; the configuration file counts");
                 None
             }
         });
-        let mut state = State { config: config.or(fallback), ..State::default() };
+        let (written, environments) =
+            stored.map_or((fallback, Vec::new()), |it| (Some(it.config), it.environments));
+        let config = written.as_ref().map(|written| effective(written, &environments));
+        let mut state = State { written, environments, config, ..State::default() };
         let names: Vec<SiteName> =
             state.config.iter().flat_map(|c| &c.sites).map(|s| s.name.clone()).collect();
         for name in names {
@@ -245,7 +257,17 @@ impl Agent {
         news.into_iter().for_each(|lack| self.notice(lack));
     }
 
-    /// The configuration in force.
+    /// The configuration as it was written: without environments.
+    pub fn written(&self) -> Option<Config> {
+        self.state.lock().written.clone()
+    }
+
+    /// The environments of all sites.
+    pub fn environments(&self) -> Vec<Environment> {
+        self.state.lock().environments.clone()
+    }
+
+    /// Everything that is to be served: the configuration, and a site for each environment.
     pub fn config(&self) -> Option<Config> {
         self.state.lock().config.clone()
     }
@@ -262,11 +284,32 @@ impl Agent {
                 tracing::error!(%site, %error, "cannot keep the given password");
             }
         }
-        let stored = serde_json::to_vec(&Stored { version: 1, config: config.clone() })
-            .expect("a configuration is plain data");
-        self.store.commit(Transaction::new().put(intent_key(), stored)).await?;
+        self.intend_both(config, self.environments()).await
+    }
+
+    /// Stores other environments beside the same configuration, and wakes the loop.
+    pub(crate) async fn intend_environments(
+        &self,
+        environments: Vec<Environment>,
+    ) -> Result<(), StoreError> {
+        match self.written() {
+            Some(written) => self.intend_both(written, environments).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn intend_both(
+        &self,
+        written: Config,
+        environments: Vec<Environment>,
+    ) -> Result<(), StoreError> {
+        let stored = Stored { version: 1, config: written, environments };
+        let bytes = serde_json::to_vec(&stored).expect("a configuration is plain data");
+        self.store.commit(Transaction::new().put(intent_key(), bytes)).await?;
         let mut state = self.state.lock();
-        state.config = Some(config);
+        state.config = Some(effective(&stored.config, &stored.environments));
+        state.written = Some(stored.config);
+        state.environments = stored.environments;
         forgive(&mut state);
         state.is_stopping = false;
         drop(state);

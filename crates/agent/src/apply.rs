@@ -176,6 +176,9 @@ impl Agent {
             Action::InstallWordPress(name) => {
                 self.install_wordpress(name).await.map_err(Error::from)
             }
+            Action::CopySite(name) => {
+                self.copy_site(name, &engines.mariadb).await.map_err(Error::from)
+            }
             Action::UpgradeDatabase(name) => {
                 self.upgrade_database(name, &engines.mariadb).await.map_err(Error::from)
             }
@@ -407,6 +410,7 @@ pub fn words(action: &Action) -> String {
         Action::CreateDatabase(site) => format!("create the database of {site}"),
         Action::GrantRedis => "tell Redis who may do what".into(),
         Action::InstallWordPress(site) => format!("install WordPress for {site}"),
+        Action::CopySite(site) => format!("copy database and media for {site}"),
         Action::UpgradeDatabase(site) => format!("bring the tables of {site} up to date"),
         Action::Start(name) => format!("start {name}"),
         Action::StartInstance(id, _) => format!("start instance {id}"),

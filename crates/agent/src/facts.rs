@@ -40,6 +40,9 @@ pub struct SiteFacts {
     /// [`crate::site::network_at`].
     #[serde(default)]
     pub network: Option<String>,
+    /// The administrator of an environment.
+    #[serde(default)]
+    pub admin: Option<String>,
     /// User, folders and secrets were made for this configuration, in this agent's life.
     #[serde(skip)]
     pub prepared: Option<Prepared>,

@@ -60,6 +60,10 @@ impl Layout {
     pub fn uploads(&self, site: &SiteName) -> PathBuf {
         self.site(site).join("uploads")
     }
+    /// The mail that an environment wanted to send.
+    pub fn mailbox(&self, site: &SiteName) -> PathBuf {
+        self.site(site).join("mail")
+    }
     /// A site's temporary files.
     pub fn tmp(&self, site: &SiteName) -> PathBuf {
         self.site(site).join("tmp")
@@ -80,6 +84,10 @@ impl Layout {
     pub fn slow_log(&self, site: &SiteName) -> PathBuf {
         self.site_logs(site).join("slow.log")
     }
+    /// The password of an environment's administrator, which is also the one in front of it.
+    pub fn environment_password(&self, site: &SiteName) -> PathBuf {
+        self.secrets().join(format!("environment-{site}"))
+    }
     /// The local authority's certificate.
     pub fn authority(&self) -> PathBuf {
         self.at("tls/ca.pem")
@@ -87,6 +95,12 @@ impl Layout {
     /// Certificates of the sites.
     pub fn certificates(&self) -> PathBuf {
         self.at("tls/sites")
+    }
+    /// All files of a site's certificates: ours, the copy of the operator's, and what is remembered of ours.
+    pub fn certificate_files(&self, site: &SiteName) -> [PathBuf; 5] {
+        let file = |ending| self.certificates().join(format!("{site}.{ending}"));
+        let record = self.secrets().join(format!("certificate-{site}.json"));
+        [file("pem"), file("key"), file("own.pem"), file("own.key"), record]
     }
     /// Folder of all engines.
     pub fn engines(&self) -> PathBuf {

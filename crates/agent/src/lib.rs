@@ -29,6 +29,7 @@ pub mod host;
 mod integrity;
 pub mod keeper;
 pub mod layout;
+pub mod mailbox;
 pub mod observe;
 pub mod packages;
 pub mod probe;

@@ -21,6 +21,7 @@ use crate::engine::mariadb::MariaDb;
 use crate::engine::redis::Redis;
 use crate::engine::{Error, FINGERPRINT};
 use crate::secrets;
+use crate::site::environment::guard;
 use crate::view::{self, Served};
 use pressroom_model::snapshot::Snapshot;
 
@@ -154,6 +155,7 @@ impl Agent {
                 has_database: facts.has_database,
                 has_redis: knows_users,
                 is_installed: facts.is_installed,
+                is_copy: site.environment.is_some(),
                 // While a rollout is under way, nobody knows yet which WordPress it will be.
                 wants_upgrade: facts.candidate.is_none()
                     && facts.serving.as_ref().is_some_and(|serving| {
@@ -226,6 +228,10 @@ impl Agent {
                 pool,
                 uid: prepared.user.as_ref().map_or_else(|| self.users.own(), |user| user.uid),
                 certificate: prepared.certificate.clone(),
+                guard: site
+                    .environment
+                    .as_ref()
+                    .map(|environment| guard(environment, &prepared.secrets.cron)),
             });
         }
         let mut view = view::compose(&self.layout, config, &served);

@@ -98,6 +98,7 @@ fn site_file(layout: &Layout, site: &SiteName) -> PathBuf {
 pub fn forget_site(layout: &Layout, site: &SiteName) -> io::Result<()> {
     remove(&admin_file(layout, site))?;
     remove(&given_file(layout, site))?;
+    remove(&layout.environment_password(site))?;
     remove(&site_file(layout, site))
 }
 

@@ -2,6 +2,9 @@
 
 pub(crate) mod check;
 mod code;
+pub mod environment;
+mod media;
+mod promote;
 mod remove;
 mod rollout;
 mod script;
@@ -25,6 +28,7 @@ use crate::files;
 use crate::{acl, secrets, tls};
 
 pub use code::{Brought, Code, in_words, is_current};
+pub use promote::Promoted;
 pub use remove::Removed;
 pub use rollout::Outcome;
 pub use script::ScriptError;
@@ -76,6 +80,34 @@ pub enum Error {
     /// One of our PHP scripts.
     #[error(transparent)]
     Script(#[from] ScriptError),
+    /// The environment has no name that a site could have.
+    #[error(transparent)]
+    Name(#[from] pressroom_model::id::BadName),
+    /// The environment is there.
+    #[error("`{of}` has an environment `{name}` already")]
+    Twice {
+        /// The site.
+        of: SiteName,
+        /// The environment.
+        name: pressroom_model::id::EnvironmentName,
+    },
+    /// Environments and configuration do not go together.
+    #[error(transparent)]
+    Environments(#[from] pressroom_plan::environment::Fault),
+    /// A blog of the network has the environment's address.
+    #[error("the network `{of}` has a blog at `{domain}`")]
+    Blog {
+        /// The site.
+        of: SiteName,
+        /// The address.
+        domain: String,
+    },
+    /// Tables of an environment cannot become the site's.
+    #[error("{0}")]
+    Table(String),
+    /// A site serves nothing that could be copied.
+    #[error("`{0}` serves nothing yet")]
+    Unready(SiteName),
     /// The database.
     #[error("MariaDB: {0}")]
     Database(#[from] mysql_async::Error),
@@ -113,7 +145,10 @@ impl Agent {
     /// Why a configuration cannot be applied: a network stays what it is, because its blogs have their addresses in
     /// WordPress's tables and in their pages.
     pub fn refuses(&self, config: &Config) -> Option<Error> {
-        config.sites.iter().find_map(|site| self.network_stays(site).err())
+        let fault = pressroom_plan::environment::fault(config, &self.environments());
+        fault
+            .map(Error::from)
+            .or_else(|| config.sites.iter().find_map(|site| self.network_stays(site).err()))
     }
 
     fn network_stays(&self, site: &Site) -> Result<(), Error> {
@@ -170,6 +205,9 @@ impl Agent {
         files::folder(&self.layout.tmp(name), 0o700, ours)?;
         files::folder(&self.layout.site_logs(name), 0o750, ours)?;
         self.keep_etc(name)?;
+        if site.environment.is_some() {
+            files::folder(&self.layout.mailbox(name), 0o700, ours)?;
+        }
         if let Some(socket_folder) = self.layout.affirm(name).parent() {
             files::folder(socket_folder, 0o750, readable)?;
         }
@@ -183,6 +221,7 @@ impl Agent {
             writer: &self.layout.writer(),
             reader: &self.layout.reader(),
             redis: &self.layout.redis(REDIS_CACHE),
+            mailbox: &self.layout.mailbox(name),
         });
         files::write(&self.layout.site_config(name), site_config.as_bytes(), 0o640, readable)?;
         let certificate = self.certificate(config, site)?;

@@ -124,9 +124,8 @@ fn authority(layout: &Layout, domains: &[String], now_ms: u64) -> Result<(Author
     let is_below = |name: &str, known: &str| {
         name.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    let covers = |made: &Made| {
-        names.iter().all(|name| made.names.iter().any(|known| is_below(name, known)))
-    };
+    let covers =
+        |made: &Made| names.iter().all(|name| made.names.iter().any(|known| is_below(name, known)));
     if let (Some(made), Ok(pem)) = (&old, std::fs::read_to_string(layout.authority()))
         && covers(made)
         && is_young(made, AUTHORITY_LIFE, now_ms)

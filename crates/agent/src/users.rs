@@ -12,17 +12,21 @@ use pressroom_model::process::UserIds;
 /// Why a user could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// `useradd` could not be run.
-    #[error("cannot run useradd for `{name}`: {source}")]
+    /// `useradd` or `userdel` could not be run.
+    #[error("cannot run {program} for `{name}`: {source}")]
     Run {
+        /// Which of the two.
+        program: &'static str,
         /// The user.
         name: String,
         /// The system's word.
         source: io::Error,
     },
-    /// `useradd` refused.
-    #[error("useradd refused to make `{name}`: {said}")]
+    /// `useradd` or `userdel` refused.
+    #[error("{program} refused `{name}`: {said}")]
     Refused {
+        /// Which of the two.
+        program: &'static str,
         /// The user.
         name: String,
         /// Its own words.
@@ -73,6 +77,17 @@ impl Users {
         self.ids(&format!("pr-{site}"))
     }
 
+    /// Deletes the user of a site of which nothing is left; nobody of that name is no failure.
+    pub fn forget_site(&self, site: &SiteName) -> Result<(), Error> {
+        let name = format!("pr-{site}");
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.remove(&name);
+        match self.is_root && look_up(&name).is_some() {
+            true => delete(&name),
+            false => Ok(()),
+        }
+    }
+
     /// Our own user id.
     pub fn own(&self) -> u32 {
         rustix::process::geteuid().as_raw()
@@ -113,19 +128,43 @@ fn look_up(name: &str) -> Option<(u32, u32)> {
 }
 
 fn add(name: &str) -> Result<(u32, u32), Error> {
+    let arguments = [
+        "--system",
+        "--user-group",
+        "--no-create-home",
+        "--home-dir",
+        "/nonexistent",
+        "--shell",
+        "/usr/sbin/nologin",
+        "--comment",
+        "Pressroom",
+    ];
+    insist("useradd", &arguments, name, || look_up(name))
+}
+
+fn delete(name: &str) -> Result<(), Error> {
+    insist("userdel", &[], name, || look_up(name).is_none().then_some(()))
+}
+
+/// Runs a program until what it is for is so: another one may hold the lock of /etc/passwd for a moment.
+fn insist<T>(
+    program: &'static str,
+    arguments: &[&str],
+    name: &str,
+    done: impl Fn() -> Option<T>,
+) -> Result<T, Error> {
     let mut last = String::new();
-    // Another program may hold the lock of /etc/passwd for a moment.
     for _ in 0..20 {
-        let output = Command::new("useradd")
-            .args(["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"])
-            .args(["--shell", "/usr/sbin/nologin", "--comment", "Pressroom", name])
+        let output = Command::new(program)
+            .args(arguments)
+            .arg(name)
             .output()
-            .map_err(|source| Error::Run { name: name.to_owned(), source })?;
-        if let Some(ids) = look_up(name) {
-            return Ok(ids);
+            .map_err(|source| Error::Run { program, name: name.to_owned(), source })?;
+        if let Some(done) = done() {
+            return Ok(done);
         }
         last = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    Err(Error::Refused { name: name.to_owned(), said: last })
+    Err(Error::Refused { program, name: name.to_owned(), said: last })
 }

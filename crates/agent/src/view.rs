@@ -4,7 +4,7 @@ use std::io;
 
 use pressroom_model::config::{Config, Site};
 use pressroom_model::id::{InstanceId, ReleaseId};
-use pressroom_model::snapshot::{self, AccessLog, Backend, CacheRules, Limits, Snapshot};
+use pressroom_model::snapshot::{self, AccessLog, Backend, CacheRules, Guard, Limits, Snapshot};
 use pressroom_model::unit::{ByteSize, Span};
 
 use crate::engine::edge::affirm_listener;
@@ -31,6 +31,8 @@ pub struct Served<'a> {
     pub uid: u32,
     /// Its certificate.
     pub certificate: Option<tls::Paths>,
+    /// The password in front of it.
+    pub guard: Option<Guard>,
 }
 
 /// The view; its generation is set when it is published.
@@ -57,6 +59,7 @@ fn site(layout: &Layout, config: &Config, served: &Served<'_>) -> snapshot::Site
         name: site.name.clone(),
         domains: site.domains.clone(),
         network: site.network,
+        guard: served.guard.clone(),
         release: served.version.release.id.clone(),
         root: layout.site_root(&site.name, &served.version.release.id),
         php_root: served.version.means.php_root(),

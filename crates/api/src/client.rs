@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use pressroom_model::affirmation::{Purge, Receipt};
-use pressroom_model::id::SiteName;
+use pressroom_model::id::{EnvironmentName, SiteName};
 use pressroom_model::rollout::Record;
 use pressroom_model::status::Status;
 use serde::Serialize;
@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
+use crate::environment::{self, Environment, Letter, NewEnvironment, Promotion, TableDiff};
 use crate::failure::Failure;
 use crate::operation::{Event, SIGN_OF_LIFE};
 use crate::operator::{Check, InitialAdmin, Planned, Visit, Why, Wish};
@@ -161,6 +162,82 @@ impl Client {
     /// See [`crate::operator::Operator::verify`].
     pub async fn verify(&self, name: &SiteName, which: &Which) -> Result<Vec<Damage>, Error> {
         self.post(&format!("/v1/sites/{name}/verify"), which, BUILD).await
+    }
+
+    /// See [`crate::operator::Operator::environments`].
+    pub async fn environments(&self) -> Result<Vec<Environment>, Error> {
+        self.get("/v1/environments", QUICK).await
+    }
+
+    /// See [`crate::operator::Operator::create_environment`].
+    pub async fn create_environment(
+        &self,
+        of: &SiteName,
+        new: &NewEnvironment,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let path = format!("/v1/sites/{of}/create-environment");
+        self.operate(Method::POST, &path, new, progress).await.map(drop)
+    }
+
+    /// See [`crate::operator::Operator::refresh_environment`].
+    pub async fn refresh_environment(
+        &self,
+        of: &SiteName,
+        name: &EnvironmentName,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let path = format!("/v1/sites/{of}/refresh-environment");
+        let which = environment::Which { name: name.clone() };
+        self.operate(Method::POST, &path, &which, progress).await.map(drop)
+    }
+
+    /// See [`crate::operator::Operator::remove_environment`].
+    pub async fn remove_environment(
+        &self,
+        of: &SiteName,
+        name: &EnvironmentName,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let path = format!("/v1/sites/{of}/remove-environment");
+        let which = environment::Which { name: name.clone() };
+        self.operate(Method::POST, &path, &which, progress).await.map(drop)
+    }
+
+    /// See [`crate::operator::Operator::letters`].
+    pub async fn letters(
+        &self,
+        of: &SiteName,
+        name: &EnvironmentName,
+    ) -> Result<Vec<Letter>, Error> {
+        let which = environment::Which { name: name.clone() };
+        self.post(&format!("/v1/sites/{of}/letters"), &which, QUICK).await
+    }
+
+    /// See [`crate::operator::Operator::promotable`].
+    pub async fn promotable(&self, of: &SiteName, name: &EnvironmentName) -> Result<Diff, Error> {
+        let which = environment::Which { name: name.clone() };
+        self.post(&format!("/v1/sites/{of}/promotable"), &which, WORK).await
+    }
+
+    /// See [`crate::operator::Operator::compare_tables`].
+    pub async fn compare_tables(
+        &self,
+        of: &SiteName,
+        promotion: &Promotion,
+    ) -> Result<Vec<TableDiff>, Error> {
+        self.post(&format!("/v1/sites/{of}/compare-tables"), promotion, BUILD).await
+    }
+
+    /// See [`crate::operator::Operator::promote`].
+    pub async fn promote(
+        &self,
+        of: &SiteName,
+        promotion: &Promotion,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let path = format!("/v1/sites/{of}/promote");
+        self.operate(Method::POST, &path, promotion, progress).await.map(drop)
     }
 
     /// Follows an operation from its first step to its end.

@@ -4,6 +4,7 @@
 //! commands ask. [`console`] offers the part of it that may be read by a browser, on loopback TCP.
 //!
 //! - [`operator`] the trait, and the values that it takes and gives
+//! - [`environment`] copies of a site for trying things
 //! - [`release`] bringing code, looking at releases, going back
 //! - [`failure`] an error for people, which knows whose fault it is
 //! - [`progress`] the steps of something long, as they happen
@@ -14,6 +15,7 @@
 
 pub mod client;
 pub mod console;
+pub mod environment;
 pub mod failure;
 pub mod operation;
 pub mod operator;

@@ -25,7 +25,7 @@ pub enum Event {
     Operation {
         /// Its id, for `GET /v1/operations/ID`.
         id: String,
-        /// `apply`, `deploy`, `remove-site` or `down`.
+        /// `apply`, `deploy`, `remove-site`, `environment` or `down`.
         kind: String,
     },
     /// Something on the way.
@@ -59,6 +59,8 @@ pub(crate) enum Kind {
     Deploy,
     /// It runs to its end, so that a dump is whole.
     RemoveSite,
+    /// It changes an environment, and runs to its end as well.
+    Environment,
     /// It is never refused.
     Down,
 }
@@ -69,6 +71,7 @@ impl Kind {
             Self::Apply => "apply",
             Self::Deploy => "deploy",
             Self::RemoveSite => "remove-site",
+            Self::Environment => "environment",
             Self::Down => "down",
         }
     }
@@ -112,7 +115,7 @@ impl Operations {
             let ending = Ending(told);
             let whole = ending.take_turn(&turn, work);
             let end = match kind {
-                Kind::RemoveSite | Kind::Down => whole.await,
+                Kind::RemoveSite | Kind::Environment | Kind::Down => whole.await,
                 Kind::Apply | Kind::Deploy => tokio::select! {
                     biased;
                     _ = downs.changed() => Err(given_up()),

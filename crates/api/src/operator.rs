@@ -11,12 +11,13 @@ use std::pin::Pin;
 
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
-use pressroom_model::id::{InstanceId, SiteName};
+use pressroom_model::id::{EnvironmentName, InstanceId, SiteName};
 use pressroom_model::rollout::Record;
 use pressroom_model::secret::Secret;
 use pressroom_model::status::Status;
 use serde::{Deserialize, Serialize};
 
+use crate::environment::{Environment, Letter, NewEnvironment, Promotion, TableDiff};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::release::{Code, Damage, Deployment, Diff, Which};
@@ -25,7 +26,8 @@ use crate::release::{Code, Damage, Deployment, Diff, Which};
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
 /// A running Pressroom, as operators see it. Every method may be called at any time and many times at once, except
-/// that of `apply`, `deploy`, `rollback`, `remove_site` and `down` the server runs one at a time.
+/// that of `apply`, `deploy`, `rollback`, `remove_site`, `down` and those that change environments the server runs one at a
+/// time.
 pub trait Operator: Send + Sync + 'static {
     /// What is; answers from memory, at once.
     fn status(&self) -> Answer<'_, Status>;
@@ -59,6 +61,45 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Hashes every file of a release again.
     fn verify(&self, name: SiteName, which: Which) -> Answer<'_, Vec<Damage>>;
+
+    /// The environments of all sites.
+    fn environments(&self) -> Answer<'_, Vec<Environment>>;
+
+    /// Makes an environment of a site: a copy of its database and media, on the same code, with an address of its own.
+    fn create_environment(
+        &self,
+        of: SiteName,
+        new: NewEnvironment,
+        progress: Progress,
+    ) -> Answer<'_, ()>;
+
+    /// Copies database and media of the site into its environment again.
+    fn refresh_environment(
+        &self,
+        of: SiteName,
+        name: EnvironmentName,
+        progress: Progress,
+    ) -> Answer<'_, ()>;
+
+    /// Deletes an environment; nothing of it is kept.
+    fn remove_environment(
+        &self,
+        of: SiteName,
+        name: EnvironmentName,
+        progress: Progress,
+    ) -> Answer<'_, ()>;
+
+    /// The letters that an environment wanted to send, the last one first.
+    fn letters(&self, of: SiteName, name: EnvironmentName) -> Answer<'_, Vec<Letter>>;
+
+    /// Makes an environment's release, or tables of its, those of the site.
+    fn promote(&self, of: SiteName, promotion: Promotion, progress: Progress) -> Answer<'_, ()>;
+
+    /// What promoting the release of an environment would change in the site's code.
+    fn promotable(&self, of: SiteName, name: EnvironmentName) -> Answer<'_, Diff>;
+
+    /// What promoting tables of an environment would change in those of the site.
+    fn compare_tables(&self, of: SiteName, promotion: Promotion) -> Answer<'_, Vec<TableDiff>>;
 
     /// Drains the edge, then stops everything but the agent and the keeper, in reverse order. The intent stays.
     /// The caller asks the keeper to shut down next.

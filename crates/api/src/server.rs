@@ -18,6 +18,14 @@
 //! | `POST /v1/sites/NAME/verify` | [`Which`] | list of [`crate::release::Damage`] |
 //! | `POST /v1/sites/NAME/deploy` | [`Deployment`] | [`crate::operation::Event`] lines |
 //! | `POST /v1/sites/NAME/rollback` | [`Which`] | [`crate::operation::Event`] lines |
+//! | `GET /v1/environments` | | list of [`crate::environment::Environment`] |
+//! | `POST /v1/sites/NAME/letters` | [`environment::Which`] | list of [`crate::environment::Letter`] |
+//! | `POST /v1/sites/NAME/promotable` | [`environment::Which`] | [`crate::release::Diff`] |
+//! | `POST /v1/sites/NAME/compare-tables` | [`Promotion`] | list of [`environment::TableDiff`] |
+//! | `POST /v1/sites/NAME/create-environment` | [`NewEnvironment`] | [`crate::operation::Event`] lines |
+//! | `POST /v1/sites/NAME/refresh-environment` | [`environment::Which`] | [`crate::operation::Event`] lines |
+//! | `POST /v1/sites/NAME/remove-environment` | [`environment::Which`] | [`crate::operation::Event`] lines |
+//! | `POST /v1/sites/NAME/promote` | [`Promotion`] | [`crate::operation::Event`] lines |
 //! | `POST /v1/sites/NAME/remove` | [`Wish`] | [`crate::operation::Event`] lines |
 //!
 //! What cannot be done is answered with a [`Failure`], and 422 where the operator can mend it, 500 where not.
@@ -45,6 +53,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
+use crate::environment::{self, NewEnvironment, Promotion};
 use crate::failure::{Blame, Failure};
 use crate::operation::{Event, Kind, Log, Operations};
 use crate::operator::{Operator, Wish};
@@ -168,6 +177,7 @@ impl Server {
         match (&method, parts.as_slice()) {
             (&Method::GET, ["v1", "status"]) => Ok(good(&operator.status().await?)),
             (&Method::GET, ["v1", "doctor"]) => Ok(good(&operator.doctor().await?)),
+            (&Method::GET, ["v1", "environments"]) => Ok(good(&operator.environments().await?)),
             (&Method::POST, ["v1", "plan"]) => {
                 Ok(good(&operator.plan(body(request).await?).await?))
             }
@@ -242,6 +252,62 @@ impl Server {
                     operator.remove_site(name, wish, progress).await.map(Some)
                 };
                 Ok(self.follow(self.operations.begin(Kind::RemoveSite, work)?))
+            }
+            _ => self.route_environment(method, name, verb, request).await,
+        }
+    }
+
+    async fn route_environment(
+        &self,
+        method: &Method,
+        of: SiteName,
+        verb: &str,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Failure> {
+        let operator = Arc::clone(&self.operator);
+        match (method, verb) {
+            (&Method::POST, "letters") => {
+                let which: environment::Which = body(request).await?;
+                Ok(good(&operator.letters(of, which.name).await?))
+            }
+            (&Method::POST, "promotable") => {
+                let which: environment::Which = body(request).await?;
+                Ok(good(&operator.promotable(of, which.name).await?))
+            }
+            (&Method::POST, "compare-tables") => {
+                Ok(good(&operator.compare_tables(of, body(request).await?).await?))
+            }
+            (&Method::POST, "create-environment") => {
+                let new: NewEnvironment = body(request).await?;
+                let work = |progress| async move {
+                    operator.create_environment(of, new, progress).await.map(|()| None)
+                };
+                Ok(self.follow(self.operations.begin(Kind::Apply, work)?))
+            }
+            (&Method::POST, "refresh-environment") => {
+                let which: environment::Which = body(request).await?;
+                let work = |progress| async move {
+                    operator.refresh_environment(of, which.name, progress).await.map(|()| None)
+                };
+                Ok(self.follow(self.operations.begin(Kind::Environment, work)?))
+            }
+            (&Method::POST, "remove-environment") => {
+                let which: environment::Which = body(request).await?;
+                let work = |progress| async move {
+                    operator.remove_environment(of, which.name, progress).await.map(|()| None)
+                };
+                Ok(self.follow(self.operations.begin(Kind::Environment, work)?))
+            }
+            (&Method::POST, "promote") => {
+                let promotion: Promotion = body(request).await?;
+                let kind = match promotion.tables.is_empty() {
+                    true => Kind::Deploy,
+                    false => Kind::Environment,
+                };
+                let work = |progress| async move {
+                    operator.promote(of, promotion, progress).await.map(|()| None)
+                };
+                Ok(self.follow(self.operations.begin(kind, work)?))
             }
             _ => Err(unknown(method, request.uri().path())),
         }

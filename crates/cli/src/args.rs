@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use pressroom_model::id::SiteName;
+use pressroom_model::id::{EnvironmentName, SiteName};
 
 /// WordPress that stays up and keeps up.
 ///
@@ -50,6 +50,9 @@ pub(crate) enum Command {
     /// Releases of a site: list, diff, verify, go back
     #[command(subcommand)]
     Release(Release),
+    /// Environments: copies of a site for trying things
+    #[command(subcommand)]
+    Env(Env),
     /// Sites: add, list, show, remove
     #[command(subcommand)]
     Site(Site),
@@ -267,6 +270,92 @@ pub(crate) enum Release {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Env {
+    /// Copy a site: its database, media and code, at an address of its own, with a password in front
+    Create {
+        /// The site
+        site: SiteName,
+        /// The name of the environment: the first label of its address, as `staging`
+        name: EnvironmentName,
+        /// What is copied
+        #[arg(long, value_name = "WHAT", default_value = "production", value_parser = ["production"])]
+        from: String,
+        /// Let scheduled events run in it
+        #[arg(long)]
+        with_cron: bool,
+        /// Let its shop offer ways to pay
+        #[arg(long)]
+        with_payments: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List environments
+    List {
+        /// Of this site alone
+        site: Option<SiteName>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say where an environment is, and how to get in
+    Open(EnvName),
+    /// List the mail that an environment wanted to send
+    Mail(EnvName),
+    /// Copy the site's database and media again; the environment's code stays
+    Refresh {
+        /// The site
+        site: SiteName,
+        /// The environment
+        name: EnvironmentName,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Make an environment's code, or tables of it, the site's
+    Promote {
+        /// The site
+        site: SiteName,
+        /// The environment
+        name: EnvironmentName,
+        /// These tables instead of the code, as `posts,postmeta`; the site's are dumped before
+        #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+        tables: Vec<String>,
+        /// Do not ask (with --tables)
+        #[arg(long, short)]
+        yes: bool,
+        /// Only show what would change
+        #[arg(long)]
+        dry_run: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete an environment: nothing of it is kept
+    Remove {
+        /// The site
+        site: SiteName,
+        /// The environment
+        name: EnvironmentName,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// An environment of a site.
+#[derive(Debug, Args)]
+pub(crate) struct EnvName {
+    /// The site
+    pub(crate) site: SiteName,
+    /// The environment
+    pub(crate) name: EnvironmentName,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Cache {
     /// Make stored pages of a site stale
     Purge {
@@ -367,6 +456,16 @@ mod tests {
             "release verify blog",
             "release rollback blog",
             "release rollback blog ab --json",
+            "env create shop staging --json",
+            "env create shop staging --from production --with-cron --with-payments",
+            "env list",
+            "env list shop --json",
+            "env open shop staging",
+            "env mail shop staging --json",
+            "env refresh shop staging --yes",
+            "env promote shop staging --dry-run --json",
+            "env promote shop staging --tables posts,postmeta --yes",
+            "env remove shop staging -y",
             "site add shop --domain shop.example.com --title Shop",
             "site list --json",
             "site show blog",
@@ -392,6 +491,9 @@ mod tests {
             "cache purge blog --all --tag a",
             "deploy",
             "deploy blog /code --dry-run --wait",
+            "env create shop",
+            "env create shop production",
+            "env create shop staging --from elsewhere",
         ] {
             assert!(parse(&format!("pressroom {line}")).is_err(), "{line}");
         }

@@ -6,6 +6,7 @@ mod config;
 mod deploy;
 mod doctor;
 mod down;
+mod env;
 mod install;
 mod logs;
 mod release;
@@ -190,6 +191,7 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         Command::Why(why) => why::run(context, &why),
         Command::Deploy(arguments) => deploy::run(context, &arguments),
         Command::Release(verb) => release::run(context, verb),
+        Command::Env(verb) => env::run(context, verb),
         Command::Site(site) => site::run(context, site),
         Command::Cache(args::Cache::Purge { site, tag, url, all }) => {
             cache::purge(context, &site, tag, url, all)

@@ -58,7 +58,9 @@ fn domains(parent: &Site, environment: &Environment, name: &SiteName) -> Vec<Str
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// The configuration does not have its parent.
-    #[error("`{of}` has an environment `{name}`, which would be left without its site")]
+    #[error(
+        "`{of}` has an environment `{name}`, which would be left without its site: `pressroom env remove {of} {name}` comes first"
+    )]
     Orphan {
         /// The parent.
         of: String,
@@ -66,7 +68,9 @@ pub enum Fault {
         name: String,
     },
     /// A site of the configuration has its name.
-    #[error("environment `{name}` of `{of}` is the site `{site}`, and the configuration has one of that name")]
+    #[error(
+        "environment `{name}` of `{of}` is the site `{site}`, and the configuration has one of that name"
+    )]
     Name {
         /// The parent.
         of: String,

@@ -68,6 +68,8 @@ pub struct SiteSeen {
     pub has_redis: bool,
     /// WordPress is installed in its database.
     pub is_installed: bool,
+    /// It is an environment: its WordPress is a copy.
+    pub is_copy: bool,
     /// Its tables may be older than the WordPress that serves.
     pub wants_upgrade: bool,
     /// It is to become a network, or its network's blogs are to follow another address.
@@ -93,6 +95,8 @@ pub enum Action {
     GrantRedis,
     /// Install WordPress into a site's database, make it a network, or give its blogs another address.
     InstallWordPress(SiteName),
+    /// Make an environment's database and media: a copy of another site's.
+    CopySite(SiteName),
     /// Bring a site's tables to what the WordPress wants that serves; they are dumped before.
     UpgradeDatabase(SiteName),
     /// Start an engine or the edge, its files rendered and checked before.
@@ -240,7 +244,9 @@ fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
     if !(seen.is_installed || seen.has_release && seen.has_redis && seen.has_database) {
         return;
     }
-    if !seen.is_installed && seen.has_database && serves(observed, MARIADB) {
+    if !seen.is_installed && seen.is_copy && seen.has_database && serves(observed, MARIADB) {
+        push(steps, Action::CopySite(name.clone()), "it is a copy of another site");
+    } else if !seen.is_installed && seen.has_database && serves(observed, MARIADB) {
         push(steps, Action::InstallWordPress(name.clone()), "its database is empty");
     } else if seen.wants_network && serves(observed, MARIADB) {
         push(

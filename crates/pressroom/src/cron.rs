@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pressroom_agent::agent::Agent;
 use pressroom_control::cron::{Later, Next, Runner};
+use pressroom_model::config::Site;
 use pressroom_model::id::SiteName;
 
 /// The sites of this machine.
@@ -12,7 +13,10 @@ pub(crate) struct Sites(pub(crate) Arc<Agent>);
 impl Runner for Sites {
     fn sites(&self) -> Vec<SiteName> {
         let config = self.0.config();
-        config.iter().flat_map(|config| &config.sites).map(|site| site.name.clone()).collect()
+        let sites = config.iter().flat_map(|config| &config.sites);
+        // An environment's events rest, unless its operator wanted them.
+        let runs = |site: &&Site| site.environment.as_ref().is_none_or(|it| it.cron);
+        sites.filter(runs).map(|site| site.name.clone()).collect()
     }
 
     fn next_events<'a>(&'a self, site: &'a SiteName) -> Later<'a, Vec<Next>> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pressroom_agent::agent::{Agent, Event};
-use pressroom_agent::facts::Origin;
+use pressroom_agent::facts::{Origin, Release};
 use pressroom_agent::site::{self, Brought, Outcome};
 use pressroom_api::failure::Failure;
 use pressroom_api::progress::Progress;
@@ -90,6 +90,22 @@ impl Delivery<'_> {
         };
         let kept = self.agent.kept(self.name(), &id).ok_or_else(|| self.unknown(id.as_str()))?;
         self.agent.bring_back(self.name(), &kept).await.map_err(|error| self.not_made(error))?;
+        self.follow(&id, before, progress, events).await
+    }
+
+    /// Moves the site to a release that was made for another one.
+    pub(crate) async fn take_over(
+        &self,
+        release: Release,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        let events = self.agent.follow();
+        let before = self.serving();
+        let id = release.id.clone();
+        if before.as_ref() == Some(&id) {
+            progress.note(format!("`{}` serves this code already", self.name()));
+        }
+        self.agent.bring_back(self.name(), &release).await.map_err(|error| self.not_made(error))?;
         self.follow(&id, before, progress, events).await
     }
 

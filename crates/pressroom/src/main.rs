@@ -7,6 +7,7 @@
 
 mod cron;
 mod deliver;
+mod environments;
 mod machine;
 mod operator;
 mod roles;

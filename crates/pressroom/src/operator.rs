@@ -8,13 +8,14 @@ use pressroom_agent::agent::{Agent, Event, Stage};
 use pressroom_agent::engine::edge;
 use pressroom_agent::secrets;
 use pressroom_api::console;
+use pressroom_api::environment::{Environment, Letter, NewEnvironment, Promotion, TableDiff};
 use pressroom_api::failure::Failure;
 use pressroom_api::operator::{Answer, Check, InitialAdmin, Operator, Planned, Visit, Why, Wish};
 use pressroom_api::progress::{Progress, Step, StepState};
 use pressroom_api::release::{Code, Damage, Deployment, Diff, Which};
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
-use pressroom_model::id::SiteName;
+use pressroom_model::id::{EnvironmentName, SiteName};
 use pressroom_model::rollout::Record;
 use pressroom_model::status::Status;
 use pressroom_plan::change;
@@ -23,6 +24,7 @@ use pressroom_runtime::shutdown::{self, Shutdown, Trigger};
 use pressroom_runtime::tasks::Group;
 
 use crate::deliver::Delivery;
+use crate::environments::Environments;
 use crate::visit;
 
 /// A site that does not answer although everything runs is waited for so long: its first page may be slow.
@@ -45,6 +47,10 @@ impl ThisOperator {
             Failure::yours(format!("there is no site `{name}`")).state("nothing was changed")
         })?;
         Ok(Delivery { agent: &self.agent, site })
+    }
+
+    fn environments_here(&self) -> Environments<'_> {
+        Environments { agent: &self.agent }
     }
 
     fn config(&self) -> Result<Config, Failure> {
@@ -199,7 +205,7 @@ impl ThisOperator {
     async fn apply_now(&self, wish: Wish, progress: &Progress) -> Result<(), Failure> {
         self.refuse(&wish)?;
         let events = self.agent.follow();
-        let is_same = self.agent.config().as_ref() == Some(&wish.config);
+        let is_same = self.agent.written().as_ref() == Some(&wish.config);
         if !is_same {
             self.agent.intend(wish.config, wish.admin_passwords).await.map_err(|error| {
                 Failure::ours("the intent could not be stored")
@@ -231,7 +237,7 @@ impl Operator for ThisOperator {
 
     fn plan(&self, wish: Wish) -> Answer<'_, Vec<Planned>> {
         Box::pin(async move {
-            let before = self.config()?;
+            let before = self.agent.written().unwrap_or(self.config()?);
             self.refuse(&wish)?;
             let changes = change::changes(&before, &wish.config);
             Ok(changes
@@ -408,6 +414,98 @@ impl Operator for ThisOperator {
 
     fn verify(&self, name: SiteName, which: Which) -> Answer<'_, Vec<Damage>> {
         Box::pin(async move { self.delivery(&name)?.verify(&which).await })
+    }
+
+    fn environments(&self) -> Answer<'_, Vec<Environment>> {
+        Box::pin(async move { Ok(self.environments_here().list()) })
+    }
+
+    fn create_environment(
+        &self,
+        of: SiteName,
+        new: NewEnvironment,
+        progress: Progress,
+    ) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.known(&of)?;
+            let events = self.agent.follow();
+            self.environments_here().add(&of, new).await?;
+            self.settle(&progress, events).await
+        })
+    }
+
+    fn refresh_environment(
+        &self,
+        of: SiteName,
+        name: EnvironmentName,
+        progress: Progress,
+    ) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let site = self.environments_here().find(&of, &name)?;
+            let step = progress.begin(format!("copy database and media for {site}"));
+            match self.agent.refresh_environment(&site).await {
+                Ok(()) => {
+                    step.done(String::new());
+                    let purge = Purge { all: true, ..Purge::default() };
+                    self.purge(site, purge).await.map(drop)
+                }
+                Err(error) => {
+                    step.failed(error.to_string());
+                    Err(Failure::ours(format!("`{site}` was not refreshed"))
+                        .cause(error)
+                        .state(format!(
+                            "`{of}` is untouched; `{site}` may have some of the new data"
+                        ))
+                        .hint("try again: a refresh may be done twice"))
+                }
+            }
+        })
+    }
+
+    fn remove_environment(
+        &self,
+        of: SiteName,
+        name: EnvironmentName,
+        progress: Progress,
+    ) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let site = self.environments_here().find(&of, &name)?;
+            let events = self.agent.follow();
+            let stopped = async {
+                // What did not stop in time is said by the deletion, which needs it gone.
+                let _ = self.settle(&progress, events).await;
+            };
+            self.agent.remove_environment(&site, stopped).await.map_err(|error| {
+                Failure::ours(format!("`{site}` could not be deleted"))
+                    .cause(error)
+                    .state("it is not served any more; what was not deleted is still there")
+                    .hint(format!("making it again and removing it mends that: `pressroom env create {of} {name}`"))
+            })
+        })
+    }
+
+    fn letters(&self, of: SiteName, name: EnvironmentName) -> Answer<'_, Vec<Letter>> {
+        Box::pin(async move { self.environments_here().letters(&of, &name) })
+    }
+
+    fn promote(&self, of: SiteName, promotion: Promotion, progress: Progress) -> Answer<'_, ()> {
+        Box::pin(async move {
+            if !promotion.tables.is_empty() {
+                self.environments_here().promote_tables(&of, &promotion, &progress).await?;
+                let purge = Purge { all: true, ..Purge::default() };
+                return self.purge(of, purge).await.map(drop);
+            }
+            let release = self.environments_here().promoted(&of, &promotion)?;
+            self.delivery(&of)?.take_over(release, &progress).await
+        })
+    }
+
+    fn promotable(&self, of: SiteName, name: EnvironmentName) -> Answer<'_, Diff> {
+        Box::pin(async move { self.environments_here().promotable(&of, &name) })
+    }
+
+    fn compare_tables(&self, of: SiteName, promotion: Promotion) -> Answer<'_, Vec<TableDiff>> {
+        Box::pin(async move { self.environments_here().compare_tables(&of, &promotion).await })
     }
 
     fn why(&self, url: String) -> Answer<'_, Why> {

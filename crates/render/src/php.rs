@@ -92,6 +92,8 @@ pub struct IniFacts<'a> {
     pub sessions_user: &'a str,
     /// Its password.
     pub sessions_password: &'a str,
+    /// The folder that catches an environment's mail.
+    pub mailbox: &'a Path,
     /// Folders that PHP is confined to, where users do not separate the sites (`open_basedir`).
     pub confined_to: Option<&'a [&'a Path]>,
     /// Whether it is an author instance, whose code changes while it runs.
@@ -108,6 +110,7 @@ struct IniFields<'a> {
     session_path: String,
     base_dirs: Option<String>,
     is_author: bool,
+    mailbox: Option<&'a Path>,
     extra: &'a BTreeMap<String, String>,
 }
 
@@ -135,6 +138,7 @@ pub fn ini(facts: &IniFacts<'_>) -> String {
             session_path,
             base_dirs,
             is_author: facts.is_author,
+            mailbox: facts.site.environment.as_ref().map(|_| facts.mailbox),
             extra: &php.ini,
         },
     )

@@ -26,6 +26,8 @@ pub struct Facts<'a> {
     pub reader: &'a Path,
     /// The object cache's socket.
     pub redis: &'a Path,
+    /// The folder that catches an environment's mail.
+    pub mailbox: &'a Path,
 }
 
 #[derive(Serialize)]
@@ -44,6 +46,17 @@ struct Fields<'a> {
     redis_password: &'a str,
     prefix: String,
     cron: &'a str,
+    environment: Option<Trial<'a>>,
+}
+
+/// What the WordPress of an environment must know of that.
+#[derive(Serialize)]
+struct Trial<'a> {
+    name: &'a str,
+    kind: &'static str,
+    mailbox: &'a Path,
+    cron: bool,
+    payments: bool,
 }
 
 /// What a network's WordPress must know of its main blog.
@@ -92,6 +105,13 @@ pub fn site_config(facts: &Facts<'_>) -> String {
             redis_password: facts.secrets.redis.reveal(),
             prefix: format!("{name}:"),
             cron: facts.secrets.cron.reveal(),
+            environment: facts.site.environment.as_ref().map(|environment| Trial {
+                name: environment.name.as_str(),
+                kind: environment.kind(),
+                mailbox: facts.mailbox,
+                cron: environment.cron,
+                payments: environment.payments,
+            }),
         },
     )
 }
@@ -156,6 +176,7 @@ mod tests {
             writer: path,
             reader: path,
             redis: path,
+            mailbox: path,
         })
     }
 
@@ -210,6 +231,7 @@ define( 'COOKIE_DOMAIN', preg_match( '/(^|\.)' . preg_quote( 'example.com', '/' 
             writer: path,
             reader: path,
             redis: path,
+            mailbox: path,
         });
         assert!(text.contains(r"define( 'AUTH_KEY', 'a\'b\\' );"), "{text}");
         assert!(text.contains("define( 'DB_HOST', 'localhost:/run/x.sock' );"), "{text}");
@@ -240,6 +262,7 @@ define( 'COOKIE_DOMAIN', preg_match( '/(^|\.)' . preg_quote( 'example.com', '/' 
             sessions_socket: path,
             sessions_user: "site-blog",
             sessions_password: "p",
+            mailbox: path,
             confined_to: Some(&[path]),
         });
         assert!(ini.contains("upload_max_filesize = 1073741824"), "{ini}");

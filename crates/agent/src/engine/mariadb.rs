@@ -1,5 +1,7 @@
 //! The private MariaDB: unix socket only, its own data, our own account made by an init file that only it can read.
 
+mod copy;
+pub mod promote;
 mod schedule;
 
 use std::path::PathBuf;
@@ -259,14 +261,8 @@ impl MariaDb {
 
     /// Dumps a site's database into a file (gzip is the caller's choice of name only: the text is plain SQL).
     pub fn dump_site(&self, site: &SiteName, into: &std::path::Path) -> Result<(), Error> {
-        let dump = program(&["/usr/bin/mariadb-dump", "/usr/local/bin/mariadb-dump"])?;
-        let account = self.folder().join("account.cnf");
-        let text = format!(
-            "[client]\nuser={ACCOUNT}\npassword={}\nsocket={}\n",
-            self.password.reveal(),
-            self.layout.writer().display()
-        );
-        files::write(&account, text.as_bytes(), 0o600, None)?;
+        let dump = program(DUMP)?;
+        let account = self.account_file("account", ACCOUNT, &self.password)?;
         let mut command = Command::new(dump);
         command
             .arg(format!("--defaults-file={}", account.display()))
@@ -277,7 +273,21 @@ impl MariaDb {
         std::fs::remove_file(&account)?;
         result
     }
+
+    /// An option file with which one of MariaDB's programs logs in: passwords are no arguments.
+    fn account_file(&self, name: &str, user: &str, password: &Secret) -> Result<PathBuf, Error> {
+        let path = self.folder().join(format!("{name}.cnf"));
+        let text = format!(
+            "[client]\nuser={user}\npassword={}\nsocket={}\n",
+            password.reveal(),
+            self.layout.writer().display()
+        );
+        files::write(&path, text.as_bytes(), 0o600, None)?;
+        Ok(path)
+    }
 }
+
+const DUMP: &[&str] = &["/usr/bin/mariadb-dump", "/usr/local/bin/mariadb-dump"];
 
 /// Whether a data directory holds a site's database: such a one is never deleted. What cannot be read is no answer.
 fn has_site(data: &std::path::Path) -> std::io::Result<bool> {

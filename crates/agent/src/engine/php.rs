@@ -72,6 +72,7 @@ impl Instances {
             sessions_socket: &layout.redis(REDIS_SESSIONS),
             sessions_user: &format!("site-{}", site.name),
             sessions_password: secrets.redis.reveal(),
+            mailbox: &layout.mailbox(&site.name),
             confined_to: user.is_none().then_some(&shared[..]),
             is_author: matches!(code, Code::Author(_)),
         });

@@ -30,6 +30,8 @@ pub(super) fn scripts() -> impl Iterator<Item = (&'static str, &'static [u8])> {
         "addresses.php",
         "serialised.php",
         "values.php",
+        "database.php",
+        "environment.php",
     ]
     .into_iter()
     .filter_map(|name| Some((name, WORDPRESS.get_file(name)?.contents())))
@@ -74,6 +76,10 @@ pub fn is_current(release: &Release, site: &Site) -> bool {
 }
 
 fn setting(site: &Site) -> String {
+    // An environment's code comes by commands alone: what its parent is configured to have is no news for it.
+    if site.environment.is_some() {
+        return "environment".into();
+    }
     fingerprint(&[&serde_json::to_vec(&site.wordpress).expect("a source is plain data")])
 }
 
@@ -131,9 +137,10 @@ impl Agent {
         // Only our own files changed: what was brought stays.
         let brought =
             known.filter(|known| known.setting == setting(&site) && known.origin.is_brought);
-        let release = match brought {
-            Some(known) => self.make(&site, Code::Again(known.id), known.origin).await?,
-            None => {
+        let release = match (brought, &site.environment) {
+            (Some(known), _) => self.make(&site, Code::Again(known.id), known.origin).await?,
+            (None, Some(environment)) => self.release_of_parent(&site, environment).await?,
+            (None, None) => {
                 let code = Code::Source(site.wordpress.clone());
                 self.make(&site, code, Origin::default()).await?
             }
@@ -155,17 +162,24 @@ impl Agent {
     /// Goes back to a release that served before. The rollout follows by itself.
     pub async fn bring_back(&self, name: &SiteName, kept: &Release) -> Result<(), Error> {
         let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
-        let mut release = Release { setting: setting(&site), ..kept.clone() };
+        let release = self.adopt(&site, kept.clone()).await?;
+        self.want(name, release).await
+    }
+
+    /// Links a release that was made before into a site's folder, as one that it could have.
+    pub(super) async fn adopt(&self, site: &Site, made: Release) -> Result<Release, Error> {
+        let mut release = Release { setting: setting(site), ..made };
         // The source may hold something newer: it must not come by itself.
         release.origin.is_brought = true;
-        let (releases, folder) = (Releases::at(self.layout.releases()), self.layout.site(name));
-        let (id, of) = (release.id.clone(), name.clone());
+        let folder = self.layout.site(&site.name);
+        let releases = Releases::at(self.layout.releases());
+        let (id, of) = (release.id.clone(), site.name.clone());
         off_the_loop(move || {
             let failed = |source| Error::Code { site: of, source };
             releases.materialise(&id, &folder).map_err(failed)
         })
         .await?;
-        self.want(name, release).await
+        Ok(release)
     }
 
     async fn want(&self, name: &SiteName, release: Release) -> Result<(), Error> {

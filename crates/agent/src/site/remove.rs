@@ -45,7 +45,18 @@ impl Agent {
         if uploads.is_dir() {
             std::fs::rename(&uploads, kept.join("uploads"))?;
         }
-        mariadb.drop_site(name).await?;
+        self.clear_site(name).await?;
+        Ok(Removed { kept })
+    }
+
+    /// Deletes what a site has, whatever there is of it. Nothing of it may run.
+    pub(crate) async fn clear_site(&self, name: &SiteName) -> Result<(), Error> {
+        let config = self.config().ok_or_else(|| Error::Unknown(name.clone()))?;
+        if config.sites.iter().any(|site| site.name == *name) {
+            return Err(Error::Wanted(name.clone()));
+        }
+        let engines = self.engines(&config)?;
+        engines.mariadb.drop_site(name).await?;
         for redis in &engines.redis {
             redis.forget_site(name).await?;
         }
@@ -57,13 +68,22 @@ impl Agent {
         for folder in self.instance_folders(name)? {
             delete(&folder)?;
         }
-        let certificate = self.certificate_copy(name);
-        delete(&certificate.chain)?;
-        delete(&certificate.key)?;
+        for path in self.layout.certificate_files(name) {
+            delete(&path)?;
+        }
         delete(&self.layout.site(name))?;
         secrets::forget_site(&self.layout, name)?;
+        let known = self.known_releases(|of| of == name);
         self.forget(name).await?;
-        Ok(Removed { kept })
+        self.delete_releases(name, known).await
+    }
+
+    /// Deletes what nothing has a use for when an environment is gone: its user, its evidence, its dumps.
+    pub(crate) fn clear_traces(&self, name: &SiteName) -> Result<(), Error> {
+        for path in [self.layout.dumps(name), self.layout.evidence(name)] {
+            delete(&path)?;
+        }
+        Ok(self.users.forget_site(name)?)
     }
 
     /// Folders of a site's instances, and its `php.ini` values.
@@ -72,6 +92,12 @@ impl Agent {
         let mut folders = below(&self.layout.engines(), |found| is_of(instance_of(found)))?;
         folders.extend(below(&self.layout.run().join("php"), |found| is_of(found.parse().ok()))?);
         folders.push(self.layout.php_ini(name));
+        if let Some(affirm) = self.layout.affirm(name).parent() {
+            folders.push(affirm.to_owned());
+        }
+        // `php-blog-1.log`, and what it was before it was rotated.
+        let process = |found: &str| instance_of(found.split_once(".log")?.0);
+        folders.extend(below(&self.layout.logs(), |found| is_of(process(found)))?);
         Ok(folders)
     }
 }

@@ -223,14 +223,26 @@ impl Agent {
             }
         })
         .await?;
-        let others: Vec<ReleaseId> = {
-            let state = self.state.lock();
-            let known = |facts: &SiteFacts| -> Vec<ReleaseId> {
-                let records = facts.releases.iter().map(|kept| kept.release.id.clone());
-                records.chain(used(facts)).collect()
-            };
-            state.sites.values().flat_map(known).collect()
+        self.delete_releases(name, gone).await
+    }
+
+    /// The releases that some sites have.
+    pub(crate) fn known_releases(&self, is_meant: impl Fn(&SiteName) -> bool) -> Vec<ReleaseId> {
+        let state = self.state.lock();
+        let known = |facts: &SiteFacts| -> Vec<ReleaseId> {
+            let records = facts.releases.iter().map(|kept| kept.release.id.clone());
+            records.chain(used(facts)).collect()
         };
+        state.sites.iter().filter(|(of, _)| is_meant(of)).flat_map(|(_, f)| known(f)).collect()
+    }
+
+    /// Deletes releases that a site has no use for; what others have stays in the store of releases.
+    pub(crate) async fn delete_releases(
+        &self,
+        name: &SiteName,
+        gone: Vec<ReleaseId>,
+    ) -> Result<(), Error> {
+        let others = self.known_releases(|_| true);
         let (releases, layout) = (Releases::at(self.layout.releases()), self.layout.clone());
         let name = name.clone();
         off_the_loop(move || {

@@ -79,7 +79,7 @@ fn code(arguments: &Deploy) -> Result<Code, Failure> {
 }
 
 /// Who types, for the list of releases.
-fn author() -> String {
+pub(super) fn author() -> String {
     let name = |variable| std::env::var(variable).ok().filter(|name: &String| !name.is_empty());
     name("SUDO_USER").or_else(|| name("USER")).unwrap_or_else(|| "operator".to_owned())
 }

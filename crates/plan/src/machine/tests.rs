@@ -54,6 +54,7 @@ fn settled() -> Observed {
         has_database: true,
         has_redis: true,
         is_installed: true,
+        is_copy: false,
         wants_upgrade: false,
         wants_network: false,
     };
@@ -118,6 +119,16 @@ fn wordpress_is_installed_only_into_a_database_that_answers() {
     observed.sites.get_mut(&site()).expect("it is there").is_installed = false;
     assert_eq!(actions(&intent(), &observed), [Action::InstallWordPress(site())]);
     observed.processes.get_mut(MARIADB).expect("it is there").health = Health::Starting;
+    assert_eq!(actions(&intent(), &observed), []);
+}
+
+#[test]
+fn an_environment_gets_a_copy_and_no_installation() {
+    let mut observed = settled();
+    let seen = observed.sites.get_mut(&site()).expect("it is there");
+    (seen.is_installed, seen.is_copy) = (false, true);
+    assert_eq!(actions(&intent(), &observed), [Action::CopySite(site())]);
+    observed.sites.get_mut(&site()).expect("it is there").is_installed = true;
     assert_eq!(actions(&intent(), &observed), []);
 }
 

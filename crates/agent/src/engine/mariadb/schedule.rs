@@ -61,6 +61,15 @@ impl MariaDb {
         connection.disconnect().await?;
         Ok(address)
     }
+
+    /// Whether a network has a blog at this host and port.
+    pub async fn has_blog(&self, site: &SiteName, domain: &str) -> Result<bool, Error> {
+        let mut connection = self.connect().await?;
+        let query = format!("SELECT 1 FROM `{}`.wp_blogs WHERE domain = ?", database_of(site));
+        let found: Option<u8> = connection.exec_first(query, (domain,)).await?;
+        connection.disconnect().await?;
+        Ok(found.is_some())
+    }
 }
 
 /// WordPress answers for no others.
