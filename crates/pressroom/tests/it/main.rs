@@ -7,6 +7,7 @@
 mod author;
 mod browser;
 mod contract;
+mod environments;
 mod faults;
 mod house;
 mod integrity;
