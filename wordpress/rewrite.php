@@ -270,17 +270,56 @@ final class Pressroom_Rewrite {
 		return implode( ' OR ', $alternatives );
 	}
 
-	/** Moves some rows, in one transaction. */
+	/** Moves some rows, in one transaction and, if the database takes that, in one statement. */
 	private function batch( string $table, array $columns, array $key, string $select ): int {
-		$changed = 0;
+		$changes = array();
 		$binary  = array_column( $columns, 'is_binary', 'name' );
 		$this->database->begin_transaction();
 		foreach ( $this->rows( $select . ( $this->is_dry ? '' : ' FOR UPDATE' ) ) as $row ) {
-			$shown    = array_intersect_key( $row, array_flip( $key ) );
-			$changed += (int) $this->row( $table, $columns, $row, $shown, $this->is_row( $key, $row, $binary ) );
+			$shown = array_intersect_key( $row, array_flip( $key ) );
+			$sets  = $this->sets( $table, $columns, $row, $shown );
+			if ( $sets ) {
+				$changes[] = array( $sets, $shown, $this->is_row( $key, $row, $binary ) );
+			}
+		}
+		$changed = count( $changes );
+		if ( $changes && ! $this->is_dry && ! $this->at_once( $table, $columns, $key, $changes ) ) {
+			$changed = 0;
+			foreach ( $changes as list( $sets, $shown, $where ) ) {
+				$changed += (int) $this->row( $table, $columns, $sets, $shown, $where );
+			}
 		}
 		$this->database->commit();
 		return $changed;
+	}
+
+	/** Whether all these rows were changed by one statement. If not, none was. */
+	private function at_once( string $table, array $columns, array $key, array $changes ): bool {
+		$cases = array();
+		foreach ( $changes as list( $sets, , $where ) ) {
+			foreach ( $sets as $name => $value ) {
+				$cases[ $name ] = ( $cases[ $name ] ?? '' ) . " WHEN $where THEN $value";
+			}
+		}
+		// Assignments are done one after another: what finds the rows must stay.
+		if ( count( $changes ) < 2 || array_intersect( $key, array_keys( $cases ) ) ) {
+			return false;
+		}
+		$assignments = array();
+		foreach ( $cases as $name => $case ) {
+			$name          = self::name( $name );
+			$assignments[] = "$name = CASE$case ELSE $name END";
+		}
+		$update = 'UPDATE ' . self::name( $table ) . ' SET ' . implode( ', ', array_merge( $assignments, self::stamps( $columns ) ) ) . ' WHERE ' . implode( ' OR ', array_column( $changes, 2 ) );
+		if ( strlen( $update ) >= $this->packet ) {
+			return false;
+		}
+		$this->database->query( 'SAVEPOINT pressroom' );
+		if ( null === $this->update( $update, count( $changes ) ) ) {
+			return true;
+		}
+		$this->database->query( 'ROLLBACK TO SAVEPOINT pressroom' );
+		return false;
 	}
 
 	/** A table without a key: its rows are found again by all that is in them. */
@@ -301,7 +340,8 @@ final class Pressroom_Rewrite {
 			foreach ( $columns as $column ) {
 				$where[] = ( null === $row[ $column['name'] ] ? '' : 'BINARY ' ) . self::name( $column['name'] ) . ' <=> ' . $this->quoted( $row[ $column['name'] ], true );
 			}
-			$changed += (int) $this->row( $table, $columns, $row, $row, implode( ' AND ', $where ) );
+			$sets     = $this->sets( $table, $columns, $row, $row );
+			$changed += $sets ? (int) $this->row( $table, $columns, $sets, $row, implode( ' AND ', $where ) ) : 0;
 		}
 		$this->database->commit();
 		return array( 'looked' => (int) $all['looked'], 'changed' => $changed );
@@ -309,14 +349,15 @@ final class Pressroom_Rewrite {
 
 	// --- A row -----------------------------------------------------------------------------------------------------------
 
-	/** @param array $shown What names the row to people. */
-	private function row( string $table, array $columns, array $row, array $shown, string $where ): bool {
+	/**
+	 * What changes in a row: quoted values by column.
+	 *
+	 * @param array $shown What names the row to people.
+	 */
+	private function sets( string $table, array $columns, array $row, array $shown ): array {
 		$sets = array();
 		foreach ( $columns as $column ) {
 			$name = $column['name'];
-			if ( $column['is_stamp'] ) {
-				$stamps[] = self::name( $name ) . ' = ' . self::name( $name );
-			}
 			if ( ! $column['is_text'] || null === $row[ $name ] ) {
 				continue;
 			}
@@ -325,14 +366,30 @@ final class Pressroom_Rewrite {
 				$this->left( $table, $shown, $name, $reason );
 			}
 			if ( $new !== $row[ $name ] ) {
-				$sets[ $name ] = self::name( $name ) . ' = ' . $this->quoted( $new, $column['is_binary'] );
+				$sets[ $name ] = $this->quoted( $new, $column['is_binary'] );
 			}
 		}
-		if ( ! $sets || $this->is_dry ) {
-			return array() !== $sets;
+		return $sets;
+	}
+
+	/** Columns that note when a row was changed, which was not now. */
+	private static function stamps( array $columns ): array {
+		return array_map( static function ( $name ) {
+			return self::name( $name ) . ' = ' . self::name( $name );
+		}, array_keys( array_filter( array_column( $columns, 'is_stamp', 'name' ) ) ) );
+	}
+
+	/** Changes one row, or notes why it cannot be. */
+	private function row( string $table, array $columns, array $sets, array $shown, string $where ): bool {
+		if ( $this->is_dry ) {
+			return true;
 		}
-		$update = 'UPDATE ' . self::name( $table ) . ' SET ' . implode( ', ', array_merge( $sets, $stamps ?? array() ) ) . " WHERE $where";
-		$because = strlen( $update ) < $this->packet ? $this->update( $update ) : 'it is larger than a packet to the database';
+		$assignments = array();
+		foreach ( $sets as $name => $value ) {
+			$assignments[] = self::name( $name ) . " = $value";
+		}
+		$update  = 'UPDATE ' . self::name( $table ) . ' SET ' . implode( ', ', array_merge( $assignments, self::stamps( $columns ) ) ) . " WHERE $where";
+		$because = strlen( $update ) < $this->packet ? $this->update( $update, 1 ) : 'it is larger than a packet to the database';
 		if ( null !== $because ) {
 			$this->left( $table, $shown, implode( ', ', array_keys( $sets ) ), $because );
 		}
@@ -340,10 +397,10 @@ final class Pressroom_Rewrite {
 	}
 
 	/** Does it, or says why it was refused. */
-	private function update( string $update ): ?string {
+	private function update( string $update, int $least ): ?string {
 		try {
 			$this->database->query( $update );
-			return $this->database->affected_rows ? null : 'the row was not found again';
+			return $this->database->affected_rows >= $least ? null : 'the row was not found again';
 		} catch ( mysqli_sql_exception $error ) {
 			if ( ! in_array( $error->getCode(), self::REFUSALS, true ) ) {
 				throw $error;

@@ -95,8 +95,12 @@ fn fill(house: &House, posts: usize, media: usize) {
 /// Makes the environment `staging`, and says what it is and how long that took.
 fn create(house: &House) -> (Value, Duration) {
     let start = Instant::now();
-    let said = house.must(&["env", "create", "shop", "staging", "--json"]);
-    (serde_json::from_str(&said).expect("JSON"), start.elapsed())
+    let output = house.run(&["env", "create", "shop", "staging", "--json"]);
+    let took = start.elapsed();
+    let steps = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{steps}");
+    println!("{steps}");
+    (serde_json::from_slice(&output.stdout).expect("JSON"), took)
 }
 
 fn text(value: &Value, name: &str) -> String {
@@ -152,6 +156,8 @@ fn an_environment_is_a_whole_copy_that_reaches_nobody_and_leaves_nothing() {
     let production = house.home("shop");
     let (made, took) = create(&house);
     println!("env create of {posts} posts and {media} MiB of media: {took:?}");
+    let log = fs::read_to_string(house.data.join("logs/agent.log")).unwrap_or_default();
+    println!("{}", log.lines().filter(|line| line.contains("copied")).collect::<Vec<_>>().join("\n"));
     assert!(took < Duration::from_secs(15), "{took:?}");
     let url = text(&made, "url");
     assert_eq!(text(&made, "name"), "staging");
