@@ -57,8 +57,8 @@ pub fn letters(folder: &Path) -> io::Result<Vec<Letter>> {
         File::from(file).take(HEAD).read_to_end(&mut head)?;
         let head = String::from_utf8_lossy(&head);
         let field = |name: &str| shown(&field(&head, name));
-        let at_ms = u64::try_from(seen.st_mtime).unwrap_or(0) * 1000
-            + u64::try_from(seen.st_mtime_nsec).unwrap_or(0) / 1_000_000;
+        let at_ms =
+            u64::try_from(seen.st_mtime).unwrap_or(0) * 1000 + seen.st_mtime_nsec / 1_000_000;
         letters.push(Letter {
             id: id.to_owned(),
             at_ms,
@@ -100,7 +100,7 @@ fn shown(field: &str) -> String {
     let mut rest = field;
     while let Some((before, word, after)) = encoded_word(rest) {
         // White space between two encoded words is none.
-        if !(before.trim().is_empty() && !text.is_empty()) {
+        if text.is_empty() || !before.trim().is_empty() {
             text.push_str(before);
         }
         text.push_str(&word);

@@ -262,6 +262,10 @@ pub(super) fn addresses(config: &pressroom_model::config::Config, site: &Site) -
     let port = port.map(|(_, port)| format!(":{port}")).unwrap_or_default();
     let scheme = first.split_once("://").map_or("https", |(scheme, _)| scheme);
     let others = site.domains.iter().filter(|domain| !domain.starts_with("*."));
+    if site.network.is_some() {
+        // Its other domains are those of blogs, which are not the main one.
+        return vec![first];
+    }
     let mut all = vec![first.clone()];
     all.extend(others.map(|domain| format!("{scheme}://{domain}{port}")));
     all.sort();

@@ -157,7 +157,10 @@ fn an_environment_is_a_whole_copy_that_reaches_nobody_and_leaves_nothing() {
     let (made, took) = create(&house);
     println!("env create of {posts} posts and {media} MiB of media: {took:?}");
     let log = fs::read_to_string(house.data.join("logs/agent.log")).unwrap_or_default();
-    println!("{}", log.lines().filter(|line| line.contains("copied")).collect::<Vec<_>>().join("\n"));
+    println!(
+        "{}",
+        log.lines().filter(|line| line.contains("copied")).collect::<Vec<_>>().join("\n")
+    );
     assert!(took < Duration::from_secs(15), "{took:?}");
     let url = text(&made, "url");
     assert_eq!(text(&made, "name"), "staging");
@@ -167,7 +170,7 @@ fn an_environment_is_a_whole_copy_that_reaches_nobody_and_leaves_nothing() {
     is_whole(&house, &production, posts);
     has_a_password_in_front(&house, &made, &production);
     reaches_nobody(&house, &made);
-    changes_nothing_of_the_site(&house);
+    changes_nothing_of_the_site(&house, &made);
 
     // The same configuration again keeps it, and so does a new agent.
     house.must(&["apply", "--yes"]);
@@ -266,7 +269,7 @@ fn reaches_nobody(house: &House, made: &Value) {
     assert_eq!(ran("shop--staging"), "no");
 }
 
-fn changes_nothing_of_the_site(house: &House) {
+fn changes_nothing_of_the_site(house: &House, made: &Value) {
     let facts = "global $wpdb; $dir = wp_upload_dir()['path']; clearstatcache(); \
         echo md5_file(\"$dir/photo-0.jpg\"), md5_file(\"$dir/photo-1.jpg\"), md5_file(\"$dir/style.css\"), ' ', count(scandir($dir)), ' ', $wpdb->get_var(\"SELECT COUNT(*) FROM $wpdb->posts WHERE post_title = 'Only here'\");";
     let before = house.php("shop", facts);
@@ -303,7 +306,13 @@ fn changes_nothing_of_the_site(house: &House) {
              wp_update_attachment_metadata($id, wp_generate_attachment_metadata($id, $file)); foreach (glob(\"$dir/drawn*\") as $f) chmod($f, 0644); echo $id;"
         );
         let id = house.php("shop", &drawn);
+        let path =
+            house.php("shop--staging", "echo parse_url(wp_upload_dir()['url'], PHP_URL_PATH);");
+        let style = format!("{path}/style.css?");
+        let mut guest = guest(house, made);
+        assert_eq!(guest.get(&style).body, "changed");
         house.must(&["env", "refresh", "shop", "staging", "--yes"]);
+        assert_eq!(guest.get(&style).body, "a{}", "the edge sees the new copy");
         let sums = format!(
             "{image} foreach (glob(\"$dir/drawn*\") as $f) echo basename($f), md5_file($f), ' ';"
         );
@@ -412,4 +421,50 @@ fn promoting_changes_what_its_diff_said_and_nothing_else() {
     assert!(plain.starts_with(&format!("see {}/x", house.home("shop--staging"))), "{plain}");
     assert_eq!(guest.get("/version.txt?r").body, "two");
     assert_eq!(guest.get("/").status, 200);
+}
+
+#[test]
+fn the_blogs_of_a_network_come_along_with_addresses_of_their_own() {
+    let house = House::empty();
+    house.configure(
+        "[[site]]\nname = \"net\"\ndomains = [\"net.localhost\", \"*.net.localhost\"]\nnetwork = \"subdomains\"",
+    );
+    house.up();
+    let port = house.https;
+    let made = house.php(
+        "net",
+        &format!(
+            "$id = wpmu_create_blog('two.net.localhost:{port}', '/', 'The second', 1, [], 1);
+             switch_to_blog($id); wp_insert_post(['post_title' => 'Of two', 'post_status' => 'publish', 'post_content' => '<a href=\"https://two.net.localhost:{port}/x\">x</a>']);
+             update_option('test_nested', ['a' => serialize(['u' => 'https://two.net.localhost:{port}/y'])]); echo $id;"
+        ),
+    );
+    assert_eq!(made, "2");
+    let taken = house.run(&["env", "create", "net", "two"]);
+    let words = String::from_utf8_lossy(&taken.stderr).into_owned();
+    assert_eq!(taken.status.code(), Some(1), "{words}");
+    assert!(words.contains("has a blog at `two.net.localhost"), "{words}");
+
+    let said = house.must(&["env", "create", "net", "dev", "--json"]);
+    let made: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(text(&made, "url"), format!("https://dev.net.localhost:{port}/"));
+    let basic = encode(&format!(":{}", password(&made)));
+    let home = format!("https://two.dev.net.localhost:{port}");
+    let mut guest = Visitor::new(&home, &house.data.join("tls/ca.pem"));
+    assert_eq!(guest.get("/").status, 401);
+    guest.headers.push(("Authorization".into(), format!("Basic {basic}")));
+    let page = guest.get("/");
+    assert_eq!(page.status, 200, "{} {:?}", page.body, page.headers);
+    assert!(page.body.contains("Of two") && page.body.contains(&home), "{}", page.body);
+    assert!(!page.body.contains("//two.net.localhost"), "{}", page.body);
+    let nested = house.php(
+        "net--dev",
+        "switch_to_blog(2); echo unserialize(get_option('test_nested')['a'])['u'], ' ', wp_get_environment_type();",
+    );
+    assert_eq!(nested, format!("{home}/y development"));
+    let mut reader =
+        Visitor::new(&format!("https://two.net.localhost:{port}"), &house.data.join("tls/ca.pem"));
+    assert!(reader.get("/").body.contains("Of two"), "the site is as it was");
+    house.must(&["env", "remove", "net", "dev", "--yes"]);
+    assert_eq!(guest.get("/").status, 421);
 }
