@@ -99,6 +99,7 @@ impl Delivery<'_> {
         release: Release,
         progress: &Progress,
     ) -> Result<(), Failure> {
+        let _turn = self.agent.turn(self.name()).await;
         let events = self.agent.follow();
         let before = self.serving();
         let id = release.id.clone();

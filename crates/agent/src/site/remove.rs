@@ -71,6 +71,13 @@ impl Agent {
         for path in self.layout.certificate_files(name) {
             delete(&path)?;
         }
+        for path in [
+            self.layout.author(name),
+            self.layout.author_change(name),
+            self.layout.author_loopback(name),
+        ] {
+            delete(&path)?;
+        }
         delete(&self.layout.site(name))?;
         secrets::forget_site(&self.layout, name)?;
         let known = self.known_releases(|of| of == name);
