@@ -213,6 +213,24 @@ fn a_site_is_added_shown_and_removed_only_when_agreed() {
 }
 
 #[test]
+fn environments_are_named_in_full_and_taken_away_only_when_agreed() {
+    let stage = Stage::new();
+    assert_eq!(stage.run(UP).status, 0);
+    let none = stage.run("env list");
+    assert!(none.talk.contains("env create SITE NAME"), "{none:?}");
+    assert_eq!(stage.run("env list --json").data.trim(), "[]");
+    let unknown = stage.run("env open blog staging");
+    assert_eq!(unknown.status, 1, "{unknown:?}");
+    assert!(unknown.talk.contains("`blog` has no environment `staging`"), "{unknown:?}");
+    for verb in ["remove", "refresh"] {
+        let doubtful = stage.run(&format!("env {verb} blog staging"));
+        assert_eq!(doubtful.status, 1, "{doubtful:?}");
+        assert!(doubtful.talk.contains("nothing was changed"), "{doubtful:?}");
+        assert_eq!(stage.run(&format!("env {verb} blog staging --yes")).status, 0, "{verb}");
+    }
+}
+
+#[test]
 fn a_stopped_site_cannot_be_removed_but_one_can_be_added() {
     let stage = Stage::new();
     let added = stage.run("site add shop");

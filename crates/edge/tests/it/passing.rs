@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 
 use crate::harness::{Answer, Edge, Fpm, Place, until};
+use pressroom_model::snapshot::Guard;
 use pressroom_model::unit::{ByteSize, Span};
 
 #[test]
@@ -225,4 +226,34 @@ fn readiness_is_php_s_word_and_busy_is_no_fault() {
     assert_eq!(edge.get("/.pressroom/ready").status, 503);
     assert_eq!(edge.get("/heartbeat.html").status, 200);
     drop(holding);
+}
+
+#[test]
+fn a_password_in_front_is_asked_for_once_and_never_passed_on() {
+    let place = Place::new();
+    let fpm = Fpm::start(&place, 1, 2);
+    let mut edge = Edge::start(&place, &[(&fpm, 2)], |s| {
+        s.sites[0].guard = Some(Guard {
+            realm: "staging of blog".into(),
+            passwords: vec![blake3::hash(b"sesame").to_hex().to_string()],
+        });
+    });
+    for headers in ["", "Authorization: Bearer sesame\r\n", "Authorization: Basic dTpw\r\n"] {
+        let answer = edge.get_with("/?do=server", headers);
+        assert_eq!(answer.status, 401, "{headers}{}", answer.head);
+        let asked = answer.header("www-authenticate");
+        assert_eq!(asked, Some("Basic realm=\"staging of blog\", charset=\"UTF-8\""));
+    }
+    // `u:sesame`
+    let known = "Authorization: Basic dTpzZXNhbWU=\r\n";
+    let answer = edge.get_with("/?do=server", known);
+    assert_eq!(answer.status, 200, "{}", answer.head);
+    assert_eq!(answer.header("x-robots-tag"), Some("noindex, nofollow"));
+    let seen = &answer.json()["server"];
+    assert!(seen["PHP_AUTH_USER"].is_null() && seen["HTTP_AUTHORIZATION"].is_null(), "{seen}");
+    // Without the password it is a request like any other: it may be answered from the cache.
+    assert_eq!(seen["PRESSROOM_CANONICAL"], "1");
+    assert_eq!(edge.get("/.pressroom/ready").status, 200, "our own questions are for everybody");
+    edge.publish(|s| s.sites[0].guard = None);
+    assert_eq!(edge.get("/?do=server").status, 200);
 }
