@@ -129,6 +129,8 @@ fn places(
         same(layout.uploads(site), Access::Write),
         same(layout.tmp(site), Access::Write),
         same(layout.site_logs(site), Access::Write),
+        // Only an environment has one.
+        where_there(layout.mailbox(site), Access::Write),
     ]);
     match inhabitant {
         Inhabitant::Instance(id) | Inhabitant::Author(id) => places.extend([
@@ -269,6 +271,7 @@ mod tests {
             "/d/sites/blog/uploads at /d/sites/blog/uploads to Write",
             "/d/sites/blog/tmp at /d/sites/blog/tmp to Write",
             "/d/sites/blog/logs at /d/sites/blog/logs to Write",
+            "/d/sites/blog/mail at /d/sites/blog/mail to Write",
             "/d/engines/php-blog-1 at /d/engines/php-blog-1 to Read",
             "/d/run/php/blog-1 at /d/run/php/blog-1 to Write",
             "/d/sites/blog/tmp at /tmp to Write",
