@@ -56,6 +56,7 @@ pub struct Agent {
     machine_means: Means,
     /// Whether the keeper can confine.
     pub(crate) keeper_confines: AtomicBool,
+    pub(crate) histories: crate::git::Histories,
 }
 
 /// What the agent remembers.
@@ -219,6 +220,7 @@ impl Agent {
             events: broadcast::channel(1024).0,
             authority: Mutex::new(()),
             authors: Authors::default(),
+            histories: crate::git::Histories::default(),
             machine_means,
             keeper_confines: AtomicBool::new(false),
         };
@@ -380,6 +382,10 @@ impl Agent {
         group.spawn("authors", {
             let agent = Arc::clone(&self);
             move |stop| agent.keep_authors(stop)
+        });
+        group.spawn("histories", {
+            let agent = Arc::clone(&self);
+            move |stop| agent.watch_histories(stop)
         });
         group.spawn("readiness", {
             let agent = Arc::clone(&self);

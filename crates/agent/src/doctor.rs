@@ -5,6 +5,7 @@ use std::path::Path;
 use pressroom_model::config::Config;
 use pressroom_model::unit::ByteSize;
 
+use crate::git::repository;
 use crate::layout::Layout;
 use crate::{confinement, host, packages};
 
@@ -50,8 +51,21 @@ pub fn examine(layout: &Layout, config: Option<&Config>) -> Vec<Finding> {
     let mut findings = vec![privileges(), memory(), disk(layout.data())];
     findings.extend(walls());
     findings.extend(config.map(needed_packages));
+    findings.push(git());
     findings.push(entrance(layout.data()));
     findings
+}
+
+fn git() -> Finding {
+    if repository::is_installed() {
+        return good("git", "releases are commits, and sites can be pushed to");
+    }
+    ill(
+        "git",
+        Grade::Warning,
+        "it is not installed: releases are no commits, and nobody can clone or push; everything else works",
+        packages::command(&["git"]),
+    )
 }
 
 fn privileges() -> Finding {

@@ -127,6 +127,9 @@ pub struct Release {
     /// All their bytes.
     #[serde(default)]
     pub bytes: u64,
+    /// Who went back to it, if it serves because of that.
+    #[serde(default)]
+    pub back_by: Option<String>,
 }
 
 /// How a release came.
@@ -138,8 +141,14 @@ pub struct Origin {
     pub source: String,
     /// Who brought it.
     pub author: String,
+    /// Who brought it, by e-mail address; empty: not known.
+    #[serde(default)]
+    pub email: String,
     /// What was done.
     pub message: String,
+    /// The commit that it was pushed with.
+    #[serde(default)]
+    pub commit: Option<String>,
 }
 
 /// A release that served.

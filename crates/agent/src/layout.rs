@@ -180,6 +180,26 @@ impl Layout {
     pub fn removed(&self) -> PathBuf {
         self.at("removed")
     }
+    /// The sites' git repositories, root's alone.
+    pub fn histories(&self) -> PathBuf {
+        self.at("git")
+    }
+    /// A site's bare git repository.
+    pub fn history(&self, site: &SiteName) -> PathBuf {
+        self.histories().join(format!("{site}.git"))
+    }
+    /// What a push changes, while a release is made of it.
+    pub fn incoming(&self, site: &SiteName) -> PathBuf {
+        self.histories().join(format!(".incoming-{site}"))
+    }
+    /// Folders of all checkouts.
+    pub fn builds(&self) -> PathBuf {
+        self.at("build")
+    }
+    /// A checkout of a site's source, while a release is made of it.
+    pub fn build(&self, site: &SiteName) -> PathBuf {
+        self.builds().join(site.as_str())
+    }
     /// Sockets.
     pub fn run(&self) -> PathBuf {
         self.at("run")
@@ -195,6 +215,10 @@ impl Layout {
     /// The edge's control socket, in a folder of its own.
     pub fn edge_socket(&self) -> PathBuf {
         self.run().join("edge/control.sock")
+    }
+    /// Where the edge passes git's requests on to, in a folder that only it may enter.
+    pub fn git_socket(&self) -> PathBuf {
+        self.run().join("git/http.sock")
     }
     /// Where writes to the database go.
     pub fn writer(&self) -> PathBuf {

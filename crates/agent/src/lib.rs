@@ -6,6 +6,7 @@
 //! - [`confinement`] what a site's PHP may see and take of the machine
 //! - [`facts`] what it knows of a site, and keeps
 //! - [`engine`] MariaDB, Redis, php-fpm and the edge: files, processes, probes
+//! - [`git`] a site's releases as commits, and pushes as deploys
 //! - `integrity` what lies where it has no business
 //! - [`site`] a site's folders, code, database and WordPress
 //! - [`sessions`] that no site fills the sessions server for all
@@ -25,6 +26,7 @@ pub mod engine;
 pub mod facts;
 pub mod fastcgi;
 pub mod files;
+pub mod git;
 pub mod host;
 mod integrity;
 pub mod keeper;

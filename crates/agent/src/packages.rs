@@ -9,7 +9,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use pressroom_model::config::{Config, Source};
+use pressroom_model::config::{Config, Site, Source};
+
+use crate::git::repository;
 
 /// A package that is needed, and what for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Needed {
     pub because: String,
     /// A file that is there when it is installed.
     file: String,
+    /// Without it less works, but everything runs.
+    pub is_optional: bool,
 }
 
 /// Why packages could not be installed.
@@ -83,16 +87,29 @@ pub fn needed(config: &Config) -> Vec<Needed> {
         let because = "the theme that a new WordPress begins with";
         all.push(package("wordpress-theme-twentytwentythree", because, theme));
     }
+    let git = package("git", "releases as commits, and `git push`", repository::GIT);
+    let is_source = |site: &Site| matches!(site.wordpress, Source::Git { .. });
+    all.push(Needed { is_optional: !config.sites.iter().any(is_source), ..git });
     all
 }
 
 fn package(name: &str, because: &str, file: &str) -> Needed {
-    Needed { name: name.to_owned(), because: because.to_owned(), file: file.to_owned() }
+    Needed {
+        name: name.to_owned(),
+        because: because.to_owned(),
+        file: file.to_owned(),
+        is_optional: false,
+    }
 }
 
-/// What of it is not there.
+/// What of it is not there, as far as it must be. What only should be there is installed with it, and never by itself.
 pub fn missing(config: &Config) -> Vec<Needed> {
-    needed(config).into_iter().filter(|package| !Path::new(&package.file).exists()).collect()
+    insisted(needed(config).into_iter().filter(|one| !Path::new(&one.file).exists()).collect())
+}
+
+fn insisted(missing: Vec<Needed>) -> Vec<Needed> {
+    let is_needed = missing.iter().any(|package| !package.is_optional);
+    if is_needed { missing } else { Vec::new() }
 }
 
 /// The command that people would type.
@@ -133,4 +150,17 @@ fn apt(arguments: &[&str]) -> Result<(), Error> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(Error::Failed { said: crate::engine::tail(said.trim(), 1500) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_only_wanted_is_installed_with_what_is_needed_and_never_insisted_on() {
+        let (git, php) = (package("git", "", "/x"), package("php", "", "/y"));
+        let git = Needed { is_optional: true, ..git };
+        assert_eq!(insisted(vec![git.clone()]), []);
+        assert_eq!(insisted(vec![git.clone(), php.clone()]), [git, php]);
+    }
 }

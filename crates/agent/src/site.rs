@@ -27,7 +27,7 @@ use crate::facts::Prepared;
 use crate::files;
 use crate::{acl, secrets, tls};
 
-pub use code::{Brought, Code, in_words, is_current};
+pub use code::{Brought, Code, in_words, is_current, is_ours};
 pub use promote::Promoted;
 pub use remove::Removed;
 pub use rollout::Outcome;
@@ -64,6 +64,14 @@ pub enum Error {
         site: SiteName,
         /// Why.
         source: pressroom_release::ReleaseError,
+    },
+    /// The repository that its code comes from.
+    #[error("the code of `{site}`: {source}")]
+    Source {
+        /// Which site.
+        site: SiteName,
+        /// Why.
+        source: crate::git::source::SourceError,
     },
     /// Its network cannot become something else.
     #[error(

@@ -72,6 +72,11 @@ impl Users {
         self.ids("pressroom-author")
     }
 
+    /// Whoever makes something of code that nobody has looked at.
+    pub fn builder(&self) -> Result<Option<UserIds>, Error> {
+        self.ids("pressroom-build")
+    }
+
     /// A site's user.
     pub fn site(&self, site: &SiteName) -> Result<Option<UserIds>, Error> {
         self.ids(&format!("pr-{site}"))

@@ -49,6 +49,7 @@ pub fn compose(layout: &Layout, config: &Config, served: &[Served<'_>]) -> Snaps
             .access_log
             .map(|format| AccessLog { path: layout.access_log(), format }),
         cache_size: config.edge.cache_size,
+        git: Some(layout.git_socket()),
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::environment::{self, Environment, Letter, NewEnvironment, Promotion, TableDiff};
 use crate::failure::Failure;
+use crate::git::{Access, Pushed, TokenWish};
 use crate::operation::{Event, SIGN_OF_LIFE};
 use crate::operator::{Check, InitialAdmin, Planned, Visit, Why, Wish};
 use crate::progress::Progress;
@@ -142,6 +143,22 @@ impl Client {
     ) -> Result<(), Error> {
         let path = format!("/v1/sites/{name}/rollback");
         self.operate(Method::POST, &path, which, progress).await.map(drop)
+    }
+
+    /// See [`crate::operator::Operator::push`].
+    pub async fn push(
+        &self,
+        name: &SiteName,
+        pushed: &Pushed,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let path = format!("/v1/sites/{name}/push");
+        self.operate(Method::POST, &path, pushed, progress).await.map(drop)
+    }
+
+    /// See [`crate::operator::Operator::git_access`].
+    pub async fn git_access(&self, name: &SiteName, wish: TokenWish) -> Result<Access, Error> {
+        self.post(&format!("/v1/sites/{name}/git"), &wish, QUICK).await
     }
 
     /// See [`crate::operator::Operator::compare`].

@@ -6,6 +6,7 @@
 //! - [`operator`] the trait, and the values that it takes and gives
 //! - [`environment`] copies of a site for trying things
 //! - [`release`] bringing code, looking at releases, going back
+//! - [`git`] a site's repository: its address, its token, what is pushed
 //! - [`failure`] an error for people, which knows whose fault it is
 //! - [`progress`] the steps of something long, as they happen
 //! - [`operation`] long operations: one at a time, followed by anybody, going on when the asker has gone
@@ -17,6 +18,7 @@ pub mod client;
 pub mod console;
 pub mod environment;
 pub mod failure;
+pub mod git;
 pub mod operation;
 pub mod operator;
 pub mod progress;

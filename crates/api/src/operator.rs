@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::{Environment, Letter, NewEnvironment, Promotion, TableDiff};
 use crate::failure::Failure;
+use crate::git::{Access, Pushed, TokenWish};
 use crate::progress::Progress;
 use crate::release::{Code, Damage, Deployment, Diff, Which};
 
@@ -26,7 +27,7 @@ use crate::release::{Code, Damage, Deployment, Diff, Which};
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
 /// A running Pressroom, as operators see it. Every method may be called at any time and many times at once, except
-/// that of `apply`, `deploy`, `rollback`, `remove_site`, `down` and those that change environments the server runs one at a
+/// that of `apply`, `deploy`, `push`, `rollback`, `remove_site`, `down` and those that change environments the server runs one at a
 /// time.
 pub trait Operator: Send + Sync + 'static {
     /// What is; answers from memory, at once.
@@ -55,6 +56,12 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Moves a site back to a release that served it.
     fn rollback(&self, name: SiteName, which: Which, progress: Progress) -> Answer<'_, ()>;
+
+    /// Takes what was pushed: `main` is a deploy, and the push is refused when that is.
+    fn push(&self, name: SiteName, pushed: Pushed, progress: Progress) -> Answer<'_, ()>;
+
+    /// How a site's git repository is reached; makes or revokes its token.
+    fn git_access(&self, name: SiteName, wish: TokenWish) -> Answer<'_, Access>;
 
     /// What tells two releases of a site apart.
     fn diff(&self, name: SiteName, which: Which) -> Answer<'_, Diff>;

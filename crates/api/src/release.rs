@@ -79,4 +79,7 @@ pub struct Which {
     /// The release to compare with, likewise.
     #[serde(default)]
     pub with: Option<String>,
+    /// Who asks, where something changes by it.
+    #[serde(default)]
+    pub author: String,
 }

@@ -17,6 +17,8 @@
 //! | `POST /v1/sites/NAME/diff` | [`Which`] | [`crate::release::Diff`] |
 //! | `POST /v1/sites/NAME/verify` | [`Which`] | list of [`crate::release::Damage`] |
 //! | `POST /v1/sites/NAME/deploy` | [`Deployment`] | [`crate::operation::Event`] lines |
+//! | `POST /v1/sites/NAME/push` | [`Pushed`] | [`crate::operation::Event`] lines |
+//! | `POST /v1/sites/NAME/git` | [`crate::git::TokenWish`] | [`crate::git::Access`] |
 //! | `POST /v1/sites/NAME/rollback` | [`Which`] | [`crate::operation::Event`] lines |
 //! | `GET /v1/environments` | | list of [`crate::environment::Environment`] |
 //! | `POST /v1/sites/NAME/letters` | [`environment::Which`] | list of [`crate::environment::Letter`] |
@@ -55,6 +57,7 @@ use tokio::sync::mpsc;
 
 use crate::environment::{self, NewEnvironment, Promotion};
 use crate::failure::{Blame, Failure};
+use crate::git::Pushed;
 use crate::operation::{Event, Kind, Log, Operations};
 use crate::operator::{Operator, Wish};
 use crate::release::{Deployment, Which};
@@ -236,6 +239,16 @@ impl Server {
                 let deployment: Deployment = body(request).await?;
                 let work = |progress| async move {
                     operator.deploy(name, deployment, progress).await.map(|()| None)
+                };
+                Ok(self.follow(self.operations.begin(Kind::Deploy, work)?))
+            }
+            (&Method::POST, "git") => {
+                Ok(good(&operator.git_access(name, body(request).await?).await?))
+            }
+            (&Method::POST, "push") => {
+                let pushed: Pushed = body(request).await?;
+                let work = |progress| async move {
+                    operator.push(name, pushed, progress).await.map(|()| None)
                 };
                 Ok(self.follow(self.operations.begin(Kind::Deploy, work)?))
             }

@@ -50,6 +50,9 @@ pub(crate) enum Command {
     /// Releases of a site: list, diff, verify, go back
     #[command(subcommand)]
     Release(Release),
+    /// A site's git repository: its address, its token
+    #[command(subcommand)]
+    Git(Git),
     /// Environments: copies of a site for trying things
     #[command(subcommand)]
     Env(Env),
@@ -67,6 +70,8 @@ pub(crate) enum Command {
     Tls(Tls),
     /// Write a systemd unit, so that Pressroom starts with the machine
     Install(Install),
+    #[command(hide = true)]
+    GitReceive { site: SiteName },
     #[command(hide = true)]
     Keep,
     #[command(hide = true)]
@@ -356,6 +361,29 @@ pub(crate) struct EnvName {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Git {
+    /// Make the token that `git clone` and `git push` ask for; one from before opens nothing any more
+    Token {
+        /// The site
+        site: SiteName,
+        /// Make none: nobody can clone or push
+        #[arg(long)]
+        revoke: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the address for `git clone`
+    Url {
+        /// The site
+        site: SiteName,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Cache {
     /// Make stored pages of a site stale
     Purge {
@@ -456,6 +484,10 @@ mod tests {
             "release verify blog",
             "release rollback blog",
             "release rollback blog ab --json",
+            "git token blog",
+            "git token blog --revoke --json",
+            "git url blog",
+            "git-receive blog",
             "env create shop staging --json",
             "env create shop staging --from production --with-cron --with-payments",
             "env list",

@@ -7,6 +7,8 @@ mod deploy;
 mod doctor;
 mod down;
 mod env;
+mod git;
+mod git_receive;
 mod install;
 mod logs;
 mod release;
@@ -192,6 +194,8 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         Command::Deploy(arguments) => deploy::run(context, &arguments),
         Command::Release(verb) => release::run(context, verb),
         Command::Env(verb) => env::run(context, verb),
+        Command::Git(verb) => git::run(context, verb),
+        Command::GitReceive { site } => git_receive::run(context, &site),
         Command::Site(site) => site::run(context, site),
         Command::Cache(args::Cache::Purge { site, tag, url, all }) => {
             cache::purge(context, &site, tag, url, all)

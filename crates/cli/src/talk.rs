@@ -80,6 +80,13 @@ impl Talk {
         inner.is_reader_gone |= written.and_then(|()| inner.data.flush()).is_err();
     }
 
+    /// Bytes of a protocol: to standard output, as they are.
+    pub(crate) fn raw(&self, bytes: &[u8]) {
+        let mut inner = self.open();
+        let written = inner.data.write_all(bytes);
+        inner.is_reader_gone |= written.and_then(|()| inner.data.flush()).is_err();
+    }
+
     /// Whether anybody still reads the data: what goes on for ever ends when not.
     pub(crate) fn is_read(&self) -> bool {
         !self.open().is_reader_gone

@@ -439,3 +439,23 @@ fn a_damaged_release_is_our_failure() {
     assert_eq!(damaged.status, 2, "{damaged:?}");
     assert!(damaged.data.contains("index.php: its bytes or its mode changed"), "{damaged:?}");
 }
+
+#[test]
+fn a_git_token_is_shown_once_and_the_address_as_often_as_wanted() {
+    let stage = Stage::new();
+    assert_eq!(stage.run(UP).status, 0);
+    let made = stage.run("git token blog");
+    assert_eq!((made.status, made.data.trim()), (0, "open sesame"));
+    assert!(
+        made.talk.contains("shown once") && made.talk.contains("git clone https://"),
+        "{made:?}"
+    );
+    let url = stage.run("git url blog");
+    assert_eq!(url.data.trim(), "https://blog.localhost/.pressroom/git/blog.git");
+    assert!(!url.talk.contains("open sesame"));
+    let gone = stage.run("git token blog --revoke");
+    assert!(gone.data.is_empty() && gone.talk.contains("Nobody can clone `blog`"), "{gone:?}");
+    let json: serde_json::Value =
+        serde_json::from_str(&stage.run("git token blog --json").data).expect("JSON");
+    assert_eq!(json["token"], "open sesame");
+}

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hyper::body::{Body as _, Frame, SizeHint};
 
 use crate::files::stream::FileBody;
+use crate::git::Relay;
 use crate::php::answer::PhpBody;
 use crate::php::coded::Coded;
 
@@ -25,6 +26,8 @@ pub enum Body {
     Php(Box<PhpBody>),
     /// PHP's answer, coded as it comes.
     Coded(Box<Coded>),
+    /// Git's answer, passed on as it comes.
+    Git(Box<Relay>),
     /// A body of which the length is told at its end.
     Counted(Box<Counted>),
 }
@@ -52,6 +55,7 @@ impl hyper::body::Body for Body {
             Self::Coded(body) => {
                 body.poll_piece(cx).map(|p| p.map(|r| r.map(Frame::data).map_err(Into::into)))
             }
+            Self::Git(body) => body.poll_frame(cx),
             Self::Counted(body) => body.poll(cx),
         }
     }
@@ -62,7 +66,7 @@ impl hyper::body::Body for Body {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::File(body) => body.left() == 0,
             Self::Php(body) => body.is_end_stream(),
-            Self::Coded(_) => false,
+            Self::Coded(_) | Self::Git(_) => false,
             Self::Counted(body) => body.inner.is_end_stream(),
         }
     }
@@ -72,7 +76,7 @@ impl hyper::body::Body for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::File(body) => SizeHint::with_exact(body.left()),
-            Self::Php(_) | Self::Coded(_) => SizeHint::default(),
+            Self::Php(_) | Self::Coded(_) | Self::Git(_) => SizeHint::default(),
             Self::Counted(body) => body.inner.size_hint(),
         }
     }

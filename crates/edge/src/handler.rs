@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use std::time::Instant;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use pressroom_model::snapshot::LogFormat;
+use pressroom_model::snapshot::{GIT_PATH, LogFormat};
 
 use crate::access_log::Entry;
 use crate::body::{Body, Counted};
@@ -24,6 +25,7 @@ use crate::connection::{Busy, Watched};
 use crate::core::Core;
 use crate::files::library::{Known, Library};
 use crate::files::reply;
+use crate::git;
 use crate::guard;
 use crate::metrics::Count;
 use crate::notice::{self, Notice};
@@ -169,6 +171,7 @@ enum Work {
     Page(Script, Lookup),
     Direct(Script, Bypass),
     Ready,
+    Git(PathBuf),
 }
 
 /// The script that a request runs.
@@ -233,6 +236,12 @@ fn resolve(
     match route(asking.parts.uri.path(), site.model.network, &*site.library) {
         Target::Heartbeat => Now::Answer(notice::text(StatusCode::OK, "alive\n")),
         Target::Ready => Now::Work(Work::Ready),
+        Target::Git => {
+            match peer.core.shared.view.load().snapshot.as_ref().and_then(|s| s.git.clone()) {
+                Some(socket) => Now::Work(Work::Git(socket)),
+                None => Now::Answer(Notice::NotFound.answer(&asking.id)),
+            }
+        }
         Target::Redirect(path) => {
             let to = match asking.parts.uri.query() {
                 Some(query) => format!("{path}?{query}"),
@@ -310,6 +319,7 @@ async fn work_out(peer: &Arc<Peer>, asking: &Asking, work: Work, body: Incoming)
             pages::direct(core, site, asking, &script, &bypass, body).await
         }
         Work::Ready => pages::ready(core, site, asking).await,
+        Work::Git(socket) => git::pass(asking, &site.model.name, &socket, body).await,
     }
 }
 
@@ -330,7 +340,8 @@ fn to_https(asking: &Asking, site: &Site, https_port: Option<u16>) -> Option<Res
     let path = asking.parts.uri.path();
     if asking.client.scheme == Scheme::Https
         || !site.model.redirect_to_https
-        || path.starts_with("/.pressroom/")
+        // A token is not sent in the clear where there is another way.
+        || (path.starts_with("/.pressroom/") && !path.starts_with(GIT_PATH))
     {
         return None;
     }

@@ -8,7 +8,7 @@
 //!   PROXY protocol · [`tls`] certificates · [`client`] who asks · [`host`] which site · [`guard`] a password in front
 //! - Deciding: [`view`] snapshots · [`handler`] a request from head to answer · [`route`] what a path means
 //! - Answering: [`files`] static files · [`cache`], [`affirm`], [`compress`] the page cache · [`pages`] requests that
-//!   need PHP · [`pool`] whose turn it is · [`php`], [`fastcgi`] asking PHP · [`notice`] our own pages · [`body`]
+//!   need PHP · [`pool`] whose turn it is · [`php`], [`fastcgi`] asking PHP · [`git`] passed on · [`notice`] our own pages · [`body`]
 //! - Telling: [`access_log`] · [`metrics`] · [`control`] the agent's socket · [`why`] one request explained
 //!
 //! # What always holds
@@ -29,6 +29,7 @@ pub mod control;
 pub mod core;
 pub mod fastcgi;
 pub mod files;
+pub mod git;
 pub mod guard;
 pub mod handler;
 pub mod host;

@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 
-use pressroom_model::snapshot::Network;
+use pressroom_model::snapshot::{GIT_PATH, Network};
 
 /// What is known about a place in one of the site's folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub enum Target {
         /// Whether the path named the script, rather than ending at the front controller.
         direct: bool,
     },
+    /// Git asks for the site's repository.
+    Git,
     /// Exists perhaps, and is nobody's business.
     Denied,
     /// The path itself is broken.
@@ -74,6 +76,7 @@ pub fn route(path: &str, network: Option<Network>, probe: &dyn Probe) -> Target 
     match path {
         "/heartbeat.html" => return Target::Heartbeat,
         "/.pressroom/ready" => return Target::Ready,
+        path if path.starts_with(GIT_PATH) => return Target::Git,
         _ => {}
     }
     let Some(clean) = normalise(path) else { return Target::Malformed };

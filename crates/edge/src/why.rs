@@ -255,6 +255,7 @@ fn describe(target: &Target) -> String {
         Target::Redirect(to) => format!("a redirect to {to}"),
         Target::File(tree, path) => format!("the file {path} of {tree:?}"),
         Target::Php { script, path_info, .. } => format!("PHP {script}{path_info}"),
+        Target::Git => "the site's git repository".to_owned(),
         Target::Denied => "denied".to_owned(),
         Target::Malformed => "a broken path".to_owned(),
     }

@@ -122,6 +122,18 @@ pub struct Site {
     pub certificate: Option<CertificateFiles>,
     /// The page cache.
     pub page_cache: PageCache,
+    /// Commands around a deploy.
+    #[serde(default)]
+    pub deploy: Hooks,
+}
+
+/// Commands that are run around a deploy, as the site's user.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hooks {
+    /// In the new code, before any instance runs it; one that fails ends the deploy.
+    pub before: Vec<String>,
+    /// When every new request runs it.
+    pub after: Vec<String>,
 }
 
 /// Where a site's code comes from.
@@ -138,6 +150,13 @@ pub enum Source {
         path: PathBuf,
         /// Its digest, 64 hexadecimal digits.
         sha256: String,
+    },
+    /// A git repository with a whole WordPress tree, or a Bedrock project.
+    Git {
+        /// An absolute path, or what git takes as an address.
+        url: String,
+        /// A branch, a tag or a commit.
+        reference: String,
     },
 }
 

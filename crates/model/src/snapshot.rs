@@ -32,7 +32,13 @@ pub struct Snapshot {
     pub access_log: Option<AccessLog>,
     /// Bytes of memory for stored pages, over all sites.
     pub cache_size: ByteSize,
+    /// The socket of whoever answers for the sites' git repositories, below [`GIT_PATH`]; `None`: nobody does.
+    #[serde(default)]
+    pub git: Option<PathBuf>,
 }
+
+/// The path of git repositories on a site's hosts: `/.pressroom/git/NAME.git`.
+pub const GIT_PATH: &str = "/.pressroom/git/";
 
 /// The access log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@
 //! - [`check`] whether a candidate may get visitors
 //! - [`cron`] when a site's cron is run
 //! - [`environment`] the sites that environments are, and what stands against one
+//! - [`history`] which releases the git history lacks
 //! - [`recycle`] when a healthy instance is replaced
 //! - [`rollout`] moving a site from one version to another
 //! - [`sessions`] who may still make sessions when memory for them is short
@@ -22,6 +23,7 @@ pub mod check;
 pub mod cron;
 pub mod environment;
 pub mod health;
+pub mod history;
 pub mod machine;
 pub mod recycle;
 pub mod rollout;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use pressroom_agent::agent::{Agent, Event};
 use pressroom_agent::facts::{Origin, Release};
+use pressroom_agent::git::source::SourceError;
 use pressroom_agent::site::{self, Brought, Outcome};
 use pressroom_api::failure::Failure;
-use pressroom_api::progress::Progress;
+use pressroom_api::progress::{Progress, Running};
 use pressroom_api::release::{Code, Damage, Deployment, Diff, Which};
 use pressroom_model::config::{Site, Source};
 use pressroom_model::id::{ReleaseId, SiteName};
@@ -24,13 +25,16 @@ use crate::operator::step;
 /// Longest rollout: `plan` gives one up long before.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// Lines of a command that are shown.
+const SAID: usize = 20;
+
 pub(crate) struct Delivery<'a> {
     pub(crate) agent: &'a Arc<Agent>,
     pub(crate) site: Site,
 }
 
 impl Delivery<'_> {
-    fn name(&self) -> &SiteName {
+    pub(crate) fn name(&self) -> &SiteName {
         &self.site.name
     }
 
@@ -41,27 +45,75 @@ impl Delivery<'_> {
         progress: &Progress,
     ) -> Result<(), Failure> {
         let _turn = self.agent.turn(self.name()).await;
-        let events = self.agent.follow();
-        let before = self.serving();
         let build = progress.begin(format!("make a release for {}", self.name()));
         let (code, words) = self.code(&deployment.code)?;
         let origin = Origin {
             is_brought: deployment.code != Code::Configured,
             source: words.clone(),
             author: deployment.author,
+            email: String::new(),
+            commit: None,
             message: match deployment.message.is_empty() {
                 true => format!("deploy {words}"),
                 false => deployment.message,
             },
         };
-        let brought = Brought { code, origin };
-        let made = self.agent.bring(self.name(), brought).await;
-        let id = made.map_err(|error| self.not_made(error))?;
+        self.move_to(Brought { code, origin }, build, progress).await.map(drop)
+    }
+
+    /// Makes the release that `build` tells of, and moves the site to it, with the operator's commands before and after.
+    pub(crate) async fn move_to(
+        &self,
+        brought: Brought,
+        build: Running,
+        progress: &Progress,
+    ) -> Result<ReleaseId, Failure> {
+        let (events, before) = (self.agent.follow(), self.serving());
+        let made = self.agent.take_in(self.name(), brought).await;
+        let release = made.map_err(|error| self.not_made(error))?;
+        let id = release.id.clone();
         build.done(short(&id));
         if before.as_ref() == Some(&id) {
             progress.note(format!("`{}` serves this code already", self.name()));
         }
-        self.follow(&id, before, progress, events).await
+        for hook in &self.site.deploy.before {
+            self.run_hook(&id, hook, progress).await.map_err(|because| {
+                Failure::yours(format!("`{}` was not moved to release {}", self.name(), short(&id)))
+                    .cause(because)
+                    .state(self.unmoved())
+                    .hint("mend the code, or `before` in `[site.deploy]`, and deploy again")
+            })?;
+        }
+        let wanted = self.agent.want(self.name(), release).await;
+        wanted.map_err(|error| self.not_made(error))?;
+        self.follow(&id, before, progress, events).await?;
+        for hook in &self.site.deploy.after {
+            if let Err(because) = self.run_hook(&id, hook, progress).await {
+                progress.note(format!("the new code serves, but {because}"));
+            }
+        }
+        Ok(id)
+    }
+
+    /// Runs one of the operator's commands; what it says becomes part of the report.
+    async fn run_hook(
+        &self,
+        id: &ReleaseId,
+        hook: &str,
+        progress: &Progress,
+    ) -> Result<(), String> {
+        let step = progress.begin(format!("run `{hook}`"));
+        match self.agent.run_hook(self.name(), id, hook).await {
+            Ok(said) => {
+                step.done("");
+                said.lines().take(SAID).for_each(|line| progress.note(line));
+                Ok(())
+            }
+            Err(error) => {
+                step.failed("");
+                Err(error.to_string())
+            }
+        }
     }
 
     /// What a deployment would change.
@@ -89,7 +141,12 @@ impl Delivery<'_> {
             }
         };
         let kept = self.agent.kept(self.name(), &id).ok_or_else(|| self.unknown(id.as_str()))?;
-        self.agent.bring_back(self.name(), &kept).await.map_err(|error| self.not_made(error))?;
+        let by = match which.author.is_empty() {
+            true => "operator",
+            false => which.author.as_str(),
+        };
+        let brought = self.agent.bring_back(self.name(), &kept, Some(by)).await;
+        brought.map_err(|error| self.not_made(error))?;
         self.follow(&id, before, progress, events).await
     }
 
@@ -106,7 +163,8 @@ impl Delivery<'_> {
         if before.as_ref() == Some(&id) {
             progress.note(format!("`{}` serves this code already", self.name()));
         }
-        self.agent.bring_back(self.name(), &release).await.map_err(|error| self.not_made(error))?;
+        let brought = self.agent.bring_back(self.name(), &release, None).await;
+        brought.map_err(|error| self.not_made(error))?;
         self.follow(&id, before, progress, events).await
     }
 
@@ -153,7 +211,7 @@ impl Delivery<'_> {
         Releases::at(self.agent.layout.releases())
     }
 
-    fn serving(&self) -> Option<ReleaseId> {
+    pub(crate) fn serving(&self) -> Option<ReleaseId> {
         let records = self.agent.releases(self.name());
         let serving = records.into_iter().find(|record| record.standing == Standing::Serving);
         serving.map(|record| record.id)
@@ -241,9 +299,14 @@ impl Delivery<'_> {
         }
     }
 
-    fn not_made(&self, error: site::Error) -> Failure {
-        let is_theirs = matches!(&error, site::Error::Code { source, .. }
-            if !matches!(source, ReleaseError::Io { .. }));
+    pub(crate) fn not_made(&self, error: site::Error) -> Failure {
+        let is_theirs = match &error {
+            site::Error::Code { source, .. } => !matches!(source, ReleaseError::Io { .. }),
+            site::Error::Source { source, .. } => {
+                !matches!(source, SourceError::Io(_) | SourceError::Git(_))
+            }
+            _ => false,
+        };
         let failure = match is_theirs {
             true => Failure::yours(format!("no release was made for `{}`", self.name())),
             false => Failure::ours(format!("no release was made for `{}`", self.name())),
@@ -251,7 +314,7 @@ impl Delivery<'_> {
         failure.cause(error).state(self.unmoved())
     }
 
-    fn unmoved(&self) -> String {
+    pub(crate) fn unmoved(&self) -> String {
         match self.serving() {
             Some(id) => format!("`{}` still serves release {}", self.name(), short(&id)),
             None => "nothing was changed".to_owned(),
@@ -259,7 +322,7 @@ impl Delivery<'_> {
     }
 
     /// Waits until every new request runs the release, or it was refused.
-    async fn follow(
+    pub(crate) async fn follow(
         &self,
         id: &ReleaseId,
         before: Option<ReleaseId>,
@@ -310,6 +373,6 @@ impl Delivery<'_> {
 }
 
 /// What people are shown of a release's id.
-fn short(id: &ReleaseId) -> String {
+pub(crate) fn short(id: &ReleaseId) -> String {
     id.as_str()[..12].to_owned()
 }

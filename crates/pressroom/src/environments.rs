@@ -115,6 +115,7 @@ impl Environments<'_> {
             source: format!("environment {}", promotion.name),
             author: promotion.author.clone(),
             message: format!("promote {}: {}", promotion.name, release.origin.message),
+            ..Origin::default()
         };
         Ok(Release { origin, ..release })
     }

@@ -3,6 +3,7 @@
 //! - [`machine`] what commands need of this machine, done with the agent's hands
 //! - [`roles`] our own long-running processes: keeper, agent, edge
 //! - [`operator`] what operators may ask of a running agent
+//! - [`deliver`] bringing code and going back; [`push`] what came by git
 //! - [`cron`] the cron loop's way to the sites; [`visit`] one request as a visitor; [`why`] one request explained
 
 mod cron;
@@ -10,6 +11,7 @@ mod deliver;
 mod environments;
 mod machine;
 mod operator;
+mod push;
 mod roles;
 mod visit;
 mod why;

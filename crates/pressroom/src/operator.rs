@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use pressroom_agent::agent::{Agent, Event, Stage};
 use pressroom_agent::engine::edge;
+use pressroom_agent::git::{door, token};
 use pressroom_agent::secrets;
 use pressroom_api::console;
 use pressroom_api::environment::{Environment, Letter, NewEnvironment, Promotion, TableDiff};
 use pressroom_api::failure::Failure;
+use pressroom_api::git::{Access, Pushed, TokenWish};
 use pressroom_api::operator::{Answer, Check, InitialAdmin, Operator, Planned, Visit, Why, Wish};
 use pressroom_api::progress::{Progress, Step, StepState};
 use pressroom_api::release::{Code, Damage, Deployment, Diff, Which};
@@ -51,6 +53,28 @@ impl ThisOperator {
 
     fn environments_here(&self) -> Environments<'_> {
         Environments { agent: &self.agent }
+    }
+
+    fn access(&self, name: &SiteName, wish: TokenWish) -> Result<Access, Failure> {
+        let layout = &self.agent.layout;
+        let failed =
+            |error| Failure::ours(format!("the token of `{name}` cannot be kept")).cause(error);
+        let made = match wish {
+            TokenWish::Look => None,
+            TokenWish::Make => Some(token::make(layout, name).map_err(failed)?),
+            TokenWish::Revoke => {
+                token::revoke(layout, name).map_err(failed)?;
+                None
+            }
+        };
+        let config = self.config()?;
+        let site = config.sites.iter().find(|site| site.name == *name);
+        let home = site.map(|site| pressroom_agent::site::home(&config, site)).unwrap_or_default();
+        Ok(Access {
+            url: door::url(&home, name),
+            has_token: token::exists(layout, name),
+            token: made,
+        })
     }
 
     fn config(&self) -> Result<Config, Failure> {
@@ -406,6 +430,17 @@ impl Operator for ThisOperator {
 
     fn rollback(&self, name: SiteName, which: Which, progress: Progress) -> Answer<'_, ()> {
         Box::pin(async move { self.delivery(&name)?.rollback(which, &progress).await })
+    }
+
+    fn push(&self, name: SiteName, pushed: Pushed, progress: Progress) -> Answer<'_, ()> {
+        Box::pin(async move { self.delivery(&name)?.push(pushed, &progress).await })
+    }
+
+    fn git_access(&self, name: SiteName, wish: TokenWish) -> Answer<'_, Access> {
+        Box::pin(async move {
+            self.known(&name)?;
+            self.access(&name, wish)
+        })
     }
 
     fn diff(&self, name: SiteName, which: Which) -> Answer<'_, Diff> {

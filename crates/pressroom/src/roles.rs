@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pressroom_agent::agent::Agent;
+use pressroom_agent::git::door;
 use pressroom_agent::host;
 use pressroom_agent::keeper;
 use pressroom_agent::layout::Layout;
@@ -117,6 +118,13 @@ async fn run_agent(place: &Place, facts: Facts) -> Result<(), Failure> {
             tracing::error!(%error, "the operator's door is closed");
         }
     });
+    match door::bind(&layout, &agent.users) {
+        Ok(listener) => group.spawn("git", {
+            let (agent, connections) = (Arc::clone(&agent), group.clone());
+            move |stop| door::serve(agent, listener, connections, stop)
+        }),
+        Err(error) => agent.note(format!("git's door is closed: {error}")),
+    }
     group.spawn("console", {
         let agent = Arc::clone(&agent);
         move |stop| crate::operator::keep_console(agent, stop)

@@ -43,6 +43,12 @@ pub enum ReleaseError {
         /// What is missing or wrong.
         why: String,
     },
+    /// A repository is made into a folder by somebody else, before.
+    #[error("the git repository `{url}` was not fetched")]
+    NotFetched {
+        /// Which.
+        url: String,
+    },
     /// The archive is not the one that was meant.
     #[error("`{}` has the SHA-256 digest {found}, not {expected}", .path.display())]
     WrongDigest {

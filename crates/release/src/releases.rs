@@ -135,7 +135,8 @@ impl Releases {
                 let tree = source::debian(&place, Path::new(source::DEBIAN_CONTENT))?;
                 (place, tree)
             }
-            Source::Path(path) => (path.clone(), source::folder(path)?),
+            Source::Path(path) => (path.clone(), source::project(path)?),
+            Source::Git { url, .. } => return Err(ReleaseError::NotFetched { url: url.clone() }),
             Source::Archive { path, sha256 } => {
                 progress(Progress::Unpacking);
                 make_folder(&unpacked.0)?;
@@ -174,9 +175,7 @@ impl Releases {
     ) -> Result<Built, ReleaseError> {
         let _lock = self.lock()?;
         self.sweep()?;
-        let mut tree = self.as_source(id)?;
-        // Of our own files only today's: a former Pressroom may have had others.
-        tree.files.retain(|path, _| !path.starts_with("wp-content/mu-plugins/pressroom"));
+        let tree = self.code_of(id)?;
         self.build_tree(&self.tree(id), &tree, overlay, progress)
     }
 
@@ -201,6 +200,34 @@ impl Releases {
         edited.left_out.retain(|left| is_edited(&left.path));
         tree.left_out = edited.left_out;
         self.build_tree(copy, &tree, overlay, progress)
+    }
+
+    /// Makes a release of the code of another one, with what lies in the folder `changed` in its place, without `removed`.
+    pub fn build_changed(
+        &self,
+        base: &ReleaseId,
+        changed: &Path,
+        removed: &[String],
+        overlay: &Overlay,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Built, ReleaseError> {
+        let _lock = self.lock()?;
+        self.sweep()?;
+        let mut tree = self.code_of(base)?;
+        for path in removed {
+            tree.files.remove(path);
+        }
+        let mut added = source::folder(changed)?;
+        tree.files.append(&mut added.files);
+        tree.left_out = added.left_out;
+        self.build_tree(&self.tree(base), &tree, overlay, progress)
+    }
+
+    /// Of our own files only today's will count: a former Pressroom may have had others.
+    fn code_of(&self, id: &ReleaseId) -> Result<Tree, ReleaseError> {
+        let mut tree = self.as_source(id)?;
+        tree.files.retain(|path, _| !path.starts_with("wp-content/mu-plugins/pressroom"));
+        Ok(tree)
     }
 
     fn as_source(&self, id: &ReleaseId) -> Result<Tree, ReleaseError> {

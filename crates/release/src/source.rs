@@ -54,7 +54,8 @@ pub(crate) struct Tree {
 pub fn fingerprint(source: &Source) -> Result<String, ReleaseError> {
     let tree = match source {
         Source::Debian => debian(Path::new(DEBIAN), Path::new(DEBIAN_CONTENT))?,
-        Source::Path(path) => folder(path)?,
+        Source::Path(path) => project(path)?,
+        Source::Git { reference, .. } => return Ok(reference.clone()),
         Source::Archive { sha256, .. } => return Ok(sha256.to_ascii_lowercase()),
     };
     let mut hasher = blake3::Hasher::new();
@@ -103,6 +104,40 @@ fn unit(path: &str) -> Option<String> {
         .then(|| format!("{content}/{kind}/{name}"))
 }
 
+/// A folder with a whole WordPress, or with a Bedrock project.
+pub(crate) fn project(path: &Path) -> Result<Tree, ReleaseError> {
+    if is_bedrock(path) { bedrock(path) } else { folder(path) }
+}
+
+fn is_bedrock(path: &Path) -> bool {
+    path.join("web/app").is_dir() && !path.join("wp-includes/version.php").is_file()
+}
+
+/// Bedrock's own place of things: `web/wp` is the core, `web/app` is `wp-content`, and what else is in `web` lies beside the
+/// core. Its `index.php` and its configuration only say so, and are not needed.
+fn bedrock(path: &Path) -> Result<Tree, ReleaseError> {
+    let web = path.join("web");
+    if !web.join("wp/wp-includes/version.php").is_file() {
+        return Err(ReleaseError::NotWordPress {
+            source_path: path.to_owned(),
+            why: "it is a Bedrock project without `web/wp`: `composer install` brings that, which needs a composer.lock and the package `composer`".into(),
+        });
+    }
+    let mut walk = Walk::of(path)?;
+    walk.folder(&web.join("wp"), "", &mut Vec::new())?;
+    walk.tree.files.retain(|path, _| !path.starts_with("wp-content/"));
+    walk.folder(&web.join("app"), "wp-content", &mut Vec::new())?;
+    for entry in fs::read_dir(&web).map_err(failed("cannot read the folder", &web))? {
+        let entry = entry.map_err(failed("cannot read the folder", &web))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_file = entry.path().is_file() && name != "index.php";
+        if is_file && never(&name).is_none() && check_path(&name).is_ok() {
+            walk.entry(&entry.path(), name, &mut Vec::new())?;
+        }
+    }
+    Ok(walk.tree)
+}
+
 /// What a folder brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -121,7 +156,7 @@ pub fn shape(path: &Path) -> Result<(Shape, PathBuf), ReleaseError> {
     if !path.is_dir() {
         return Err(not("it is no folder"));
     }
-    if path.join("wp-includes/version.php").is_file() {
+    if path.join("wp-includes/version.php").is_file() || is_bedrock(path) {
         return Ok((Shape::Whole, path.to_owned()));
     }
     let has_code = |path: &Path| {
@@ -150,7 +185,13 @@ pub(crate) fn folder(path: &Path) -> Result<Tree, ReleaseError> {
     Ok(walk.tree)
 }
 
-/// Why a path of a source is not code; `None`: it is.
+/// Why a path of a source is never part of a release: data, secrets, caches, another program's files.
+pub fn not_code(path: &str) -> Option<&'static str> {
+    let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+    above.chain([path]).find_map(never)
+}
+
+/// Why a path of a source is not code; `None`: it is. Those above it are code.
 fn never(path: &str) -> Option<&'static str> {
     let name = path.rsplit('/').next().unwrap_or(path);
     match path {

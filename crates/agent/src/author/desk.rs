@@ -123,6 +123,7 @@ impl Agent {
             source: "wp-admin".into(),
             author: words(&change.author),
             message: words(&change.message),
+            ..Origin::default()
         };
         let outcome = match self.bring(name, Brought { code, origin }).await {
             Ok(id) if id == base => return Answer::Release(id.to_string()),

@@ -16,6 +16,7 @@ use crate::agent::Agent;
 use crate::apply::off_the_loop;
 use crate::engine::fingerprint;
 use crate::facts::{Origin, Release};
+use crate::git::source::{checkout, look};
 
 static WORDPRESS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../wordpress");
 
@@ -69,6 +70,13 @@ fn collect(folder: &'static Dir<'static>, files: &mut Vec<(String, &'static [u8]
     }
 }
 
+/// Whether a file of a release is one that we add, whatever a source has in its place.
+pub fn is_ours(path: &str) -> bool {
+    // A former Pressroom may have had others.
+    path.starts_with("wp-content/mu-plugins/pressroom/")
+        || ours().iter().any(|(own, _)| own == path)
+}
+
 /// Whether a release is what the configuration and this Pressroom would make: code that was brought by a command counts
 /// until the source in the configuration changes.
 pub fn is_current(release: &Release, site: &Site) -> bool {
@@ -96,6 +104,7 @@ fn our_digest() -> &'static String {
 pub fn in_words(source: &Source) -> String {
     match source {
         Source::Debian => "Debian's package".into(),
+        Source::Git { url, reference } => format!("{url} at {reference}"),
         Source::Path(path) | Source::Archive { path, .. } => path.display().to_string(),
     }
 }
@@ -127,6 +136,15 @@ pub enum Code {
         /// What counts of it.
         parts: Vec<Part>,
     },
+    /// A release that was made before, with what a folder has in its place, without some files.
+    Changed {
+        /// The release.
+        base: ReleaseId,
+        /// What is new or different, at its path.
+        folder: PathBuf,
+        /// What is gone.
+        removed: Vec<String>,
+    },
 }
 
 impl Agent {
@@ -152,17 +170,29 @@ impl Agent {
 
     /// Makes a release of what was brought, which the site should have from now on. The rollout follows by itself.
     pub async fn bring(&self, name: &SiteName, brought: Brought) -> Result<ReleaseId, Error> {
-        let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
-        let release = self.make(&site, brought.code, brought.origin).await?;
+        let release = self.take_in(name, brought).await?;
         let id = release.id.clone();
         self.want(name, release).await?;
         Ok(id)
     }
 
-    /// Goes back to a release that served before. The rollout follows by itself.
-    pub async fn bring_back(&self, name: &SiteName, kept: &Release) -> Result<(), Error> {
+    /// Makes a release of what was brought. The site does not have it yet: see [`Agent::want`].
+    pub async fn take_in(&self, name: &SiteName, brought: Brought) -> Result<Release, Error> {
         let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
-        let release = self.adopt(&site, kept.clone()).await?;
+        self.make(&site, brought.code, brought.origin).await
+    }
+
+    /// Goes back to a release that served before, or, where nobody did `by` name, on to one that another site has. The rollout
+    /// follows by itself.
+    pub async fn bring_back(
+        &self,
+        name: &SiteName,
+        kept: &Release,
+        by: Option<&str>,
+    ) -> Result<(), Error> {
+        let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
+        let mut release = self.adopt(&site, kept.clone()).await?;
+        release.back_by = by.map(str::to_owned);
         self.want(name, release).await
     }
 
@@ -182,7 +212,8 @@ impl Agent {
         Ok(release)
     }
 
-    async fn want(&self, name: &SiteName, release: Release) -> Result<(), Error> {
+    /// The site should have this release from now on. The rollout follows by itself.
+    pub async fn want(&self, name: &SiteName, release: Release) -> Result<(), Error> {
         {
             let mut state = self.state.lock();
             let facts = state.sites.entry(name.clone()).or_default();
@@ -204,14 +235,31 @@ impl Agent {
     async fn make(&self, site: &Site, code: Code, mut origin: Origin) -> Result<Release, Error> {
         let name = site.name.clone();
         let (releases, folder) = (Releases::at(self.layout.releases()), self.layout.site(&name));
+        let layout = self.layout.clone();
+        let builder = match &code {
+            Code::Source(Source::Git { .. }) => self.users.builder()?,
+            _ => None,
+        };
         let (built, seen) = off_the_loop(move || {
             let failed = |source| Error::Code { site: name.clone(), source };
             let files = ours().iter().map(|(path, bytes)| (path.clone(), bytes.to_vec()));
             let overlay = Overlay::new(files).map_err(failed)?;
+            let (code, checkout) = match code {
+                Code::Source(Source::Git { url, reference }) => {
+                    let checkout = checkout(&layout, &name, (&url, &reference), builder.as_ref());
+                    let checkout =
+                        checkout.map_err(|source| Error::Source { site: name.clone(), source })?;
+                    (Code::Source(Source::Path(checkout.folder.clone())), Some(checkout))
+                }
+                code => (code, None),
+            };
             // Looked at first: what changes meanwhile is noticed the next time.
             let seen = match &code {
+                _ if let Some(checkout) = &checkout => checkout.commit.clone(),
                 Code::Source(source) => source::fingerprint(source).map_err(failed)?,
-                Code::Content(..) | Code::Again(_) | Code::Edited { .. } => String::new(),
+                Code::Content(..) | Code::Again(_) | Code::Edited { .. } | Code::Changed { .. } => {
+                    String::new()
+                }
             };
             let built = match &code {
                 Code::Source(source) => releases.build(source, &overlay, &|_| {}),
@@ -221,6 +269,9 @@ impl Agent {
                 Code::Again(id) => releases.build_again(id, &overlay, &|_| {}),
                 Code::Edited { base, copy, parts } => {
                     releases.build_edited(base, copy, parts, &overlay, &|_| {})
+                }
+                Code::Changed { base, folder, removed } => {
+                    releases.build_changed(base, folder, removed, &overlay, &|_| {})
                 }
             };
             let built = built.map_err(failed)?;
@@ -254,6 +305,7 @@ impl Agent {
             wordpress: built.wordpress,
             files: built.files,
             bytes: built.bytes,
+            back_by: None,
         })
     }
 
@@ -265,9 +317,12 @@ impl Agent {
         let mut known: Vec<(Source, Option<String>)> = Vec::new();
         for site in sites {
             if !known.iter().any(|(source, _)| *source == site.wordpress) {
-                let source = site.wordpress.clone();
+                let (source, layout) = (site.wordpress.clone(), self.layout.clone());
                 let looked = off_the_loop(move || {
-                    Ok::<_, std::io::Error>(source::fingerprint(&source).ok())
+                    Ok::<_, std::io::Error>(match &source {
+                        Source::Git { url, reference } => look(&layout, url, reference).ok(),
+                        source => source::fingerprint(source).ok(),
+                    })
                 });
                 known.push((site.wordpress.clone(), looked.await.ok().flatten()));
             }

@@ -139,9 +139,9 @@ impl Agent {
         let served = serving.ok_or_else(|| Error::Unready(environment.of.clone()))?;
         let origin = Origin {
             is_brought: true,
-            source: served.origin.source.clone(),
-            author: served.origin.author.clone(),
             message: format!("as `{}`: {}", environment.of, served.origin.message),
+            commit: None,
+            ..served.origin.clone()
         };
         self.adopt(site, Release { origin, ..served }).await
     }

@@ -79,6 +79,8 @@ impl Agent {
             delete(&path)?;
         }
         delete(&self.layout.site(name))?;
+        delete(&self.layout.history(name))?;
+        crate::git::token::revoke(&self.layout, name)?;
         secrets::forget_site(&self.layout, name)?;
         let known = self.known_releases(|of| of == name);
         self.forget(name).await?;

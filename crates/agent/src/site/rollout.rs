@@ -104,7 +104,10 @@ impl Agent {
                 facts.candidate = Some(Candidate { version, stage, since_ms });
             }
         })
-        .await
+        .await?;
+        // A first release serves at once.
+        self.histories.due.notify_one();
+        Ok(())
     }
 
     /// Asks the first instance of the candidate for pages; it goes on, or is given up.
@@ -133,6 +136,7 @@ impl Agent {
             facts.parked = former.map(|version| Parked { version, until_ms: now_ms + PARKED_MS });
         })
         .await?;
+        self.histories.due.notify_one();
         self.renew_cli_ini(name)?;
         self.collect_releases(name).await
     }

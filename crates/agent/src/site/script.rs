@@ -4,11 +4,12 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use pressroom_model::id::SiteName;
+use pressroom_model::id::{ReleaseId, SiteName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::agent::Agent;
-use crate::confinement::{self, Inhabitant};
+use crate::confinement::{self, Inhabitant, Means};
+use crate::facts::Prepared;
 use crate::files;
 use crate::keeper::{confine, limit};
 
@@ -52,6 +53,10 @@ pub enum ScriptError {
 /// An argument that stands for the folder of the site's WordPress.
 pub(super) const ROOT: &str = "{root}";
 const LIMIT: Duration = Duration::from_secs(300);
+/// The same for a command around a deploy, in seconds: less, so that `timeout` ends all of it before we end `timeout`.
+const HOOK_LIMIT: u64 = 290;
+/// What `timeout` ends with when time was up.
+const TIME_IS_UP: &str = "exit status: 124";
 const MOST: u64 = 4 << 20;
 
 impl Agent {
@@ -65,8 +70,47 @@ impl Agent {
     ) -> Result<Vec<u8>, ScriptError> {
         let fail =
             |source| ScriptError::Run { script: script.to_owned(), site: name.clone(), source };
-        let mut child =
-            self.command(name, script, arguments).map_err(fail)?.spawn().map_err(fail)?;
+        let command = self.command(name, script, arguments).map_err(fail)?;
+        self.run_command(name, script, command, input).await
+    }
+
+    /// Runs a command around a deploy in the code of a release, as the site's user, and returns what it said.
+    pub async fn run_hook(
+        &self,
+        name: &SiteName,
+        release: &ReleaseId,
+        hook: &str,
+    ) -> Result<String, ScriptError> {
+        let label = format!("`{hook}`");
+        let fail = |source| ScriptError::Run { script: label.clone(), site: name.clone(), source };
+        let prepared = self.state.lock().sites.get(name).and_then(|facts| facts.prepared.clone());
+        let not_yet = || fail(std::io::Error::other("the site is not prepared yet"));
+        let prepared = prepared.ok_or_else(not_yet)?;
+        // `timeout` ends what the shell has started with it.
+        let mut command = tokio::process::Command::new("/usr/bin/timeout");
+        command.args(["--kill-after=5", &HOOK_LIMIT.to_string(), "/bin/sh", "-c"]);
+        command.arg(format!("exec 2>&1\n{hook}"));
+        self.outfit(&mut command, name, &prepared, (release, self.means())).map_err(fail)?;
+        command.env("PRESSROOM_RELEASE", release.as_str());
+        match self.run_command(name, &label, command, Vec::new()).await {
+            Ok(said) => Ok(String::from_utf8_lossy(&said).trim().to_owned()),
+            Err(ScriptError::Failed { site, status, .. }) if status == TIME_IS_UP => {
+                Err(ScriptError::TooLong { script: label, site, seconds: HOOK_LIMIT })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn run_command(
+        &self,
+        name: &SiteName,
+        script: &str,
+        mut command: tokio::process::Command,
+        input: Vec<u8>,
+    ) -> Result<Vec<u8>, ScriptError> {
+        let fail =
+            |source| ScriptError::Run { script: script.to_owned(), site: name.clone(), source };
+        let mut child = command.spawn().map_err(fail)?;
         let (mut stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let work = async {
@@ -148,7 +192,22 @@ impl Agent {
                 arguments
                     .iter()
                     .map(|word| if *word == ROOT { root.as_os_str() } else { word.as_ref() }),
-            )
+            );
+        self.outfit(&mut command, name, &prepared, (&release.id, means))?;
+        Ok(command)
+    }
+
+    /// User, folder and environment of whatever runs for a site in the code of a release.
+    fn outfit(
+        &self,
+        command: &mut tokio::process::Command,
+        name: &SiteName,
+        prepared: &Prepared,
+        (release, means): (&ReleaseId, Means),
+    ) -> std::io::Result<()> {
+        let outside = self.layout.site_root(name, release);
+        let root = means.php_root().unwrap_or_else(|| outside.clone());
+        command
             .current_dir(&outside)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -178,7 +237,7 @@ impl Agent {
             let _ = limit(command.as_std_mut(), self.layout.data(), name.as_str(), limits);
             confine(command.as_std_mut(), &confinement, prepared.user.as_ref(), &root)?;
         }
-        Ok(command)
+        Ok(())
     }
 
     /// The folder with our scripts, readable by every site.

@@ -15,14 +15,14 @@ pub(super) fn run(context: &Context<'_>, verb: Release) -> Done {
     match verb {
         Release::List { site, json } => list(context, &site, json),
         Release::Diff { site, from, to, json } => {
-            let which = Which { release: from, with: to };
+            let which = Which { release: from, with: to, ..Which::default() };
             let diff = context.ask(context.client.diff(&site, &which))?;
             show_diff(context, &diff, json)
         }
         Release::Verify { site, release, json } => verify(context, &site, release, json),
         Release::Rollback { site, release, json } => {
             let from = deploy::serving(context, &site)?;
-            let which = Which { release, with: None };
+            let which = Which { release, author: deploy::author(), ..Which::default() };
             context.ask(context.client.rollback(&site, &which, &context.talk.progress()))?;
             deploy::moved(context, &site, from, json)
         }
@@ -97,7 +97,8 @@ pub(super) fn show_diff(context: &Context<'_>, diff: &Diff, json: bool) -> Done 
 }
 
 fn verify(context: &Context<'_>, site: &SiteName, release: Option<String>, json: bool) -> Done {
-    let damage = context.ask(context.client.verify(site, &Which { release, with: None }))?;
+    let damage =
+        context.ask(context.client.verify(site, &Which { release, ..Which::default() }))?;
     if json {
         context.talk.json(&damage);
     } else if damage.is_empty() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pressroom_api::environment::{Environment, Letter, NewEnvironment, Promotion, TableDiff};
 use pressroom_api::failure::Failure;
+use pressroom_api::git::{Access, Pushed, TokenWish};
 use pressroom_api::operator::{
     Answer, Check, CheckState, InitialAdmin, Operator, Planned, Visit, Why, Wish,
 };
@@ -345,6 +346,21 @@ impl Operator for Clerk {
             open(&self.desk).deployed = Some(what);
             Ok(())
         })
+    }
+
+    fn push(&self, _name: SiteName, pushed: Pushed, _progress: Progress) -> Answer<'_, ()> {
+        Box::pin(async move {
+            match pushed.name.as_str() {
+                "refs/heads/main" => Ok(()),
+                name => Err(Failure::yours(format!("`{name}` is not taken"))),
+            }
+        })
+    }
+
+    fn git_access(&self, name: SiteName, wish: TokenWish) -> Answer<'_, Access> {
+        let url = format!("https://{name}.localhost/.pressroom/git/{name}.git");
+        let token = (wish == TokenWish::Make).then(|| Secret::new("open sesame"));
+        Box::pin(async move { Ok(Access { url, has_token: wish != TokenWish::Revoke, token }) })
     }
 
     fn compare(&self, _name: SiteName, _code: Code) -> Answer<'_, Diff> {

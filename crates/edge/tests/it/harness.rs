@@ -305,6 +305,7 @@ fn snapshot(place: &Place, pool: &[(&Fpm, u16)]) -> Snapshot {
         https_port: Some(8443),
         access_log: None,
         cache_size: ByteSize::mib(64),
+        git: None,
     }
 }
 

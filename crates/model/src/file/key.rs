@@ -117,14 +117,14 @@ pub const KEYS: &[Key] = keys! {
     "site.title", Kind::Text("text", title), Follows("the name"), "The title given at installation; change it in WordPress later.";
     "site.upload_limit", Kind::Size(MIB), Is(r#""1 GiB""#), "Largest upload: one setting for the edge and PHP.";
 
-    "site.wordpress", Kind::Table, Nothing, "Where the code comes from: one of `source`, `path` and `archive`.";
+    "site.wordpress", Kind::Table, Nothing, "Where the code comes from: one of `source`, `path`, `archive` and `git`.";
     "site.wordpress.source", Kind::Choice(&["debian"]), Is(r#""debian""#), "`debian`: the distribution's `wordpress` package.";
     "site.wordpress.path", Kind::Text("path", path), Nothing, "A folder with a whole WordPress tree. It is copied; later changes count at the next `apply`.";
     "site.wordpress.archive", Kind::Text("path", path), Nothing, "A `.tar.gz` or `.zip` file with a whole WordPress tree.";
     "site.wordpress.sha256", Kind::Text("64 hexadecimal digits", sha256), Nothing, "The archive's digest; needed with `archive`.";
     "site.wordpress.version", Kind::Later("use `archive` with `sha256`, or `source = \"debian\"`"), Nothing, "Not in this version.";
-    "site.wordpress.git", Kind::Later("use `path` with a checked out tree"), Nothing, "Not in this version.";
-    "site.wordpress.ref", Kind::Later("use `path` with a checked out tree"), Nothing, "Not in this version.";
+    "site.wordpress.git", Kind::Text("path or address", repository), Nothing, "A git repository with a whole WordPress tree, or a Bedrock project. It is fetched at each `apply` and `deploy`.";
+    "site.wordpress.ref", Kind::Text("ref", reference), Follows("what the repository calls `HEAD`"), "A branch, tag or commit; with `git`.";
 
     "site.admin", Kind::Table, Nothing, "The administrator made at installation; change it in WordPress later.";
     "site.admin.user", Kind::Text("login name", login), Is(r#""admin""#), "Login name.";
@@ -149,6 +149,10 @@ pub const KEYS: &[Key] = keys! {
     "site.php.limits.processes", Kind::Number(8, 32767), Follows("32 for each worker, and 64"), "Processes and threads. Beyond it no further one starts.";
     "site.php.limits.cpu", Kind::Number(5, 25600), Nothing, "Percent of one processor: `150` is one and a half. Beyond it all its processes wait for the next tenth of a second.";
     "site.php.ini", Kind::Pairs, Nothing, "Further `php.ini` values: `name = value`. What another key here sets is refused.";
+
+    "site.deploy", Kind::Table, Nothing, "Commands around a deploy (`deploy`, `git push`), for `sh`: as the site's user, in the folder of the new code, for five minutes at most.";
+    "site.deploy.before", Kind::Texts("command", command), Is("[]"), "Run before any instance gets the new code. One that fails ends the deploy, and nothing has changed.";
+    "site.deploy.after", Kind::Texts("command", command), Is("[]"), "Run when every new request runs the new code. One that fails is reported.";
 
     "site.page_cache", Kind::Table, Nothing, "The page cache. Names below are exact, or end in `*`.";
     "site.page_cache.enabled", Kind::Flag, Is("true"), "Whether pages are stored.";
@@ -259,6 +263,29 @@ fn absolute(value: &str) -> Result<(), String> {
 fn sha256(value: &str) -> Result<(), String> {
     let is_good = value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit());
     require(is_good, "it has 64 hexadecimal digits; `sha256sum FILE` prints it")
+}
+
+fn command(value: &str) -> Result<(), String> {
+    require(!value.trim().is_empty() && !value.contains('\0'), "it must not be empty")
+}
+
+fn repository(value: &str) -> Result<(), String> {
+    let is_plain =
+        !value.is_empty() && !value.starts_with('-') && !value.chars().any(char::is_control);
+    require(is_plain, "write a path, or an address that git takes")?;
+    let after = value.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+    let has_password =
+        after.and_then(|host| host.split_once('@')).is_some_and(|(user, _)| user.contains(':'));
+    require(
+        !has_password,
+        "leave the password out: this file is no place for secrets; use ssh with a key",
+    )
+}
+
+fn reference(value: &str) -> Result<(), String> {
+    let is_bad = |c: char| c.is_whitespace() || c.is_control() || ":^~?*[\\".contains(c);
+    let is_good = !value.is_empty() && !value.starts_with(['-', '+']) && !value.contains(is_bad);
+    require(is_good, "write a branch, a tag or a whole commit id")
 }
 
 fn title(value: &str) -> Result<(), String> {

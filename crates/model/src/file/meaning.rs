@@ -11,8 +11,8 @@ use toml::de::DeTable;
 use super::reader::Reader;
 use super::{Facts, Faults};
 use crate::config::{
-    Admin, Cache, CertificateFiles, Config, Console, Database, Edge, Instances, Limits, Node,
-    PageCache, Php, Site, Source,
+    Admin, Cache, CertificateFiles, Config, Console, Database, Edge, Hooks, Instances, Limits,
+    Node, PageCache, Php, Site, Source,
 };
 use crate::id::{NodeName, SiteName};
 use crate::snapshot::{LogFormat, Network};
@@ -172,6 +172,7 @@ fn site(
         upload_limit: table.size("upload_limit").unwrap_or(ByteSize::bytes(0)),
         certificate: certificate(&table.within("certificate"), &facts.folder),
         page_cache: page_cache(&table.within("page_cache")),
+        deploy: hooks(&table.within("deploy")),
         domains,
         name,
     }
@@ -250,7 +251,7 @@ fn base_of(domain: &str) -> &str {
 
 fn source(table: &Reader<'_>, facts: &Facts, faults: &mut Faults, is_broken: bool) -> Source {
     let given: Vec<_> =
-        ["source", "path", "archive"].into_iter().filter(|name| table.has(name)).collect();
+        ["source", "path", "archive", "git"].into_iter().filter(|name| table.has(name)).collect();
     if given.len() > 1 {
         let all: Vec<_> = given.iter().map(|name| format!("`{name}`")).collect();
         faults.add(
@@ -262,6 +263,16 @@ fn source(table: &Reader<'_>, facts: &Facts, faults: &mut Faults, is_broken: boo
         let (there, missing) =
             if table.has("archive") { ("archive", "sha256") } else { ("sha256", "archive") };
         faults.add(table.span_of(there), format!("`{there}` needs `{missing}` beside it"));
+    }
+    if table.has("ref") && !table.has("git") && !is_broken {
+        faults.add(table.span_of("ref"), "`ref` needs `git` beside it");
+    }
+    if let Some(url) = table.text("git") {
+        let is_address =
+            url.contains("://") || url.split('/').next().is_some_and(|host| host.contains(':'));
+        let url = if is_address { url } else { facts.folder.join(url).display().to_string() };
+        let reference = table.text("ref").unwrap_or_else(|| "HEAD".to_owned());
+        return Source::Git { url, reference };
     }
     if let Some(path) = table.text("path") {
         return Source::Path(facts.folder.join(path));
@@ -333,6 +344,10 @@ fn certificate(table: &Reader<'_>, folder: &Path) -> Option<CertificateFiles> {
         chain: folder.join(table.text("chain")?),
         key: folder.join(table.text("key")?),
     })
+}
+
+fn hooks(table: &Reader<'_>) -> Hooks {
+    Hooks { before: table.texts("before"), after: table.texts("after") }
 }
 
 fn page_cache(table: &Reader<'_>) -> PageCache {

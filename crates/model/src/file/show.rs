@@ -92,6 +92,9 @@ impl Page {
             match &site.wordpress {
                 Source::Debian => "{ source = \"debian\" }".to_owned(),
                 Source::Path(tree) => format!("{{ path = {} }}", path(tree)),
+                Source::Git { url, reference } => {
+                    format!("{{ git = {}, ref = {} }}", quoted(url), quoted(reference))
+                }
                 Source::Archive { path: file, sha256 } => {
                     format!("{{ archive = {}, sha256 = \"{sha256}\" }}", path(file))
                 }
@@ -106,6 +109,9 @@ impl Page {
             );
         }
         self.php(site);
+        self.head("[site.deploy]");
+        self.texts("before", &site.deploy.before);
+        self.texts("after", &site.deploy.after);
         self.page_cache(site);
     }
 

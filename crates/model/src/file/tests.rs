@@ -108,6 +108,8 @@ const EVERYTHING: &str = r#"
         time = "2 m"
         limits = { memory = "3 GiB", processes = 200, cpu = 150 }
         ini = { "opcache.jit" = "off", max_input_vars = 5_000, short_open_tag = false }
+        [site.deploy]
+        before = ["php lint.php", "echo 'a b'"]
         [site.page_cache]
         enabled = false
         vary_cookies = ["currency"]
@@ -126,6 +128,7 @@ fn everything_said_is_meant() {
     let site = &config.sites[0];
     let archive = Source::Archive { path: "/etc/press/wp.tar.gz".into(), sha256: "a".repeat(64) };
     assert_eq!(site.wordpress, archive);
+    assert_eq!((site.deploy.before.len(), site.deploy.after.len()), (2, 0));
     assert_eq!((site.php.instances.min, site.php.instances.max), (9, 9));
     let ini: Vec<_> = site.php.ini.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(ini, ["max_input_vars=5000", "opcache.jit=off", "short_open_tag=0"]);
@@ -317,10 +320,19 @@ fn code_comes_from_one_place_and_an_archive_has_a_digest() {
         &["3:22: a site's code comes from one place, not from `source` and `path`"],
     );
     check(&site("archive = 'x.zip'"), &["3:25: `archive` needs `sha256` beside it"]);
+    check(&site("ref = 'x'"), &["3:21: `ref` needs `git` beside it"]);
     check(
-        &site("git = 'x'"),
-        &["3:15: `site.wordpress.git` is not in this version (use `path` with a checked out tree)"],
+        &site("git = 'https://eve:secret@example.com/x.git'"),
+        &[
+            "3:21: `site.wordpress.git` cannot be `https://eve:secret@example.com/x.git` (leave the password out: this file is no place for secrets; use ssh with a key)",
+        ],
     );
+    let source = |text: &str| good(&site(text)).sites[0].wordpress.clone();
+    let git =
+        |url: &str, reference: &str| Source::Git { url: url.into(), reference: reference.into() };
+    assert_eq!(source("git = 'shop.git'"), git("/etc/press/shop.git", "HEAD"));
+    let address = "git@example.com:shop/site.git";
+    assert_eq!(source(&format!("git = '{address}', ref = 'v1'")), git(address, "v1"));
     check(
         &site("source = 'ubuntu'"),
         &["3:24: `site.wordpress.source` cannot be `ubuntu` (write `debian`)"],

@@ -9,6 +9,8 @@ mod browser;
 mod contract;
 mod environments;
 mod faults;
+mod git;
+mod hooks;
 mod house;
 mod integrity;
 mod isolation;

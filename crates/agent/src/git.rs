@@ -1,0 +1,303 @@
+//! A site's git history: every release that served is a commit, and `main` is the one that serves.
+//!
+//! - [`repository`] the bare repository, kept by stock git; `stream` what `git fast-import` is fed
+//! - [`push`] what somebody pushed: judged, and made into a release
+//! - [`source`] another repository as the source of a site's code
+//! - [`door`] stock `git http-backend` on a socket for the edge, opened by a [`token`]
+//!
+//! The history follows what serves, never the other way round: a rollout does not wait for it, and an agent that died finds by
+//! [`pressroom_plan::history`] what is lacking. Without git everything else works.
+//!
+//! A commit has the code as operators bring it: our own files (see [`is_ours`]) and what is never code stay out. Files that git alone
+//! knows (`.gitignore`) stay as they are.
+
+pub mod door;
+pub mod push;
+pub mod repository;
+pub mod source;
+mod stream;
+pub mod token;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pressroom_model::id::{ReleaseId, SiteName};
+use pressroom_plan::history::{self, Step};
+use pressroom_release::manifest::Manifest;
+use pressroom_release::releases::{Diff, Releases};
+use pressroom_release::source::not_code;
+use pressroom_runtime::shutdown::Shutdown;
+use tokio::sync::{Notify, OwnedMutexGuard};
+
+use crate::agent::Agent;
+use crate::apply::off_the_loop;
+use crate::facts::{Kept, SiteFacts};
+use crate::host;
+use crate::site::is_ours;
+
+use self::repository::{Commit, GitError, Known, Oid, Repository};
+use self::stream::Person;
+
+/// A history that cannot be written is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// Who may write histories now, and that one is due.
+#[derive(Default)]
+pub(crate) struct Histories {
+    locks: Mutex<BTreeMap<SiteName, Arc<tokio::sync::Mutex<()>>>>,
+    pub(crate) due: Notify,
+}
+
+impl Histories {
+    fn lock(&self, site: &SiteName) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.locks.lock().entry(site.clone()).or_default())
+    }
+}
+
+/// A site's history, held so that nobody else writes it.
+pub struct History {
+    repository: Repository,
+    _held: OwnedMutexGuard<()>,
+}
+
+impl Agent {
+    /// Brings the histories of all sites up to date whenever something else serves.
+    pub(crate) async fn watch_histories(self: Arc<Self>, stop: Shutdown) {
+        let mut settled: BTreeMap<SiteName, Vec<(ReleaseId, u64)>> = BTreeMap::new();
+        let mut complaints: BTreeMap<SiteName, String> = BTreeMap::new();
+        while !stop.is_requested() {
+            let sites = self.config().map(|config| config.sites).unwrap_or_default();
+            for site in sites.into_iter().filter(|_| repository::is_installed()) {
+                let name = site.name;
+                let served = self.served(&name);
+                if settled.get(&name) == Some(&served) || stop.is_requested() {
+                    continue;
+                }
+                // Whoever holds it brings it up to date.
+                let Ok(held) = self.histories.lock(&name).try_lock_owned() else { continue };
+                match self.catch_up(&name, held).await {
+                    Ok(_) => {
+                        complaints.remove(&name);
+                        settled.insert(name, served);
+                    }
+                    Err(error) => {
+                        let text = format!("the git history of `{name}`: {error}");
+                        if complaints.insert(name, text.clone()).as_ref() != Some(&text) {
+                            tracing::warn!("{text}");
+                            self.notice(text);
+                        }
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.requested() => {}
+                () = self.histories.due.notified() => {}
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    /// The releases that served a site, and when: what its history is made of.
+    fn served(&self, name: &SiteName) -> Vec<(ReleaseId, u64)> {
+        let state = self.state.lock();
+        let kept = state.sites.get(name).into_iter().flat_map(|facts| &facts.releases);
+        kept.map(|kept| (kept.release.id.clone(), kept.served_ms)).collect()
+    }
+
+    /// A site's history with nothing lacking; waits until whoever writes it has done.
+    pub async fn history(&self, name: &SiteName) -> Result<History, GitError> {
+        let held = self.histories.lock(name).lock_owned().await;
+        self.catch_up(name, held).await
+    }
+
+    async fn catch_up(
+        &self,
+        name: &SiteName,
+        held: OwnedMutexGuard<()>,
+    ) -> Result<History, GitError> {
+        let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
+        let work = Work {
+            repository: Repository::at(self.layout.history(name)),
+            releases: Releases::at(self.layout.releases()),
+            hook: self.hook(name)?,
+        };
+        off_the_loop(move || {
+            work.catch_up(&facts)?;
+            Ok::<_, GitError>(work.repository)
+        })
+        .await
+        .map(|repository| History { repository, _held: held })
+    }
+
+    /// What git runs when something is pushed: it asks us.
+    fn hook(&self, name: &SiteName) -> std::io::Result<String> {
+        let quoted = |path: &std::path::Path| {
+            format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+        };
+        Ok(format!(
+            "#!/bin/sh\nexec {} --data {} --config {} git-receive {name}\n",
+            quoted(&host::own_program()?),
+            quoted(self.layout.data()),
+            quoted(&self.config_file)
+        ))
+    }
+}
+
+/// What a history is written with, off the loop.
+struct Work {
+    repository: Repository,
+    releases: Releases,
+    hook: String,
+}
+
+impl Work {
+    fn catch_up(&self, facts: &SiteFacts) -> Result<(), GitError> {
+        self.repository.make(&self.hook)?;
+        let mut known = self.repository.state()?;
+        let kept: Vec<ReleaseId> =
+            facts.releases.iter().map(|kept| kept.release.id.clone()).collect();
+        let lacking = history::lacking(&kept, &at(&known), &known.releases);
+        let is_idle = lacking.is_empty();
+        for id in lacking {
+            let found = facts.releases.iter().find(|kept| kept.release.id == id);
+            let Some(found) = found else { continue };
+            self.take(&mut known, found)?;
+        }
+        if !is_idle {
+            let gone: Vec<ReleaseId> =
+                known.releases.keys().filter(|id| !kept.contains(id)).cloned().collect();
+            self.repository.forget(&gone)?;
+            self.repository.tidy()?;
+        }
+        Ok(())
+    }
+
+    /// Brings `main` to a release.
+    fn take(&self, known: &mut Known, kept: &Kept) -> Result<(), GitError> {
+        let id = &kept.release.id;
+        let main = known.main.as_ref();
+        let pushed = kept.release.origin.commit.as_deref().and_then(Oid::parse);
+        // Of somebody who died between the two refs.
+        let recorded = known.releases.get(id).map(|commit| commit.id.clone());
+        let mut ahead = None;
+        for commit in pushed.into_iter().chain(recorded) {
+            if ahead.is_none() && self.is_ahead(&commit, main)? {
+                ahead = Some(commit);
+            }
+        }
+        let committed = known.releases.iter().map(|(id, commit)| (id.clone(), commit.id.clone()));
+        let commit = match history::step(id, &committed.collect(), ahead) {
+            Step::Move(commit) => commit,
+            Step::Again(_) => {
+                let tree = &known.releases[id].tree;
+                self.commit_tree(tree, main, kept)?
+            }
+            Step::Record => self.record(known, kept)?,
+        };
+        self.repository.set(&commit, &[id], main.map(|main| &main.id))?;
+        *known = self.repository.state()?;
+        Ok(())
+    }
+
+    fn is_ahead(&self, commit: &Oid, main: Option<&Commit>) -> Result<bool, GitError> {
+        main.map_or(Ok(false), |main| self.repository.is_ahead(commit, &main.id))
+    }
+
+    fn commit_tree(&self, tree: &Oid, main: Option<&Commit>, kept: &Kept) -> Result<Oid, GitError> {
+        if let Some(main) = main.filter(|main| main.tree == *tree) {
+            return Ok(main.id.clone());
+        }
+        let (author, committer, message) = words(kept);
+        let parent = main.map(|main| &main.id);
+        let commit = self.repository.commit_again(tree, parent, (&author, &committer), &message)?;
+        Ok(commit.id)
+    }
+
+    /// Commits what tells the release from `main`, or all of it.
+    fn record(&self, known: &Known, kept: &Kept) -> Result<Oid, GitError> {
+        let id = &kept.release.id;
+        let manifest = self.releases.manifest(id)?;
+        let base = at(known).into_iter().find_map(|base| self.releases.diff(&base, id).ok());
+        let diff = match (base, &known.main) {
+            (Some(diff), _) => diff,
+            (None, main) => self.whole(&manifest, main.as_ref())?,
+        };
+        let is_code = |path: &&String| !is_ours(path) && not_code(path).is_none();
+        let changed: Vec<&String> =
+            diff.added.iter().chain(&diff.changed).filter(is_code).collect();
+        let removed: Vec<&String> = diff.removed.iter().filter(is_code).collect();
+        if let Some(main) = &known.main
+            && changed.is_empty()
+            && removed.is_empty()
+        {
+            return Ok(main.id.clone());
+        }
+        let tree = self.releases.tree(id);
+        let (author, committer, message) = words(kept);
+        let parent = known.main.as_ref().map(|main| main.id.as_str());
+        let commit = self.repository.import(|out, name| {
+            stream::head(out, name, parent, (&author, &committer), &message)?;
+            for path in removed {
+                stream::gone(out, path)?;
+            }
+            for path in changed {
+                let bytes = std::fs::read(tree.join(path))?;
+                stream::file(out, path, manifest.files[path].is_executable, &bytes)?;
+            }
+            Ok(stream::done(out)?)
+        })?;
+        match &known.main {
+            Some(main) if main.tree == commit.tree => Ok(main.id.clone()),
+            _ => Ok(commit.id),
+        }
+    }
+
+    /// All of a release, in place of whatever `main` has.
+    fn whole(&self, manifest: &Manifest, main: Option<&Commit>) -> Result<Diff, GitError> {
+        let before = main.map(|main| self.repository.paths(&main.tree)).transpose()?;
+        let removed = before.unwrap_or_default().into_iter();
+        Ok(Diff {
+            added: manifest.files.keys().cloned().collect(),
+            changed: Vec::new(),
+            removed: removed.filter(|path| !manifest.files.contains_key(path)).collect(),
+        })
+    }
+}
+
+/// The releases that `main`'s own commit stands for.
+fn at(known: &Known) -> Vec<ReleaseId> {
+    let Some(main) = &known.main else { return Vec::new() };
+    let here = known.releases.iter().filter(|(_, commit)| commit.id == main.id);
+    here.map(|(id, _)| id.clone()).collect()
+}
+
+/// Author, committer and message of a release's commit.
+fn words(kept: &Kept) -> (Person, Person, String) {
+    let (origin, at_ms) = (&kept.release.origin, kept.served_ms);
+    let here = host::name();
+    let committer = Person::new("Pressroom", &format!("pressroom@{here}"), at_ms);
+    match &kept.release.back_by {
+        Some(who) => {
+            let author = Person::new(who, &format!("{who}@{here}"), at_ms);
+            let short = &kept.release.id.as_str()[..12];
+            (author, committer, format!("Go back to release {short}\n\n{}\n", origin.message))
+        }
+        None => {
+            let (name, email) = match origin.author.split_once(" <") {
+                // A user of WordPress.
+                Some((name, email)) => (name, email.trim_end_matches('>').to_owned()),
+                None if origin.email.is_empty() => {
+                    (origin.author.as_str(), format!("{}@{here}", origin.author))
+                }
+                None => (origin.author.as_str(), origin.email.clone()),
+            };
+            let author = Person::new(name, &email, at_ms);
+            (author, committer, format!("{}\n", origin.message.trim_end()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

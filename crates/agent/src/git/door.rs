@@ -1,0 +1,380 @@
+//! Git's smart HTTP for the edge, which passes it on to `run/git/http.sock`: stock `git http-backend`, opened by a site's token.
+//!
+//! Always: nothing is started before the token was found good; a site's repository is reachable by that site's own hosts only; and
+//! what is asked is one of the three requests that git's protocol has.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pressroom_model::id::SiteName;
+use pressroom_model::snapshot::GIT_PATH;
+use pressroom_runtime::shutdown::Shutdown;
+use pressroom_runtime::tasks::Group;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{repository, token};
+use crate::agent::Agent;
+use crate::files;
+use crate::layout::Layout;
+use crate::users::Users;
+
+/// Gits at a time; each packs or unpacks a whole repository. More wait.
+const MOST: usize = 8;
+/// Longest head of an answer of `git http-backend`.
+const HEAD: usize = 16 << 10;
+/// Longest wait for the history.
+const CATCH_UP: Duration = Duration::from_secs(20);
+/// A request's head must be there in this time.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// The site that the edge found by the host.
+const SITE: HeaderName = HeaderName::from_static("x-pressroom-site");
+
+/// Opens the socket, for the edge alone.
+pub fn bind(layout: &Layout, users: &Users) -> io::Result<UnixListener> {
+    let path = layout.git_socket();
+    let edge = users.edge().map_err(io::Error::other)?.map(|edge| (0, edge.gid));
+    if let Some(folder) = path.parent() {
+        files::folder(folder, 0o750, edge)?;
+    }
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    if let Some((uid, gid)) = edge {
+        std::os::unix::fs::chown(&path, Some(uid), Some(gid))?;
+    }
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+/// Answers on `listener` until shutdown; connections are tasks of `group`.
+pub async fn serve(agent: Arc<Agent>, listener: UnixListener, group: Group, stop: Shutdown) {
+    let door = Door { agent, group: group.clone(), places: Arc::new(Semaphore::new(MOST)) };
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.requested() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let door = door.clone();
+                group.spawn("git connection", move |stop| door.connection(stream, stop));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept on git's socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Door {
+    agent: Arc<Agent>,
+    group: Group,
+    places: Arc<Semaphore>,
+}
+
+type Answer = Either<Full<Bytes>, Output>;
+
+/// What is asked of which site.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    site: SiteName,
+    /// Below the folder of repositories.
+    path_info: String,
+}
+
+/// Reads the path; `None`: git does not ask so.
+fn asked(method: &Method, path: &str, query: &str) -> Option<Asked> {
+    let (name, rest) = path.strip_prefix(GIT_PATH)?.split_once(".git/")?;
+    let site: SiteName = name.parse().ok()?;
+    let is_known = match (method, rest) {
+        (&Method::GET, "info/refs") => {
+            matches!(query, "service=git-upload-pack" | "service=git-receive-pack")
+        }
+        (&Method::POST, "git-upload-pack" | "git-receive-pack") => true,
+        _ => false,
+    };
+    is_known.then(|| Asked { path_info: format!("/{site}.git/{rest}"), site })
+}
+
+impl Door {
+    async fn connection(self, stream: UnixStream, stop: Shutdown) {
+        let service = service_fn(move |request| {
+            let door = self.clone();
+            async move { Ok::<_, std::convert::Infallible>(door.answer(request).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIME)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.requested() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection to git's socket broke");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+        let uri = request.uri();
+        let Some(asked) = asked(request.method(), uri.path(), uri.query().unwrap_or_default())
+        else {
+            return text(StatusCode::NOT_FOUND, "Here is a git repository: use `git clone`.\n");
+        };
+        let host_of = request.headers().get(SITE).and_then(|site| site.to_str().ok());
+        if host_of != Some(asked.site.as_str()) || self.agent.site(&asked.site).is_none() {
+            return text(StatusCode::NOT_FOUND, "This host has no such repository.\n");
+        }
+        let Some(user) = self.user(&asked.site, request.headers()) else { return who() };
+        if !repository::is_installed() {
+            let words = "git is not installed on this machine; `pressroom doctor` says more.\n";
+            return text(StatusCode::SERVICE_UNAVAILABLE, words);
+        }
+        if request.method() == Method::GET {
+            self.catch_up(&asked.site).await;
+        }
+        if !self.agent.layout.history(&asked.site).join("HEAD").is_file() {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "There is no history yet.\n");
+        }
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "The agent ends.\n");
+        };
+        match self.backend(&asked, &user, request, place).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(site = %asked.site, %error, "git http-backend did not answer");
+                text(StatusCode::BAD_GATEWAY, "git did not answer; `pressroom logs agent`.\n")
+            }
+        }
+    }
+
+    /// What serves is what is asked for: whoever fetches right after a deploy finds its commit. While a push is under way its end
+    /// is waited for, if it comes soon.
+    async fn catch_up(&self, site: &SiteName) {
+        match tokio::time::timeout(CATCH_UP, self.agent.history(site)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%site, %error, "the git history is not up to date");
+            }
+            Err(_) => tracing::debug!(%site, "a push is under way; what was there is shown"),
+        }
+    }
+
+    /// Who asks, if the token is good. Any name will do.
+    fn user(&self, site: &SiteName, headers: &HeaderMap) -> Option<String> {
+        let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, coded) = given.split_once(' ')?;
+        let decoded = base64::engine::general_purpose::STANDARD.decode(coded.trim()).ok()?;
+        let pair = String::from_utf8(decoded).ok()?;
+        let (user, password) = pair.split_once(':')?;
+        let is_good = scheme.eq_ignore_ascii_case("basic")
+            && token::opens(&self.agent.layout, site, password);
+        is_good.then(|| user.to_owned())
+    }
+
+    async fn backend(
+        &self,
+        asked: &Asked,
+        user: &str,
+        request: Request<Incoming>,
+        place: OwnedSemaphorePermit,
+    ) -> io::Result<Response<Answer>> {
+        let (parts, body) = request.into_parts();
+        let mut command = Command::new(repository::GIT);
+        command
+            .arg("http-backend")
+            .env_clear()
+            .envs(repository::environment())
+            .env("GIT_PROJECT_ROOT", self.agent.layout.histories())
+            .env("GIT_HTTP_EXPORT_ALL", "1")
+            .env("PATH_INFO", &asked.path_info)
+            .env("REQUEST_METHOD", parts.method.as_str())
+            .env("QUERY_STRING", parts.uri.query().unwrap_or_default())
+            .env("REMOTE_USER", if user.is_empty() { "git" } else { user })
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true);
+        for (name, variable) in [
+            (header::CONTENT_TYPE, "CONTENT_TYPE"),
+            (header::CONTENT_LENGTH, "CONTENT_LENGTH"),
+            (header::CONTENT_ENCODING, "HTTP_CONTENT_ENCODING"),
+            (HeaderName::from_static("git-protocol"), "GIT_PROTOCOL"),
+        ] {
+            if let Some(value) = parts.headers.get(name).and_then(|value| value.to_str().ok()) {
+                command.env(variable, value);
+            }
+        }
+        let mut child = command.spawn()?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let (Some(stdin), Some(mut stdout)) = (stdin, stdout) else {
+            return Err(io::Error::other("no pipe"));
+        };
+        self.group.spawn("git request", move |_| feed(stdin, body));
+        let (head, rest) = head(&mut stdout).await?;
+        let mut response = Response::new(());
+        read_head(&head, &mut response)?;
+        let output = Output { rest, stdout, buffer: BytesMut::new(), _child: child, _place: place };
+        Ok(response.map(|()| Either::Right(output)))
+    }
+}
+
+/// Gives git the request's body as it comes. One that wants no more of it says why in its answer.
+async fn feed(mut stdin: ChildStdin, mut body: Incoming) {
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Ok(bytes) = frame.into_data()
+            && stdin.write_all(&bytes).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// The head of a CGI answer, and what came with it.
+async fn head(stdout: &mut ChildStdout) -> io::Result<(Vec<u8>, Bytes)> {
+    let mut read = BytesMut::with_capacity(HEAD);
+    loop {
+        if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = read.split_to(end + 4);
+            return Ok((head.to_vec(), read.freeze()));
+        }
+        if read.len() >= HEAD || stdout.read_buf(&mut read).await? == 0 {
+            return Err(io::Error::other("its answer has no head"));
+        }
+    }
+}
+
+fn read_head(head: &[u8], response: &mut Response<()>) -> io::Result<()> {
+    let odd = || io::Error::other("its answer's head makes no sense");
+    for line in String::from_utf8_lossy(head).lines().filter(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(':').ok_or_else(odd)?;
+        let value = value.trim();
+        if name.eq_ignore_ascii_case("status") {
+            let code = value.split(' ').next().unwrap_or_default();
+            *response.status_mut() = code.parse().map_err(|_| odd())?;
+            continue;
+        }
+        let name = HeaderName::try_from(name).map_err(|_| odd())?;
+        response.headers_mut().append(name, HeaderValue::from_str(value).map_err(|_| odd())?);
+    }
+    Ok(())
+}
+
+/// What git says, as it comes; dropped, git ends.
+struct Output {
+    rest: Bytes,
+    stdout: ChildStdout,
+    buffer: BytesMut,
+    _child: Child,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Body for Output {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        if !this.rest.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest)))));
+        }
+        this.buffer.reserve(64 << 10);
+        let read = {
+            let reading = this.stdout.read_buf(&mut this.buffer);
+            std::task::ready!(std::pin::pin!(reading).poll(context))
+        };
+        Poll::Ready(match read {
+            Ok(0) => None,
+            Ok(_) => Some(Ok(Frame::data(this.buffer.split().freeze()))),
+            Err(error) => Some(Err(error)),
+        })
+    }
+}
+
+fn text(status: StatusCode, words: &'static str) -> Response<Answer> {
+    let mut response = Response::new(Either::Left(Full::new(Bytes::from_static(words.as_bytes()))));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn who() -> Response<Answer> {
+    let words = "Give the site's token as the password: `pressroom git token SITE` makes one.\n";
+    let mut response = text(StatusCode::UNAUTHORIZED, words);
+    let challenge = HeaderValue::from_static("Basic realm=\"Pressroom\", charset=\"UTF-8\"");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    response
+}
+
+/// Where a site's repository is for git, below its home URL.
+pub fn url(home: &str, site: &SiteName) -> String {
+    format!("{home}{GIT_PATH}{site}.git")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_git_asks_is_passed_on() {
+        let check = |method: Method, path: &str, query: &str| {
+            let asked = asked(&method, &format!("{GIT_PATH}{path}"), query);
+            asked.map(|asked| asked.path_info)
+        };
+        let upload = "service=git-upload-pack";
+        let found = check(Method::GET, "blog.git/info/refs", upload).expect("it is git's");
+        assert_eq!(found, "/blog.git/info/refs");
+        assert!(check(Method::POST, "blog.git/git-receive-pack", "").is_some());
+        for (method, path, query) in [
+            (Method::GET, "blog.git/info/refs", ""),
+            (Method::GET, "blog.git/HEAD", ""),
+            (Method::GET, "blog.git/objects/info/packs", ""),
+            (Method::GET, "blog.git/../shop.git/info/refs", upload),
+            (Method::GET, "../secrets.git/info/refs", upload),
+            (Method::POST, "blog.git/info/refs", upload),
+            (Method::GET, "blog/info/refs", upload),
+        ] {
+            assert_eq!(check(method, path, query), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_head_of_an_answer_is_read_as_cgi_has_it() {
+        let mut response = Response::new(());
+        let head = b"Status: 403 Forbidden\r\nContent-Type: text/plain\r\n\r\n";
+        read_head(head, &mut response).expect("it is a head");
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/plain");
+        assert!(read_head(b"nonsense\r\n\r\n", &mut response).is_err());
+    }
+}
