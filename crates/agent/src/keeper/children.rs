@@ -278,7 +278,7 @@ impl Children {
             return Ok(());
         }
         let was_asked = std::mem::replace(&mut child.state.is_stopping, true);
-        if kill {
+        if kill || is_deaf(&child.state) {
             child.kill();
             child.kill_at = None;
         } else if !was_asked {
@@ -457,6 +457,15 @@ pub(super) fn check(spec: &ProcessSpec) -> Result<(), ProcessError> {
         return bad("the variable", name.clone(), "is no name for a variable");
     }
     Ok(())
+}
+
+/// The kernel drops a signal that would end the first of all processes: one that is asked before it has a handler would never
+/// hear of it.
+fn is_deaf(state: &ProcessState) -> bool {
+    let is_first =
+        state.spec.confinement.as_ref().is_some_and(|confinement| confinement.own_processes);
+    is_first
+        && state.pid.is_some_and(|pid| super::proc_stat::is_default(pid, state.spec.stop.signal))
 }
 
 /// A view is built by root: a path that leaves it, or a place in a folder where somebody could put a link, would be a way out.

@@ -19,6 +19,17 @@ pub(super) fn read(pid: i32) -> Option<Stat> {
     parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// Whether it has nothing to say about a signal: neither a handler, nor does it ignore or hold it back.
+pub(super) fn is_default(pid: i32, signal: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let has = |mask: &str| {
+        let field = status.lines().find_map(|line| line.strip_prefix(mask));
+        let bits = field.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+        bits.is_none_or(|bits| bits & (1 << (signal - 1)) != 0)
+    };
+    (1..=64).contains(&signal) && !["SigCgt:", "SigIgn:", "SigBlk:"].into_iter().any(has)
+}
+
 /// Every process that can be seen.
 pub(super) fn all() -> impl Iterator<Item = (i32, Stat)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -202,6 +202,21 @@ fn a_keeper_stops_and_adopts_who_has_process_ids_of_its_own_and_nothing_outlives
     eventually("the grandchild ends with it", || (!runs(grandchild)).then_some(()));
 }
 
+#[test]
+fn the_first_of_its_processes_ends_when_asked_before_it_has_a_handler() {
+    if !is_root() {
+        return;
+    }
+    let house = House::new();
+    let stop = Stop { signal: 3, grace_ms: 60_000 };
+    let deaf = confined(&house, "one", "echo ready; exec sleep 1000", Limits::default());
+    house.start(&ProcessSpec { stop, ..deaf });
+    assert_eq!(house.line("one.log"), "ready");
+    house.tell(&Request::Stop { name: "one".into(), kill: false });
+    let exit = house.ended("one").exit.expect("an exit");
+    assert_eq!((exit.signal, exit.was_asked), (Some(9), true));
+}
+
 /// Groups of control of this house, in all hierarchies.
 fn groups(house: &House) -> Vec<PathBuf> {
     let digest = blake3::hash(house.data().as_os_str().as_encoded_bytes()).to_hex();
