@@ -148,9 +148,9 @@ fn every_release_is_a_commit_and_a_return_is_one_more() {
     room.catch_up();
     assert_eq!(room.git(&["rev-parse", "main"]), before, "nothing is done twice");
     room.write("wp-content/plugins/eve.php", "<?php // by a user of WordPress");
-    room.serve("Eve E. <eve@example.com>", "install `eve`");
+    room.serve("Eve Example <eve@example.com>", "install `eve`");
     room.catch_up();
-    assert_eq!(room.git(&["log", "-1", "--format=%an %ae", "main"]), "Eve E. eve@example.com");
+    assert_eq!(room.git(&["log", "-1", "--format=%an %ae", "main"]), "Eve Example eve@example.com");
     let before = room.git(&["rev-parse", "main"]);
     room.serves(&first, "ann", "the first");
     room.facts.releases[0].release.back_by = Some("dan".into());
