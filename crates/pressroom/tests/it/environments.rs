@@ -312,7 +312,10 @@ fn changes_nothing_of_the_site(house: &House, made: &Value) {
         let mut guest = guest(house, made);
         assert_eq!(guest.get(&style).body, "changed");
         house.must(&["env", "refresh", "shop", "staging", "--yes"]);
-        assert_eq!(guest.get(&style).body, "a{}", "the edge sees the new copy");
+        // It looks at a file that it knows once a second.
+        wait_until("the edge to see the new copy", Duration::from_secs(5), || {
+            guest.get(&style).body == "a{}"
+        });
         let sums = format!(
             "{image} foreach (glob(\"$dir/drawn*\") as $f) echo basename($f), md5_file($f), ' ';"
         );
