@@ -153,7 +153,11 @@ final class Pressroom_Author {
 				return 'delete-selected' === $action && isset( $_REQUEST['verify-delete'] ) ? self::described( 'delete_themes', 'bulk-themes' ) : null;
 			case 'plugin-editor':
 			case 'theme-editor':
-				return 'POST' === ( $_SERVER['REQUEST_METHOD'] ?? '' ) && isset( $_REQUEST['newcontent'] ) ? self::edit() : null;
+				if ( 'POST' === ( $_SERVER['REQUEST_METHOD'] ?? '' ) && isset( $_REQUEST['newcontent'] ) ) {
+					return self::edit();
+				}
+				// The editor has a button only where the file can be written. Looking needs no nonce.
+				return self::described( 'plugin-editor' === $matches[1] ? 'edit_plugins' : 'edit_themes', '', '', 'look' );
 			case 'admin-ajax':
 				return self::ajax( $action );
 		}
@@ -225,7 +229,8 @@ final class Pressroom_Author {
 	private static function may( array $change ): bool {
 		$nonce = 'X-WP-Nonce' === $change['key'] ? (string) ( $_SERVER['HTTP_X_WP_NONCE'] ?? self::word( '_wpnonce' ) ) : self::word( $change['key'] );
 		return self::asked( static function () use ( $change, $nonce ) {
-			return get_current_user_id() > 0 && current_user_can( $change['capability'] ) && false !== wp_verify_nonce( $nonce, $change['nonce'] );
+			$is_verified = 'look' === $change['kind'] || false !== wp_verify_nonce( $nonce, $change['nonce'] );
+			return $is_verified && get_current_user_id() > 0 && current_user_can( $change['capability'] );
 		} );
 	}
 

@@ -1,16 +1,16 @@
 // An editor's afternoon in Chromium. Every change is timed until somebody without a name sees it, on a page that was a hit
-// of the page cache before the change. Prints one line each; ends with an error when one took longer than a second.
+// of the page cache before the change. Prints one line each; ends with an error when one took longer than LIMIT milliseconds.
 //
-// Environment: HOME_URL, ADMIN_PASSWORD, CHROMIUM (the program), SHOTS (folder for screenshots).
+// Environment: HOME_URL, ADMIN_PASSWORD, CHROMIUM (the program), SHOTS (folder for screenshots), LIMIT.
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 import { Visitor } from './visitor.mjs';
 
-const { HOME_URL: home, ADMIN_PASSWORD: password, CHROMIUM: executablePath, SHOTS: shots } = process.env;
+const { HOME_URL: home, ADMIN_PASSWORD: password, CHROMIUM: executablePath, SHOTS: shots, LIMIT: limit } = process.env;
 const flags = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync';
-const LIMIT = 1000;
+const LIMIT = Number(limit);
 const slow = [];
 
 mkdirSync(shots, { recursive: true });

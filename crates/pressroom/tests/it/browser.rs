@@ -63,7 +63,7 @@ fn run(house: &House, script: &str, more: &[(&str, String)]) -> bool {
 }
 
 #[test]
-fn what_an_editor_changes_in_a_browser_visitors_see_within_a_second() {
+fn what_an_editor_changes_in_a_browser_visitors_see_at_once() {
     let house = House::empty();
     let tree = tree_with(house.folder(), &PLAIN);
     house.configure(&format!(
@@ -71,7 +71,7 @@ fn what_an_editor_changes_in_a_browser_visitors_see_within_a_second() {
         tree.display()
     ));
     house.up();
-    run(&house, "editor.mjs", &[]);
+    run(&house, "editor.mjs", &[("LIMIT", limit("1000"))]);
 }
 
 /// Offers version 3.0 of the plugin, whose archive lies among the uploads.
@@ -82,8 +82,12 @@ const OFFER: &str = "<?php add_filter('site_transient_update_plugins', function 
     $known->response['greeter/greeter.php'] = (object) ['slug' => 'greeter', 'plugin' => 'greeter/greeter.php', \
         'new_version' => '3.0', 'package' => $zip, 'url' => 'http://localhost/'];\n}\nreturn $known; });";
 
-/// How long a change may take until all instances show it. Slower builds on busy machines are given more.
-const LIMIT: &str = if cfg!(debug_assertions) { "20000" } else { "3000" };
+/// How long a change may take until visitors see it, in milliseconds: what is promised for a release build on a quiet machine
+/// is judged where `PRESSROOM_TEST_LIMITS=strict` says so. Elsewhere only what is far too slow is a failure.
+fn limit(promised: &str) -> String {
+    let is_strict = std::env::var("PRESSROOM_TEST_LIMITS").is_ok_and(|limits| limits == "strict");
+    if is_strict { promised.into() } else { "20000".into() }
+}
 
 #[test]
 fn what_an_administrator_changes_in_a_browser_is_a_release_on_all_instances() {
@@ -103,8 +107,8 @@ fn what_an_administrator_changes_in_a_browser_is_a_release_on_all_instances() {
     zip("3.0", house.data.join("sites/blog/uploads/greeter-3.zip"));
     let first = zip("1.0", house.folder().join("greeter-1.zip"));
     let second = zip("2.0", house.folder().join("greeter-2.zip"));
-    let limit = std::env::var("PRESSROOM_TEST_LIMIT").unwrap_or(LIMIT.into());
-    if !run(&house, "author.mjs", &[("FIRST", first), ("SECOND", second), ("LIMIT", limit)]) {
+    let more = [("FIRST", first), ("SECOND", second), ("LIMIT", limit("3000"))];
+    if !run(&house, "author.mjs", &more) {
         return;
     }
     let records = crate::author::list(&house);
