@@ -65,7 +65,7 @@ await page.click('#wp-submit');
 await page.waitForSelector('#wpadminbar');
 
 let since = await upload(FIRST);
-await page.getByText('Plugin installed successfully.').waitFor();
+await page.getByText('Plugin installed successfully.').first().waitFor();
 report('plugin uploaded', Date.now() - since);
 await shot('11-plugin-installed');
 since = Date.now();
@@ -113,7 +113,7 @@ async function edit(file, text) {
 since = await edit('style.css', '\n/* edited in a browser */');
 await live('style sheet edited', '/wp-content/themes/plain/style.css', 'edited in a browser', since);
 since = await edit('functions.php', "\nadd_action('wp_footer', function () { echo 'edited by hand'; });");
-await page.getByText('File edited successfully.').waitFor();
+await page.getByText('File edited successfully.').first().waitFor();
 await live('theme function edited', '/', 'edited by hand', since);
 await shot('14-theme-edited');
 await edit('functions.php', '\nif (;');
@@ -127,7 +127,7 @@ await page.locator('tr[data-slug=greeter] .deactivate a').click();
 await page.locator('tr[data-slug=greeter] .delete a').waitFor();
 since = Date.now();
 await page.locator('tr[data-slug=greeter] .delete a').click();
-await page.getByText('was successfully deleted').waitFor();
+await page.getByText('was successfully deleted').first().waitFor();
 report('plugin deleted', Date.now() - since);
 await shot('16-plugin-deleted');
 

@@ -13,13 +13,10 @@ fn a_command_before_a_deploy_may_refuse_it_and_one_after_it_sees_it_served() {
         format!("<?php add_action( 'wp_footer', function () {{ echo '<!-- {word} -->'; }} );")
     };
     let tree = tree_with(house.folder(), &[(PLUGIN, &say("one"))]);
-    let ca = house.data.join("tls/ca.pem");
     let before = "echo as $(id -un); echo \"release $PRESSROOM_RELEASE\"; for f in wp-content/mu-plugins/*.php; do php -l $f || exit 1; done";
-    let after = format!(
-        "curl -s --cacert {} https://localhost:{}/?after | grep -o '<!-- t.* -->'",
-        ca.display(),
-        house.https
-    );
+    // The site's walls keep the local authority's certificate out of its sight.
+    let after =
+        format!("curl -sk https://localhost:{}/?after | grep -o '<!-- t.* -->'", house.https);
     house.configure(&format!(
         "[[site]]\nname = \"blog\"\nwordpress = {{ path = \"{}\" }}\n[site.deploy]\nbefore = ['''{before}''']\nafter = ['''{after}''']",
         tree.display()
