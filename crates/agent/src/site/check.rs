@@ -48,11 +48,12 @@ impl Agent {
                 0 => first.clone(),
                 _ => self.ask_for(&ours, &candidate, &home, &path, PATIENCE).await,
             };
+            let is_doubtful = check::is_doubtful(&first) || check::is_doubtful(&second);
             let before = match &theirs {
-                Some((id, serving)) => {
+                Some((id, serving)) if is_doubtful => {
                     Some(self.ask_for(id, serving, &home, &path, PATIENCE_BEFORE).await)
                 }
-                None => None,
+                _ => None,
             };
             // What only the first request says counts as well, but for its time.
             let first = Reply { took: second.took, ..first };
