@@ -119,10 +119,13 @@ fn a_deploy_under_load_fails_nobody_and_mixes_nothing() {
         assert_eq!(page.body, format!("{n} {n}"), "every new request runs it");
         times.push(took);
         releases.insert(serving(&house));
+        // The files of the last five are served.
+        if n == count.min(5) {
+            let former = visitor.get("/before.css?ver=1");
+            assert_eq!((former.status, former.body.as_str()), (200, "a{}"), "pages still name it");
+        }
     }
     assert_eq!(releases.len(), count + 1, "each is a release of its own");
-    let former = visitor.get("/before.css?ver=1");
-    assert_eq!((former.status, former.body.as_str()), (200, "a{}"), "pages still name it");
     assert_eq!(visitor.get("/never.css").status, 404);
     let start = Instant::now();
     house.must(&["release", "rollback", "blog"]);
