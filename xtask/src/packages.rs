@@ -16,13 +16,15 @@ const EXTENSIONS: [&str; 13] = [
     "fpm", "cli", "mysql", "redis", "igbinary", "gd", "curl", "xml", "mbstring", "intl", "zip",
     "bcmath", "imagick",
 ];
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 8] = [
     "mariadb-server",
     "mariadb-client",
     "redis-server",
     "wordpress",
     "wordpress-theme-twentytwentythree",
     "acl",
+    "git",
+    "curl",
 ];
 
 /// Programs of the browser's test, and their packages: taken where they can be had, from wherever they came.
