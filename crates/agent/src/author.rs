@@ -90,6 +90,8 @@ enum Door {
     Change,
     /// A change asks its own site.
     Loopback,
+    /// PHP of the author instance says what it has changed.
+    Desk,
 }
 
 impl Agent {
@@ -204,7 +206,7 @@ impl Agent {
             chown(&desk, Some(user.uid), Some(user.gid))?;
         }
         let (agent, name, own) = (Arc::clone(self), name.clone(), group.clone());
-        group.spawn("desk", move |stop| agent.attend_desk(name, listener, own, stop));
+        group.spawn("desk", move |stop| agent.attend(name, Door::Desk, listener, own, stop));
         Ok(group)
     }
 
@@ -225,13 +227,19 @@ impl Agent {
                 Ok((stream, _)) => {
                     let (agent, name) = (Arc::clone(&self), name.clone());
                     group.spawn("request", move |_| async move {
-                        if let Err(error) = agent.pass_on(&name, door, stream).await {
-                            tracing::error!(site = %name, %error, "a request for the author instance failed");
+                        let served = match door {
+                            Door::Desk => agent.serve_desk(&name, stream).await,
+                            Door::Change | Door::Loopback => {
+                                agent.pass_on(&name, door, stream).await
+                            }
+                        };
+                        if let Err(error) = served {
+                            tracing::error!(site = %name, ?door, %error, "a request of the author instance failed");
                         }
                     });
                 }
                 Err(error) => {
-                    tracing::error!(site = %name, %error, "cannot accept a request for the author instance");
+                    tracing::error!(site = %name, ?door, %error, "cannot accept a request of the author instance");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -422,11 +430,6 @@ fn part(name: &str) -> Option<Part> {
         ["wp-content", "plugins" | "themes", _, ..] | ["wp-content", "languages", ..]
     );
     (is_code && names.into_iter().all(is_plain)).then(|| Part::Path(name.to_owned()))
-}
-
-/// Where a copy is that parts are captured from.
-pub(crate) fn copy_of(agent: &Agent, name: &SiteName) -> PathBuf {
-    agent.layout.author_root(name)
 }
 
 #[cfg(test)]

@@ -170,9 +170,7 @@ impl Seen {
             };
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => {
-                    let ctime = stat.st_ctime.wrapping_mul(1_000_000_000);
-                    let ctime = ctime.wrapping_add(i64::try_from(stat.st_ctime_nsec).unwrap_or(0));
-                    self.files.insert(text, (stat.st_ino, stat.st_size, ctime, stat.st_dev));
+                    self.files.insert(text, stamp(&stat));
                 }
                 FileType::Directory if self.folders.contains(&text) && depth < DEPTH => {
                     let below = open_folder(folder, Path::new(name), ResolveFlags::BENEATH)?;
@@ -245,10 +243,13 @@ fn put(
     io::copy(&mut copy::open_plain(&from.canonicalize()?)?, &mut to)?;
     give(&to, mode, owner)?;
     rustix::fs::renameat(&folder, &fresh, &folder, name)?;
-    let stat = rustix::fs::fstat(&to)?;
-    let ctime = stat.st_ctime.wrapping_mul(1_000_000_000);
-    let ctime = ctime.wrapping_add(i64::try_from(stat.st_ctime_nsec).unwrap_or(0));
-    Ok((stat.st_ino, stat.st_size, ctime, stat.st_dev))
+    Ok(stamp(&rustix::fs::fstat(&to)?))
+}
+
+fn stamp(stat: &rustix::fs::Stat) -> Stamp {
+    let seconds = stat.st_ctime.wrapping_mul(1_000_000_000);
+    let changed = seconds.wrapping_add(i64::try_from(stat.st_ctime_nsec).unwrap_or(0));
+    (stat.st_ino, stat.st_size, changed, stat.st_dev)
 }
 
 fn make_folders(top: &OwnedFd, path: &str, owner: Option<(u32, u32)>) -> io::Result<()> {

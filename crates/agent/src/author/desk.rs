@@ -5,16 +5,13 @@
 //! that names code which is not there yet.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pressroom_model::id::SiteName;
 use pressroom_runtime::clock;
-use pressroom_runtime::shutdown::Shutdown;
-use pressroom_runtime::tasks::Group;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
 use crate::agent::Agent;
 use crate::facts::Origin;
@@ -49,36 +46,7 @@ enum Answer {
 }
 
 impl Agent {
-    pub(super) async fn attend_desk(
-        self: Arc<Self>,
-        name: SiteName,
-        listener: UnixListener,
-        group: Group,
-        stop: Shutdown,
-    ) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = stop.requested() => return,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let (agent, name) = (Arc::clone(&self), name.clone());
-                    group.spawn("change", move |_| async move {
-                        if let Err(error) = agent.serve_desk(&name, stream).await {
-                            tracing::warn!(site = %name, %error, "the author instance went away");
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::error!(site = %name, %error, "cannot accept at the author's desk");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-    }
-
-    async fn serve_desk(&self, name: &SiteName, stream: UnixStream) -> io::Result<()> {
+    pub(super) async fn serve_desk(&self, name: &SiteName, stream: UnixStream) -> io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut line = String::new();
         BufReader::new(read.take(MOST)).read_line(&mut line).await?;
@@ -115,7 +83,7 @@ impl Agent {
         };
         let code = Code::Edited {
             base: base.clone(),
-            copy: super::copy_of(self, name),
+            copy: self.layout.author_root(name),
             parts: parts.clone(),
         };
         let origin = Origin {
