@@ -7,7 +7,8 @@ $_SERVER['REQUEST_URI'] = '/';
 require_once getenv( 'LAB_ROOT' ) . '/wp-load.php';
 
 // A busy machine must not look like a frozen Redis to these tests; outage.php sets it back.
-Pressroom_Cache_Redis::$read_timeout = 2.0;
+Pressroom_Cache_Redis::$read_timeout    = 2.0;
+Pressroom_Cache_Redis::$connect_timeout = 2.0;
 
 /** Another process, as far as the cache is concerned. */
 function other(): WP_Object_Cache {

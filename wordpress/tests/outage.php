@@ -3,7 +3,8 @@
 
 require_once __DIR__ . '/cache.php';
 ini_set( 'error_log', getenv( 'LAB' ) . '/expected.log' );
-Pressroom_Cache_Redis::$read_timeout = 0.04;
+Pressroom_Cache_Redis::$read_timeout    = 0.04;
+Pressroom_Cache_Redis::$connect_timeout = 0.02;
 $timed = static function ( callable $do ): float {
 	$began = microtime( true );
 	$do();

@@ -16,8 +16,8 @@
 
 final class Pressroom_Cache_Redis {
 
-	/** Seconds for connecting. */
-	const CONNECT_TIMEOUT = 0.02;
+	/** @var float Seconds for connecting, and until a second attempt is not worth it. Only tests of other things change it. */
+	public static $connect_timeout = 0.02;
 
 	/** @var float Seconds for any one answer. Only tests of other things change it. */
 	public static $read_timeout = 0.04;
@@ -112,7 +112,7 @@ final class Pressroom_Cache_Redis {
 	private $began = 0.0;
 
 	private function took_long(): bool {
-		return microtime( true ) - $this->began > self::CONNECT_TIMEOUT;
+		return microtime( true ) - $this->began > self::$connect_timeout;
 	}
 
 	private function connect(): void {
@@ -120,7 +120,7 @@ final class Pressroom_Cache_Redis {
 			$this->began = microtime( true );
 		}
 		$redis = new Redis();
-		if ( ! @$redis->pconnect( PRESSROOM_REDIS_SOCKET, 0, self::CONNECT_TIMEOUT, 'pressroom ' . PRESSROOM_REDIS_PREFIX, 0, self::$read_timeout ) ) {
+		if ( ! @$redis->pconnect( PRESSROOM_REDIS_SOCKET, 0, self::$connect_timeout, 'pressroom ' . PRESSROOM_REDIS_PREFIX, 0, self::$read_timeout ) ) {
 			throw new RedisException( 'cannot connect to ' . PRESSROOM_REDIS_SOCKET );
 		}
 		$redis->setOption( Redis::OPT_MAX_RETRIES, 0 );
