@@ -57,6 +57,8 @@ pub struct Agent {
     /// Whether the keeper can confine.
     pub(crate) keeper_confines: AtomicBool,
     pub(crate) histories: crate::git::Histories,
+    /// May be locked while the state is, never the other way round.
+    pub(crate) containers: Mutex<crate::container::Containers>,
 }
 
 /// What the agent remembers.
@@ -223,10 +225,14 @@ impl Agent {
             histories: crate::git::Histories::default(),
             machine_means,
             keeper_confines: AtomicBool::new(false),
+            containers: Mutex::default(),
         };
         if !missing.is_empty() {
             let missing = missing.join(", ");
             agent.notice(format!("this machine cannot give sites {missing}; users and permissions alone keep them apart there"));
+        }
+        if let Some(config) = agent.config() {
+            agent.containers.lock().socket = config.node.docker;
         }
         Ok(Arc::new(agent))
     }
@@ -308,6 +314,7 @@ impl Agent {
         let stored = Stored { version: 1, config: written, environments };
         let bytes = serde_json::to_vec(&stored).expect("a configuration is plain data");
         self.store.commit(Transaction::new().put(intent_key(), bytes)).await?;
+        self.containers.lock().socket.clone_from(&stored.config.node.docker);
         let mut state = self.state.lock();
         state.config = Some(effective(&stored.config, &stored.environments));
         state.written = Some(stored.config);
@@ -378,6 +385,10 @@ impl Agent {
         group.spawn("integrity", {
             let agent = Arc::clone(&self);
             move |stop| agent.watch_files(stop)
+        });
+        group.spawn("containers", {
+            let agent = Arc::clone(&self);
+            move |stop| agent.watch_containers(stop)
         });
         group.spawn("authors", {
             let agent = Arc::clone(&self);

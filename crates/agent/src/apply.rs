@@ -164,6 +164,7 @@ impl Agent {
             }
             Action::PrepareSite(name) => self.prepare_site(config, name).await.map_err(Error::from),
             Action::BuildRelease(name) => self.build_release(name).await.map_err(Error::from),
+            Action::BuildImage(version) => self.build_image(version).await,
             Action::CreateDatabase(name) => self.create_database(name, &engines.mariadb).await,
             Action::GrantRedis => {
                 for redis in &engines.redis {
@@ -367,6 +368,10 @@ impl Agent {
                 });
             }
         }
+        // One whose client had to be killed.
+        if let Err(error) = self.end_leftovers().await {
+            tracing::warn!(%error, "cannot look for containers");
+        }
         Ok(())
     }
 }
@@ -407,6 +412,7 @@ pub fn words(action: &Action) -> String {
         Action::Unlisten(name) => format!("stop listening for {name}"),
         Action::PrepareSite(site) => format!("prepare site {site}"),
         Action::BuildRelease(site) => format!("build the release of {site}"),
+        Action::BuildImage(version) => format!("build the image of PHP {version}"),
         Action::CreateDatabase(site) => format!("create the database of {site}"),
         Action::GrantRedis => "tell Redis who may do what".into(),
         Action::InstallWordPress(site) => format!("install WordPress for {site}"),

@@ -112,9 +112,7 @@ impl Agent {
         let mut site = serving.site.clone();
         site.php.workers = site.php.workers.max(LEAST_WORKERS);
         site.php.time = site.php.time.max(PHP_TIME);
-        let release = serving.release.clone();
-        let means = serving.means;
-        let version = Version { fingerprint: String::new(), site, release, is_author: true, means };
+        let version = Version { site, is_author: true, ..serving.clone() };
         let fingerprint = self.instances_of(prepared, &version)?.fingerprint().to_owned();
         Ok(Some(Version { fingerprint, ..version }))
     }

@@ -25,7 +25,7 @@ use crate::layout::Layout;
 pub const CODE: &str = "/srv/site";
 
 /// Programs and libraries.
-const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+pub(crate) const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 /// Bytes of named shared memory.
 const SHARED: u64 = 64 << 20;
 /// Data of libraries beyond `/usr` and `/etc`.
@@ -49,6 +49,9 @@ pub struct Means {
 }
 
 impl Means {
+    /// All of it, which a container has whatever the machine lets us do.
+    pub const ALL: Self = Self { view: true, processes: true, ipc: true, calls: true };
+
     fn and(self, other: Self) -> Self {
         Self {
             view: self.view | other.view,

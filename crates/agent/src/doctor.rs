@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use pressroom_model::config::Config;
+use pressroom_model::config::{Config, Runtime, Site};
 use pressroom_model::unit::ByteSize;
 
+use crate::container::Docker;
 use crate::git::repository;
 use crate::layout::Layout;
 use crate::{confinement, host, packages};
@@ -50,6 +51,7 @@ fn ill(
 pub fn examine(layout: &Layout, config: Option<&Config>) -> Vec<Finding> {
     let mut findings = vec![privileges(), memory(), disk(layout.data())];
     findings.extend(walls());
+    findings.extend(config.and_then(|config| containers(layout, config)));
     findings.extend(config.map(needed_packages));
     findings.push(git());
     findings.push(entrance(layout.data()));
@@ -96,6 +98,31 @@ fn walls() -> Option<Finding> {
         format!("sites do not get {}", missing.join(", ")),
         "a container must be allowed to mount (CAP_SYS_ADMIN); until then users and permissions keep sites apart",
     ))
+}
+
+/// Whether Docker is there for the sites that ask for it.
+fn containers(layout: &Layout, config: &Config) -> Option<Finding> {
+    let asks = |site: &&Site| site.php.runtime == Runtime::Docker;
+    let first = config.sites.iter().find(asks)?;
+    let check = "docker";
+    if !rustix::process::geteuid().is_root() {
+        let detail = format!("`{}` is to run in containers, which only root can do", first.name);
+        return Some(ill(check, Grade::Bad, detail, "run as root, or say `runtime = \"process\"`"));
+    }
+    let socket = &config.node.docker;
+    let hint = match Docker::client() {
+        Ok(_) => format!("start its daemon (`systemctl start docker`); its socket is `docker` in `[node]`, here {}", socket.display()),
+        Err(_) => packages::command(&["docker.io"]),
+    };
+    Some(match Docker::new(layout, socket).version() {
+        Ok(version) => good(check, format!("the daemon answers, version {version}")),
+        Err(error) => ill(
+            check,
+            Grade::Bad,
+            format!("{error}; `{}` stays with what it has", first.name),
+            hint,
+        ),
+    })
 }
 
 fn memory() -> Finding {

@@ -132,11 +132,30 @@ fn write_checked(
 
 /// Runs a short command of an engine; its words on failure.
 fn run(engine: &'static str, what: &str, command: &mut Command) -> Result<(), Error> {
-    let output = command.stdin(Stdio::null()).output().map_err(|error| {
+    answer(engine, what, command).map(drop)
+}
+
+/// Runs a short command of an engine; what it printed, or its words on failure.
+pub(crate) fn answer(
+    engine: &'static str,
+    what: &str,
+    command: &mut Command,
+) -> Result<String, Error> {
+    fed(engine, what, command, Stdio::null())
+}
+
+/// The same, with something on its standard input.
+pub(crate) fn fed(
+    engine: &'static str,
+    what: &str,
+    command: &mut Command,
+    input: Stdio,
+) -> Result<String, Error> {
+    let output = command.stdin(input).output().map_err(|error| {
         io::Error::new(error.kind(), format!("cannot run {engine}'s command: {error}"))
     })?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
     }
     let mut said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if said.is_empty() {

@@ -69,6 +69,9 @@ pub struct Version {
     /// How its processes are confined.
     #[serde(default)]
     pub means: crate::confinement::Means,
+    /// The image that its instances are containers of, if they are.
+    #[serde(default)]
+    pub image: Option<String>,
 }
 
 /// A version on its way.

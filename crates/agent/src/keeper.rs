@@ -52,6 +52,23 @@ pub use detach::{DetachError, spawn_detached};
 pub(crate) use launch::{LaunchError, attempt, confine};
 pub use lock::running;
 
+/// What our groups of control are called, and other things of the machine that belong to one data directory.
+pub(crate) fn name_of(data: &Path) -> String {
+    let digest = blake3::hash(data.as_os_str().as_encoded_bytes()).to_hex();
+    format!("pressroom-{}", &digest[..8])
+}
+
+/// The filter of system calls as Docker reads it; none on an architecture that nobody has looked at.
+pub(crate) fn docker_filter() -> Option<serde_json::Value> {
+    launch::filter::profile()
+}
+
+/// The most files that a process of ours may have open.
+pub(crate) fn most_open_files() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
 /// Limits a command that is no child of a keeper, together with others of this name; returns what could not be had.
 pub(crate) fn limit(command: &mut Command, data: &Path, name: &str, limits: Limits) -> Vec<String> {
     let (doors, lacks) = groups::Groups::of_machine(data).doors(name, limits);

@@ -4,6 +4,7 @@
 //! - [`agent`] the loop: observe, decide, apply; [`observe`], [`apply`], [`probe`], [`report`] are its parts
 //! - [`author`] where wp-admin changes code
 //! - [`confinement`] what a site's PHP may see and take of the machine
+//! - [`container`] the same by Docker
 //! - [`facts`] what it knows of a site, and keeps
 //! - [`engine`] MariaDB, Redis, php-fpm and the edge: files, processes, probes
 //! - [`git`] a site's releases as commits, and pushes as deploys
@@ -21,6 +22,7 @@ pub mod agent;
 pub mod apply;
 pub mod author;
 pub mod confinement;
+pub mod container;
 pub mod doctor;
 pub mod engine;
 pub mod facts;

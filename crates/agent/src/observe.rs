@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pressroom_model::config::Config;
+use pressroom_model::config::{Config, Runtime};
 use pressroom_model::id::SiteName;
 use pressroom_model::process::{ListenerSpec, ProcessState};
 use pressroom_model::verdict::Health;
@@ -162,6 +162,8 @@ impl Agent {
                         facts.schema_of.as_ref() != Some(&serving.release.wordpress)
                     }),
                 wants_network: facts.network != crate::site::network_at(config, site),
+                lacks_image: (site.php.runtime == Runtime::Docker && self.image_of(site).is_none())
+                    .then(|| site.php.version.clone()),
             };
             sites_seen.insert(site.name.clone(), seen);
         }

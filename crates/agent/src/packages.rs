@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use pressroom_model::config::{Config, Site, Source};
+use pressroom_model::config::{Config, Runtime, Site, Source};
 
 use crate::git::repository;
 
@@ -86,6 +86,10 @@ pub fn needed(config: &Config) -> Vec<Needed> {
         let theme = "/usr/share/wordpress/wp-content/themes/twentytwentythree/style.css";
         let because = "the theme that a new WordPress begins with";
         all.push(package("wordpress-theme-twentytwentythree", because, theme));
+    }
+    if config.sites.iter().any(|site| site.php.runtime == Runtime::Docker) {
+        let docker = package("docker.io", "sites with `runtime = \"docker\"`", "/usr/sbin/dockerd");
+        all.push(Needed { is_optional: true, ..docker });
     }
     let git = package("git", "releases as commits, and `git push`", repository::GIT);
     let is_source = |site: &Site| matches!(site.wordpress, Source::Git { .. });

@@ -116,6 +116,9 @@ pub(crate) struct NewSite {
     /// The administrator's e-mail address
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) admin_email: Option<String>,
+    /// What confines the site's PHP: Pressroom itself, or Docker's containers [default: process]
+    #[arg(long, value_name = "RUNTIME", value_parser = ["process", "docker"])]
+    pub(crate) runtime: Option<String>,
     /// Read the administrator's password from this file (`-`: standard input) instead of making one
     #[arg(long, value_name = "FILE")]
     pub(crate) admin_password_file: Option<PathBuf>,

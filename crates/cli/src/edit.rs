@@ -112,6 +112,11 @@ impl Edit {
             let admin = admin.as_table_like_mut().ok_or_else(|| not_a_table("admin"))?;
             set_text(admin, key, text);
         }
+        if let Some(runtime) = &said.runtime {
+            let php = site.entry("php").or_insert_with(|| Item::Table(Table::new()));
+            let php = php.as_table_like_mut().ok_or_else(|| not_a_table("php"))?;
+            set_text(php, "runtime", runtime);
+        }
         Ok(())
     }
 

@@ -42,6 +42,13 @@ pub struct Node {
     /// Where Pressroom's data is.
     #[serde(default)]
     pub data: PathBuf,
+    /// The socket of Docker's daemon, for sites that run in containers.
+    #[serde(default = "docker_socket")]
+    pub docker: PathBuf,
+}
+
+fn docker_socket() -> PathBuf {
+    "/run/docker.sock".into()
 }
 
 /// The HTTP edge.
@@ -174,6 +181,9 @@ pub struct Admin {
 pub struct Php {
     /// Version, as in the package's name: `8.2`.
     pub version: String,
+    /// What confines its instances.
+    #[serde(default)]
+    pub runtime: Runtime,
     /// PHP processes per instance.
     pub workers: u16,
     /// Fewest and most instances.
@@ -192,6 +202,27 @@ pub struct Php {
     pub limits: Limits,
     /// Further `php.ini` values, as `name = value`.
     pub ini: std::collections::BTreeMap<String, String>,
+}
+
+/// What confines the instances of a site; both give the same view and the same limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    /// The kernel, asked by the keeper.
+    #[default]
+    Process,
+    /// A container of Docker's.
+    Docker,
+}
+
+impl Runtime {
+    /// As the configuration says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Docker => "docker",
+        }
+    }
 }
 
 fn a_day() -> Span {

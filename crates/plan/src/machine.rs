@@ -74,6 +74,8 @@ pub struct SiteSeen {
     pub wants_upgrade: bool,
     /// It is to become a network, or its network's blogs are to follow another address.
     pub wants_network: bool,
+    /// The PHP version whose image is not known to be there, if it is to run in containers.
+    pub lacks_image: Option<String>,
 }
 
 /// One thing to do.
@@ -89,6 +91,8 @@ pub enum Action {
     PrepareSite(SiteName),
     /// Build a site's release from its source.
     BuildRelease(SiteName),
+    /// Build the image that containers of this PHP version are made of.
+    BuildImage(String),
     /// Make a site's database and user.
     CreateDatabase(SiteName),
     /// Tell both Redis servers who may do what.
@@ -229,6 +233,13 @@ fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
     }
     if !seen.has_release {
         push(steps, Action::BuildRelease(name.clone()), "its code is not there yet");
+    }
+    if let Some(version) = &seen.lacks_image {
+        let action = Action::BuildImage(version.clone());
+        // One for all sites.
+        if steps.iter().all(|step| step.action != action) {
+            push(steps, action, format!("`{name}` is to run in containers of it"));
+        }
     }
     if !seen.has_database && serves(observed, MARIADB) {
         let because = match seen.is_installed {

@@ -136,6 +136,7 @@ mod tests {
             admin: Admin { user: "admin".into(), email: "admin@example.com".into() },
             php: Php {
                 version: "8.2".into(),
+                runtime: pressroom_model::config::Runtime::Process,
                 workers: 4,
                 instances: Instances { min: 1, max: 8 },
                 memory: ByteSize::mib(256),

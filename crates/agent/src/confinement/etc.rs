@@ -61,6 +61,10 @@ pub fn keep(folder: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
         let copy = folder.join(name);
         match readable(&etc.join(name)) {
             Some(contents) => files::write(&copy, &contents, 0o644, Some((0, 0))).map(drop)?,
+            // Docker puts files of its own there, and cannot make them in a folder that is read-only.
+            None if matches!(name, "hosts" | "hostname" | "resolv.conf") => {
+                files::write(&copy, b"", 0o644, Some((0, 0))).map(drop)?;
+            }
             None if copy.exists() => fs::remove_file(&copy)?,
             None => {}
         }

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::{Error, fingerprint, owner, program, run, spec, write_checked};
 use crate::confinement::{self, Inhabitant, Means};
+use crate::container::{self, Docker};
 use crate::fastcgi;
 use crate::files;
 use crate::keeper::confine;
@@ -30,6 +31,17 @@ pub enum Code {
     Author(Option<u32>),
 }
 
+/// That instances are containers.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Whose.
+    pub docker: Docker,
+    /// Of which image.
+    pub image: String,
+    /// Whether the machine can check their files as they will see them.
+    pub can_confine: bool,
+}
+
 /// What all instances of a site have in common.
 #[derive(Debug, Clone)]
 pub struct Instances {
@@ -40,6 +52,7 @@ pub struct Instances {
     edge_gid: Option<u32>,
     ini: String,
     means: Means,
+    container: Option<Container>,
     fingerprint: String,
 }
 
@@ -54,6 +67,7 @@ impl Instances {
         users: (Option<UserIds>, Option<u32>),
         site_config: &str,
         means: Means,
+        container: Option<Container>,
     ) -> Self {
         let (user, edge_gid) = users;
         let folder = layout.site(&site.name);
@@ -84,22 +98,28 @@ impl Instances {
             edge_gid,
             ini,
             means,
+            container,
             fingerprint: String::new(),
         };
         let sample_id = InstanceId::of(&site.name, 0);
         let sample = instances.pool(&sample_id);
         let confinement = serde_json::to_vec(&instances.confinement(&sample_id));
-        instances.fingerprint = fingerprint(&[
+        let confinement = confinement.expect("a confinement is plain data");
+        let mut parts = vec![
             instances.ini.as_bytes(),
             sample.as_bytes(),
             site_config.as_bytes(),
             match &instances.code {
                 Code::Release(id) => id.as_str().as_bytes(),
-                Code::Author(_) => b"author",
+                Code::Author(_) => &b"author"[..],
             },
             site.php.version.as_bytes(),
-            &confinement.expect("a confinement is plain data"),
-        ]);
+            &confinement,
+        ];
+        if let Some(container) = &instances.container {
+            parts.push(container.image.as_bytes());
+        }
+        instances.fingerprint = fingerprint(&parts);
         instances
     }
 
@@ -213,6 +233,11 @@ impl Instances {
                 .env_clear()
                 .env("PHP_INI_SCAN_DIR", &scan)
                 .current_dir("/");
+            let can_confine = self.container.as_ref().is_none_or(|it| it.can_confine);
+            if !can_confine {
+                // Its check by pages tells.
+                return Ok(());
+            }
             if let Some(confinement) = &confinement {
                 confine(&mut command, confinement, user.as_ref(), Path::new("/"))?;
             }
@@ -227,11 +252,45 @@ impl Instances {
         let mut spec =
             spec(&process, server, arguments, &self.fingerprint, self.layout.output(&process));
         spec.env.insert("PHP_INI_SCAN_DIR".into(), scan);
-        spec.user = user;
-        spec.confinement = confinement;
+        match (&self.container, confinement, user) {
+            (Some(container), Some(confinement), Some(user)) => {
+                self.contain(container, &mut spec, &confinement, &user)?;
+            }
+            (_, confinement, user) => (spec.user, spec.confinement) = (user, confinement),
+        }
         // SIGQUIT: finish the requests at hand.
         spec.stop = Stop { signal: 3, grace_ms: 12_000 };
         Ok(spec)
+    }
+
+    /// Makes of a process a container that runs it, with Docker's client as the process.
+    fn contain(
+        &self,
+        container: &Container,
+        spec: &mut ProcessSpec,
+        confinement: &Confinement,
+        user: &UserIds,
+    ) -> Result<(), Error> {
+        let docker = &container.docker;
+        docker.make_room(&spec.name)?;
+        docker.ensure(&container.image, &self.site.php.version)?;
+        // Files are made with the same permissions; the shell becomes php-fpm.
+        let umask = format!("umask {:03o} && exec \"$0\" \"$@\"", spec.umask);
+        let shell = ["/bin/sh".to_owned(), "-c".to_owned(), umask];
+        let program = [spec.program.display().to_string()];
+        let command: Vec<String> =
+            shell.into_iter().chain(program).chain(spec.args.iter().cloned()).collect();
+        spec.args = docker.run(&container::Inside {
+            process: &spec.name,
+            image: &container.image,
+            user,
+            confinement,
+            env: &spec.env,
+            command: &command,
+        })?;
+        spec.program = Docker::client()?;
+        spec.env.extend(docker.variables());
+        Ok(())
     }
 }
 

@@ -111,8 +111,7 @@ impl Groups {
     pub(super) fn of_machine(data: &Path) -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let found = hierarchy::find(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
-        let digest = blake3::hash(data.as_os_str().as_encoded_bytes()).to_hex();
-        Self { hierarchies: found, name: format!("pressroom-{}", &digest[..8]) }
+        Self { hierarchies: found, name: super::name_of(data) }
     }
 
     /// Puts a process into a group with these limits; returns what could not be had.

@@ -11,7 +11,7 @@
 
 mod child;
 mod confined;
-mod filter;
+pub(crate) mod filter;
 mod image;
 
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! The steps of a rollout, as `plan::rollout` decides them: each changes what is known of the site and stores that.
 
-use pressroom_model::config::{Config, Site};
+use pressroom_model::config::{Config, Runtime, Site};
 use pressroom_model::id::{ReleaseId, SiteName};
 use pressroom_model::process::ProcessState;
 use pressroom_model::rollout::{Record, Stage, Standing};
@@ -13,7 +13,8 @@ use super::{Error, is_current};
 use crate::agent::Agent;
 use crate::apply::off_the_loop;
 use crate::engine::FINGERPRINT;
-use crate::engine::php::{Code, Instances};
+use crate::confinement::Means;
+use crate::engine::php::{Code, Container, Instances};
 use crate::facts::{Candidate, Kept, Parked, Refused, Release, SiteFacts, Version};
 
 /// So many releases of a site are kept.
@@ -37,12 +38,20 @@ impl Agent {
         if !is_current(release, site) || !self.layout.site_root(&site.name, &release.id).is_dir() {
             return Ok(None);
         }
+        let image = match site.php.runtime {
+            Runtime::Process => None,
+            Runtime::Docker => match self.image_of(site) {
+                Some(tag) => Some(tag),
+                None => return Ok(None),
+            },
+        };
         let version = Version {
             fingerprint: String::new(),
             site: site.clone(),
             release: release.clone(),
             is_author: false,
-            means: self.means(),
+            means: if image.is_some() { Means::ALL } else { self.means() },
+            image,
         };
         let fingerprint = self.instances_of(prepared, &version)?.fingerprint().to_owned();
         Ok(Some(Version { fingerprint, ..version }))
@@ -67,6 +76,11 @@ impl Agent {
             (prepared.user.clone(), edge_gid),
             &prepared.site_config,
             version.means,
+            version.image.as_ref().map(|tag| Container {
+                docker: self.docker(),
+                image: tag.clone(),
+                can_confine: self.means() == Means::ALL,
+            }),
         ))
     }
 

@@ -169,7 +169,11 @@ impl Agent {
     ) -> std::io::Result<tokio::process::Command> {
         let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
         // What visitors get, or will get first: never a candidate.
-        let serving = facts.serving.map(|serving| (serving.release, serving.means));
+        let serving = facts.serving.map(|serving| {
+            // What a container can do is no matter of the machine; scripts are in none.
+            let means = if serving.image.is_some() { self.means() } else { serving.means };
+            (serving.release, means)
+        });
         let newest = facts.release.map(|release| (release, self.means()));
         let (Some(prepared), Some((release, means))) = (facts.prepared, serving.or(newest)) else {
             return Err(std::io::Error::other("the site is not prepared yet"));

@@ -82,6 +82,7 @@ pub const KEYS: &[Key] = keys! {
     "node.name", Kind::Text("name", node_name), Follows("the host name"), "The machine's name, in `status`, logs and `Cache-Status`.";
     "node.zone", Kind::Text("name", node_name), Is(r#""a""#), "The failure domain that the machine is in.";
     "node.data", Kind::Text("path", absolute), Follows("`--data`, else `/var/lib/pressroom` as root, else `pressroom` in `$XDG_DATA_HOME` or `~/.local/share`"), "Where Pressroom keeps everything. Read only with `--config FILE`.";
+    "node.docker", Kind::Text("path", absolute), Is(r#""/run/docker.sock""#), "The socket of Docker's daemon, for sites with `runtime = \"docker\"`.";
 
     "edge", Kind::Table, Nothing, "The HTTP edge: where visitors arrive.";
     "edge.http", Kind::Texts("address:port", address), Follows(r#"`["0.0.0.0:80"]` as root, else `["127.0.0.1:8080"]`"#), "Where plain HTTP is served.";
@@ -136,6 +137,7 @@ pub const KEYS: &[Key] = keys! {
 
     "site.php", Kind::Table, Nothing, "PHP.";
     "site.php.version", Kind::Text("version", php_version), Follows("the distribution's"), "As in the package's name: `8.2`.";
+    "site.php.runtime", Kind::Choice(&["process", "docker"]), Is(r#""process""#), "What confines its instances: the kernel, asked by Pressroom itself, or a container of Docker's. The view and the limits are the same. `docker` needs root and a Docker daemon; our scripts of the site (cron, installation) run as with `process`.";
     "site.php.workers", Kind::Number(1, 512), Follows("two for each processor, at least 2, at most 16"), "PHP processes per instance.";
     "site.php.instances", Kind::Table, Nothing, "How many php-fpm run, each with its own workers and bytecode cache.";
     "site.php.instances.min", Kind::Number(1, 64), Is("1"), "Fewest.";

@@ -12,7 +12,7 @@ use super::reader::Reader;
 use super::{Facts, Faults};
 use crate::config::{
     Admin, Cache, CertificateFiles, Config, Console, Database, Edge, Hooks, Instances, Limits,
-    Node, PageCache, Php, Site, Source,
+    Node, PageCache, Php, Runtime, Site, Source,
 };
 use crate::id::{NodeName, SiteName};
 use crate::snapshot::{LogFormat, Network};
@@ -36,6 +36,7 @@ pub(super) fn read(
             name: name.and_then(|name| name.parse().ok()).unwrap_or_else(unnamed_node),
             zone: node.text("zone").unwrap_or_default(),
             data: node.text("data").map_or_else(|| facts.data.clone(), PathBuf::from),
+            docker: node.text("docker").map(PathBuf::from).unwrap_or_default(),
         },
         edge,
         console,
@@ -307,6 +308,10 @@ fn php(table: &Reader<'_>, facts: &Facts, faults: &mut Faults) -> Php {
     }
     let php = Php {
         version: table.text("version").unwrap_or_else(|| facts.php_version.clone()),
+        runtime: match table.text("runtime").as_deref() {
+            Some("docker") => Runtime::Docker,
+            _ => Runtime::Process,
+        },
         workers: table
             .number("workers")
             .unwrap_or_else(|| facts.cores.saturating_mul(2).clamp(2, 16)),

@@ -15,6 +15,7 @@ pub fn show(config: &Config) -> String {
     page.text("name", &config.node.name);
     page.text("zone", &config.node.zone);
     page.text("data", config.node.data.display());
+    page.text("docker", config.node.docker.display());
     page.head("[edge]");
     page.texts("http", &addresses(&config.edge.http));
     page.texts("https", &addresses(&config.edge.https));
@@ -119,6 +120,7 @@ impl Page {
         let php = &site.php;
         self.head("[site.php]");
         self.text("version", &php.version);
+        self.text("runtime", php.runtime.word());
         self.plain("workers", php.workers);
         self.plain(
             "instances",

@@ -57,6 +57,7 @@ fn settled() -> Observed {
         is_copy: false,
         wants_upgrade: false,
         wants_network: false,
+        lacks_image: None,
     };
     Observed {
         now_ms: 100_000,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::docker::Daemon;
 use crate::visitor::Visitor;
 
 /// The administrator's password in every test.
@@ -48,6 +49,8 @@ pub(crate) struct House {
     pub(crate) http: u16,
     pub(crate) https: u16,
     pub(crate) console: u16,
+    /// The Docker daemon that its sites may use. Before the folder, in which it is.
+    pub(crate) docker: Option<Daemon>,
     folder: tempfile::TempDir,
     _alone: File,
 }
@@ -70,9 +73,17 @@ impl House {
             http: free_port(),
             https: free_port(),
             console: free_port(),
+            docker: None,
             folder,
             _alone: alone,
         }
+    }
+
+    /// With a Docker daemon of its own.
+    pub(crate) fn with_docker() -> Self {
+        let mut house = Self::empty();
+        house.docker = Some(Daemon::start(house.folder().join("docker")));
+        house
     }
 
     /// A folder of the test's own, beside the data directory.
@@ -82,8 +93,12 @@ impl House {
 
     /// Writes `pressroom.toml`: these sites, on this house's ports.
     pub(crate) fn configure(&self, sites: &str) {
+        let node = self.docker.iter().map(|docker| {
+            format!("[node]\ndocker = \"{}\"\n\n", docker.socket.display())
+        });
+        let node: String = node.collect();
         let text = format!(
-            "[edge]\nhttp = [\"127.0.0.1:{}\"]\nhttps = [\"127.0.0.1:{}\"]\n\n[console]\nlisten = \"127.0.0.1:{}\"\n\n{sites}\n",
+            "{node}[edge]\nhttp = [\"127.0.0.1:{}\"]\nhttps = [\"127.0.0.1:{}\"]\n\n[console]\nlisten = \"127.0.0.1:{}\"\n\n{sites}\n",
             self.http, self.https, self.console
         );
         fs::write(self.data.join("pressroom.toml"), text).expect("pressroom.toml");

@@ -11,6 +11,7 @@ mod environments;
 mod faults;
 mod git;
 mod hooks;
+mod docker;
 mod house;
 mod integrity;
 mod isolation;

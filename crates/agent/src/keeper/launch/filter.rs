@@ -9,6 +9,7 @@
 //! `clone` takes its place.
 
 use libc::{c_long, sock_filter};
+use serde_json::{Value, json};
 
 const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
 const IS: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
@@ -37,77 +38,86 @@ const OURS: Option<u32> = None;
 /// From here on x86-64 has its calls a second time, for programs with short pointers.
 const SECOND_TABLE: u32 = 0x4000_0000;
 
-const REFUSED: &[c_long] = &[
+/// A system call: its number, and its name.
+type Call = (c_long, &'static str);
+
+macro_rules! call {
+    ($name:ident) => {
+        (libc::$name, stringify!($name))
+    };
+}
+
+const REFUSED: &[Call] = &[
     // What is mounted where, and the root of everything.
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_quotactl,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
+    call!(SYS_mount),
+    call!(SYS_umount2),
+    call!(SYS_pivot_root),
+    call!(SYS_chroot),
+    call!(SYS_move_mount),
+    call!(SYS_open_tree),
+    call!(SYS_fsopen),
+    call!(SYS_fsconfig),
+    call!(SYS_fsmount),
+    call!(SYS_fspick),
+    call!(SYS_mount_setattr),
+    call!(SYS_open_by_handle_at),
+    call!(SYS_quotactl),
+    call!(SYS_swapon),
+    call!(SYS_swapoff),
     // Namespaces.
-    libc::SYS_unshare,
-    libc::SYS_setns,
+    call!(SYS_unshare),
+    call!(SYS_setns),
     // The kernel itself.
-    libc::SYS_bpf,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
-    libc::SYS_reboot,
-    libc::SYS_syslog,
-    libc::SYS_acct,
-    libc::SYS_perf_event_open,
-    libc::SYS_fanotify_init,
-    libc::SYS_lookup_dcookie,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
-    libc::SYS_vhangup,
+    call!(SYS_bpf),
+    call!(SYS_init_module),
+    call!(SYS_finit_module),
+    call!(SYS_delete_module),
+    call!(SYS_kexec_load),
+    call!(SYS_kexec_file_load),
+    call!(SYS_reboot),
+    call!(SYS_syslog),
+    call!(SYS_acct),
+    call!(SYS_perf_event_open),
+    call!(SYS_fanotify_init),
+    call!(SYS_lookup_dcookie),
+    call!(SYS_sethostname),
+    call!(SYS_setdomainname),
+    call!(SYS_settimeofday),
+    call!(SYS_clock_settime),
+    call!(SYS_clock_adjtime),
+    call!(SYS_adjtimex),
+    call!(SYS_vhangup),
     // Often the way to a hole in the kernel, never a web application's.
-    libc::SYS_userfaultfd,
-    libc::SYS_keyctl,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_personality,
+    call!(SYS_userfaultfd),
+    call!(SYS_keyctl),
+    call!(SYS_add_key),
+    call!(SYS_request_key),
+    call!(SYS_personality),
     // Other processes.
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_process_madvise,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
+    call!(SYS_process_vm_readv),
+    call!(SYS_process_vm_writev),
+    call!(SYS_process_madvise),
+    call!(SYS_pidfd_getfd),
+    call!(SYS_kcmp),
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_iopl,
+    call!(SYS_iopl),
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_ioperm,
+    call!(SYS_ioperm),
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_modify_ldt,
+    call!(SYS_modify_ldt),
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_uselib,
+    call!(SYS_uselib),
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_ustat,
+    call!(SYS_ustat),
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_sysfs,
+    call!(SYS_sysfs),
 ];
 
-const UNKNOWN_HERE: &[c_long] = &[
-    libc::SYS_clone3,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
+const UNKNOWN_HERE: &[Call] = &[
+    call!(SYS_clone3),
+    call!(SYS_io_uring_setup),
+    call!(SYS_io_uring_enter),
+    call!(SYS_io_uring_register),
 ];
 
 /// Of `clone`; all kinds of namespaces.
@@ -132,7 +142,7 @@ pub(super) fn program() -> Option<Vec<sock_filter>> {
         program.extend([when(IS_AT_LEAST, SECOND_TABLE, 0, 1), answer(NOT_PERMITTED)]);
     }
     for (calls, verdict) in [(REFUSED, NOT_PERMITTED), (UNKNOWN_HERE, UNKNOWN)] {
-        for call in calls {
+        for (call, _) in calls {
             program.extend([when(IS, number(*call), 0, 1), answer(verdict)]);
         }
     }
@@ -147,6 +157,49 @@ pub(super) fn program() -> Option<Vec<sock_filter>> {
     one_of(&mut program, libc::SYS_socket, &FAMILIES.map(|family| family as u32), NO_SUCH_FAMILY);
     program.push(answer(ALLOWED));
     Some(program)
+}
+
+/// The same filter in the words of Docker, whose own list lets processes trace each other. Its rules cannot say "none of
+/// these", so the ones that are refused are said one by one.
+pub(crate) fn profile() -> Option<Value> {
+    let architecture = match () {
+        () if cfg!(target_arch = "x86_64") => "SCMP_ARCH_X86_64",
+        () if cfg!(target_arch = "aarch64") => "SCMP_ARCH_AARCH64",
+        () => return None,
+    };
+    let refusal = |names: Vec<&str>, error: i32, arguments: Vec<Value>| {
+        json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": error, "args": arguments })
+    };
+    let first = |op: &str, value: u64, second: u64| {
+        vec![json!({ "index": 0, "op": format!("SCMP_CMP_{op}"), "value": value, "valueTwo": second })]
+    };
+    let mut rules = vec![
+        refusal(names(REFUSED), libc::EPERM, vec![]),
+        refusal(names(UNKNOWN_HERE), libc::ENOSYS, vec![]),
+    ];
+    for bit in (0..i32::BITS).map(|at| 1 << at).filter(|bit| NAMESPACES as u32 & bit != 0) {
+        let bit = u64::from(bit);
+        rules.push(refusal(vec!["clone"], libc::EPERM, first("MASKED_EQ", bit, bit)));
+    }
+    let families = FAMILIES.map(|family| family as u32);
+    let answers =
+        [("ptrace", &TRACED[..], libc::EPERM), ("socket", &families, libc::EAFNOSUPPORT)];
+    for (call, values, error) in answers {
+        let most = values.iter().copied().max().unwrap_or_default();
+        rules.push(refusal(vec![call], error, first("GT", most.into(), 0)));
+        for value in (0..most).filter(|value| !values.contains(value)) {
+            rules.push(refusal(vec![call], error, first("EQ", value.into(), 0)));
+        }
+    }
+    Some(json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": [architecture],
+        "syscalls": rules,
+    }))
+}
+
+fn names(calls: &[Call]) -> Vec<&'static str> {
+    calls.iter().map(|(_, name)| name.trim_start_matches("SYS_")).collect()
 }
 
 /// A call whose first argument must be one of these.
@@ -215,7 +268,7 @@ mod tests {
         for call in [libc::SYS_openat, libc::SYS_execve, libc::SYS_connect, libc::SYS_mprotect] {
             assert_eq!(ours(call, 0), ALLOWED, "{call}");
         }
-        for call in REFUSED {
+        for (call, _) in REFUSED {
             assert_eq!(ours(*call, 0), NOT_PERMITTED, "{call}");
         }
         assert_eq!(ours(libc::SYS_clone3, 0), UNKNOWN);
