@@ -25,7 +25,8 @@ use crate::layout::Layout;
 pub const CODE: &str = "/srv/site";
 
 /// Programs and libraries.
-pub(crate) const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+pub(crate) const SYSTEM: [&str; 7] =
+    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 /// Bytes of named shared memory.
 const SHARED: u64 = 64 << 20;
 /// Data of libraries beyond `/usr` and `/etc`.

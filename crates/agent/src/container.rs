@@ -8,6 +8,7 @@
 //! ([`Docker::make_room`]), and a label, by which containers without a client are found ([`watch`]). When the daemon is gone, its
 //! containers and their sockets are not: the edge goes on using them, and nothing can be started until it is back.
 
+pub mod entrance;
 pub mod image;
 mod watch;
 
@@ -21,6 +22,7 @@ use pressroom_model::process::UserIds;
 use crate::confinement::SYSTEM;
 use crate::engine::{self, Error};
 use crate::files;
+use crate::host;
 use crate::keeper;
 use crate::layout::Layout;
 
@@ -74,6 +76,8 @@ pub struct Inside<'a> {
     pub env: &'a BTreeMap<String, String>,
     /// The program and its arguments.
     pub command: &'a [String],
+    /// The mask for permissions of new files.
+    pub umask: u32,
 }
 
 impl Docker {
@@ -170,13 +174,14 @@ impl Docker {
             None => None,
         };
         let most_files = keeper::most_open_files().min(OPEN_FILES);
-        Ok(self.arguments(inside, filter.as_deref(), most_files, Path::exists))
+        let own = host::own_program()?;
+        Ok(self.arguments(inside, (&own, filter.as_deref()), most_files, Path::exists))
     }
 
     fn arguments(
         &self,
         inside: &Inside<'_>,
-        filter: Option<&Path>,
+        (own, filter): (&Path, Option<&Path>),
         most_files: u64,
         exists: impl Fn(&Path) -> bool,
     ) -> Vec<String> {
@@ -210,11 +215,14 @@ impl Docker {
                 add(name, value);
             }
         }
+        let own = quoted(&format!("source={}", own.display()));
+        add("mount", format!("type=bind,{own},target={},readonly", entrance::PROGRAM));
         for (name, value) in inside.env {
             add("env", format!("{name}={value}"));
         }
         all.push(inside.image.to_owned());
-        all.extend(inside.command.iter().cloned());
+        all.push(entrance::PROGRAM.to_owned());
+        all.extend(entrance::arguments(inside.confinement, inside.umask, inside.command));
         all
     }
 }
@@ -311,10 +319,10 @@ mod tests {
             confinement: &confinement,
             env: &BTreeMap::from([("LANG".to_owned(), "C.UTF-8".to_owned())]),
             command: &["/usr/sbin/php-fpm8.2".to_owned()],
+            umask: 0o027,
         };
-        let all = docker.arguments(&inside, Some(Path::new("/d/calls.json")), 100, |path| {
-            path != Path::new("/d/mail")
-        });
+        let own = (Path::new("/bin/pressroom"), Some(Path::new("/d/calls.json")));
+        let all = docker.arguments(&inside, own, 100, |path| path != Path::new("/d/mail"));
         let own: Vec<&str> = all.iter().skip(2 + FIXED.len()).map(String::as_str).collect();
         let prefix = &docker.prefix;
         assert_eq!(
@@ -333,8 +341,25 @@ mod tests {
                 "--mount=type=bind,source=/d/etc,target=/etc,readonly",
                 "--mount=type=bind,\"source=/d/a,b\",\"target=/d/a,b\"",
                 "--shm-size=64",
+                "--mount=type=bind,source=/bin/pressroom,target=/run/pressroom-entrance,readonly",
                 "--env=LANG=C.UTF-8",
                 "pressroom/php:8.2-x",
+                "/run/pressroom-entrance",
+                "enclose",
+                "27",
+                "run=/usr",
+                "run=/bin",
+                "run=/sbin",
+                "run=/lib",
+                "run=/lib32",
+                "run=/lib64",
+                "run=/libx32",
+                "write=/dev",
+                "run=/usr",
+                "write=/d/mail",
+                "write=/d/a,b",
+                "write=/dev/shm",
+                "--",
                 "/usr/sbin/php-fpm8.2",
             ]
         );

@@ -111,7 +111,10 @@ fn containers(layout: &Layout, config: &Config) -> Option<Finding> {
     }
     let socket = &config.node.docker;
     let hint = match Docker::client() {
-        Ok(_) => format!("start its daemon (`systemctl start docker`); its socket is `docker` in `[node]`, here {}", socket.display()),
+        Ok(_) => format!(
+            "start its daemon (`systemctl start docker`); its socket is `docker` in `[node]`, here {}",
+            socket.display()
+        ),
         Err(_) => packages::command(&["docker.io"]),
     };
     Some(match Docker::new(layout, socket).version() {

@@ -184,6 +184,9 @@ pub struct Php {
     /// What confines its instances.
     #[serde(default)]
     pub runtime: Runtime,
+    /// The image of its containers; `None`: one of this machine's packages.
+    #[serde(default)]
+    pub image: Option<String>,
     /// PHP processes per instance.
     pub workers: u16,
     /// Fewest and most instances.

@@ -18,6 +18,13 @@ mod why;
 
 use std::process::ExitCode;
 
+use pressroom_agent::container::entrance;
+
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    // In a container there is nothing else of ours.
+    if words.next().is_some_and(|word| word == entrance::WORD) {
+        return entrance::run(words);
+    }
     pressroom_cli::run(&machine::ThisMachine)
 }

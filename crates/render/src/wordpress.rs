@@ -137,6 +137,7 @@ mod tests {
             php: Php {
                 version: "8.2".into(),
                 runtime: pressroom_model::config::Runtime::Process,
+                image: None,
                 workers: 4,
                 instances: Instances { min: 1, max: 8 },
                 memory: ByteSize::mib(256),

@@ -15,6 +15,8 @@ use super::Docker;
 use crate::confinement::SYSTEM;
 use crate::engine::{self, Error};
 
+/// What our tags begin with.
+const OURS: &str = "pressroom/php:";
 /// Raised when images are made otherwise.
 const RECIPE: &str = "1";
 /// Packages that PHP of a site may start or look into, where they are installed.
@@ -70,7 +72,7 @@ pub fn of(version: &str) -> Result<Image, Error> {
         packages.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let parts: Vec<&[u8]> =
         std::iter::once(RECIPE).chain(parts.iter().map(|s| &**s)).map(str::as_bytes).collect();
-    let tag = format!("pressroom/php:{version}-{}", engine::fingerprint(&parts));
+    let tag = format!("{OURS}{version}-{}", engine::fingerprint(&parts));
     Ok(Image { tag, packages: packages.into_keys().collect() })
 }
 
@@ -80,12 +82,24 @@ impl Docker {
         if self.has_image(tag)? {
             return Ok(());
         }
+        if !tag.starts_with(OURS) {
+            let said = "it is not there: `docker pull` it, or build it".to_owned();
+            return Err(Error::Refused {
+                engine: "docker",
+                what: format!("the image {tag}"),
+                said,
+            });
+        }
         let image = of(version)?;
         if image.tag == tag {
             return self.build(&image);
         }
         let said = "it was deleted, and other packages are installed now; a version of the new image takes its place";
-        Err(Error::Refused { engine: "docker", what: format!("the image {tag}"), said: said.into() })
+        Err(Error::Refused {
+            engine: "docker",
+            what: format!("the image {tag}"),
+            said: said.into(),
+        })
     }
 
     /// Makes an image unless it is there.
@@ -170,7 +184,8 @@ fn closure(installed: &str, version: &str) -> BTreeMap<String, String> {
 
 /// The names in a list of dependencies: of alternatives all, since only what is installed counts.
 fn names(list: &str) -> impl Iterator<Item = &str> {
-    list.split([',', '|']).filter_map(|one| one.trim().split([' ', '(', ':']).next())
+    let names = list.split([',', '|']).filter_map(|one| one.trim().split([' ', '(', ':']).next());
+    names.filter(|name| !name.is_empty())
 }
 
 fn without_architecture(name: &str) -> &str {
@@ -241,7 +256,7 @@ mod tests {
 
     #[test]
     fn an_image_has_what_php_depends_on_and_what_provides_that() {
-        let installed = "ii \tphp8.2-fpm\t1\tno\t\tlibc6 (>= 2), mail-agent | other\n\
+        let installed = "ii \tphp8.2-fpm\t1\tno\t\t, libc6 (>= 2), mail-agent | other\n\
              ii \tlibc6:amd64\t2\tno\t\t\n\
              ii \tmsg\t3\tno\tmail-agent (= 1), x\tlibc6\n\
              ii \tbash\t4\tyes\t\t\n\
@@ -258,7 +273,8 @@ mod tests {
     #[test]
     fn another_version_of_a_package_is_another_image() {
         let tag = |libc: &str| {
-            let installed = format!("ii \tphp8.2-fpm\t1\tno\t\tlibc6\nii \tlibc6\t{libc}\tno\t\t\n");
+            let installed =
+                format!("ii \tphp8.2-fpm\t1\tno\t\tlibc6\nii \tlibc6\t{libc}\tno\t\t\n");
             closure(&installed, "8.2")
         };
         assert_ne!(tag("1"), tag("2"));

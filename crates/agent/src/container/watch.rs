@@ -25,7 +25,8 @@ impl Agent {
 
     /// The image that new versions of a site are of, once it is known to be there.
     pub(crate) fn image_of(&self, site: &Site) -> Option<String> {
-        self.containers.lock().images.get(&site.php.version).cloned()
+        let given = site.php.image.clone();
+        given.or_else(|| self.containers.lock().images.get(&site.php.version).cloned())
     }
 
     /// Whether some site is in containers, or was.
@@ -37,9 +38,11 @@ impl Agent {
             .flat_map(|config| &config.sites)
             .any(|site| site.php.runtime == Runtime::Docker);
         asks || state.sites.values().any(|facts| {
-            facts.serving.iter().chain(facts.parked.iter().map(|parked| &parked.version)).any(
-                |version| version.image.is_some(),
-            )
+            facts
+                .serving
+                .iter()
+                .chain(facts.parked.iter().map(|parked| &parked.version))
+                .any(|version| version.image.is_some())
         })
     }
 

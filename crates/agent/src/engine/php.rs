@@ -274,12 +274,8 @@ impl Instances {
         let docker = &container.docker;
         docker.make_room(&spec.name)?;
         docker.ensure(&container.image, &self.site.php.version)?;
-        // Files are made with the same permissions; the shell becomes php-fpm.
-        let umask = format!("umask {:03o} && exec \"$0\" \"$@\"", spec.umask);
-        let shell = ["/bin/sh".to_owned(), "-c".to_owned(), umask];
-        let program = [spec.program.display().to_string()];
-        let command: Vec<String> =
-            shell.into_iter().chain(program).chain(spec.args.iter().cloned()).collect();
+        let program = std::iter::once(spec.program.display().to_string());
+        let command: Vec<String> = program.chain(spec.args.iter().cloned()).collect();
         spec.args = docker.run(&container::Inside {
             process: &spec.name,
             image: &container.image,
@@ -287,6 +283,7 @@ impl Instances {
             confinement,
             env: &spec.env,
             command: &command,
+            umask: spec.umask,
         })?;
         spec.program = Docker::client()?;
         spec.env.extend(docker.variables());

@@ -12,8 +12,8 @@ use pressroom_runtime::clock;
 use super::{Error, is_current};
 use crate::agent::Agent;
 use crate::apply::off_the_loop;
-use crate::engine::FINGERPRINT;
 use crate::confinement::Means;
+use crate::engine::FINGERPRINT;
 use crate::engine::php::{Code, Container, Instances};
 use crate::facts::{Candidate, Kept, Parked, Refused, Release, SiteFacts, Version};
 

@@ -138,6 +138,7 @@ pub const KEYS: &[Key] = keys! {
     "site.php", Kind::Table, Nothing, "PHP.";
     "site.php.version", Kind::Text("version", php_version), Follows("the distribution's"), "As in the package's name: `8.2`.";
     "site.php.runtime", Kind::Choice(&["process", "docker"]), Is(r#""process""#), "What confines its instances: the kernel, asked by Pressroom itself, or a container of Docker's. The view and the limits are the same. `docker` needs root and a Docker daemon; our scripts of the site (cron, installation) run as with `process`.";
+    "site.php.image", Kind::Text("image", image), Follows("one that is made of this machine's packages"), "The image of its containers, with `runtime = \"docker\"`: PHP of that `version` at Debian's paths. It must be there; nothing is pulled.";
     "site.php.workers", Kind::Number(1, 512), Follows("two for each processor, at least 2, at most 16"), "PHP processes per instance.";
     "site.php.instances", Kind::Table, Nothing, "How many php-fpm run, each with its own workers and bytecode cache.";
     "site.php.instances.min", Kind::Number(1, 64), Is("1"), "Fewest.";
@@ -218,6 +219,13 @@ pub fn ini_owner(name: &str) -> Option<&'static str> {
 
 fn node_name(value: &str) -> Result<(), String> {
     value.parse::<NodeName>().map(drop).map_err(|bad| bad.why.to_owned())
+}
+
+fn image(value: &str) -> Result<(), String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    let is_name =
+        value.starts_with(|c: char| c.is_ascii_alphanumeric()) && value.chars().all(is_plain);
+    require(is_name, "write it as Docker does: `registry.example.com/php:8.2`")
 }
 
 fn site_name(value: &str) -> Result<(), String> {

@@ -312,6 +312,7 @@ fn php(table: &Reader<'_>, facts: &Facts, faults: &mut Faults) -> Php {
             Some("docker") => Runtime::Docker,
             _ => Runtime::Process,
         },
+        image: table.text("image"),
         workers: table
             .number("workers")
             .unwrap_or_else(|| facts.cores.saturating_mul(2).clamp(2, 16)),

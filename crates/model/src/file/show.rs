@@ -121,6 +121,9 @@ impl Page {
         self.head("[site.php]");
         self.text("version", &php.version);
         self.text("runtime", php.runtime.word());
+        if let Some(image) = &php.image {
+            self.text("image", image);
+        }
         self.plain("workers", php.workers);
         self.plain(
             "instances",

@@ -61,7 +61,8 @@ impl Daemon {
     /// Asks it something.
     pub(crate) fn client(&self, arguments: &[&str]) -> Output {
         let host = format!("unix://{}", self.socket.display());
-        let client = if Path::new("/usr/bin/docker").exists() { "/usr/bin/docker" } else { "docker" };
+        let client =
+            if Path::new("/usr/bin/docker").exists() { "/usr/bin/docker" } else { "docker" };
         Command::new(client).args(["--host", &host]).args(arguments).output().expect("the client")
     }
 
@@ -69,6 +70,21 @@ impl Daemon {
     pub(crate) fn containers(&self) -> Vec<String> {
         let output = self.client(&["ps", "--all", "--format", "{{.Names}}"]);
         String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+}
+
+impl Daemon {
+    /// A daemon that found one running leaves it behind.
+    fn end_containerd(&self) {
+        let pid = fs::read_to_string(self.folder.join("exec/containerd/containerd.pid"));
+        let Some(pid) = pid.ok().and_then(|pid| pid.trim().parse::<i32>().ok()) else { return };
+        let words = || fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let is_ours =
+            || String::from_utf8_lossy(&words()).contains(&*self.folder.to_string_lossy());
+        if is_ours() {
+            signal(pid, Signal::TERM);
+            wait_until("containerd to end", Duration::from_secs(10), || !is_ours());
+        }
     }
 }
 
@@ -100,6 +116,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         signal(self.process.id().cast_signed(), Signal::TERM);
         let _ended = self.process.wait();
+        self.end_containerd();
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let below: Vec<&str> = mounts
             .lines()

@@ -93,9 +93,10 @@ impl House {
 
     /// Writes `pressroom.toml`: these sites, on this house's ports.
     pub(crate) fn configure(&self, sites: &str) {
-        let node = self.docker.iter().map(|docker| {
-            format!("[node]\ndocker = \"{}\"\n\n", docker.socket.display())
-        });
+        let node = self
+            .docker
+            .iter()
+            .map(|docker| format!("[node]\ndocker = \"{}\"\n\n", docker.socket.display()));
         let node: String = node.collect();
         let text = format!(
             "{node}[edge]\nhttp = [\"127.0.0.1:{}\"]\nhttps = [\"127.0.0.1:{}\"]\n\n[console]\nlisten = \"127.0.0.1:{}\"\n\n{sites}\n",

@@ -6,12 +6,13 @@
 
 mod author;
 mod browser;
+mod containers;
 mod contract;
+mod docker;
 mod environments;
 mod faults;
 mod git;
 mod hooks;
-mod docker;
 mod house;
 mod integrity;
 mod isolation;

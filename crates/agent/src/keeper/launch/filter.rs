@@ -167,11 +167,11 @@ pub(crate) fn profile() -> Option<Value> {
         () if cfg!(target_arch = "aarch64") => "SCMP_ARCH_AARCH64",
         () => return None,
     };
-    let refusal = |names: Vec<&str>, error: i32, arguments: Vec<Value>| {
-        json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": error, "args": arguments })
-    };
+    let refusal = |names: Vec<&str>, error: i32, arguments: Vec<Value>| json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": error, "args": arguments });
     let first = |op: &str, value: u64, second: u64| {
-        vec![json!({ "index": 0, "op": format!("SCMP_CMP_{op}"), "value": value, "valueTwo": second })]
+        vec![
+            json!({ "index": 0, "op": format!("SCMP_CMP_{op}"), "value": value, "valueTwo": second }),
+        ]
     };
     let mut rules = vec![
         refusal(names(REFUSED), libc::EPERM, vec![]),
@@ -182,8 +182,7 @@ pub(crate) fn profile() -> Option<Value> {
         rules.push(refusal(vec!["clone"], libc::EPERM, first("MASKED_EQ", bit, bit)));
     }
     let families = FAMILIES.map(|family| family as u32);
-    let answers =
-        [("ptrace", &TRACED[..], libc::EPERM), ("socket", &families, libc::EAFNOSUPPORT)];
+    let answers = [("ptrace", &TRACED[..], libc::EPERM), ("socket", &families, libc::EAFNOSUPPORT)];
     for (call, values, error) in answers {
         let most = values.iter().copied().max().unwrap_or_default();
         rules.push(refusal(vec![call], error, first("GT", most.into(), 0)));

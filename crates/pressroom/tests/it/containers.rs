@@ -1,0 +1,94 @@
+//! Sites in containers of Docker's: how they get there, and what they outlive. That their walls hold is in `walls`.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::docker;
+use crate::house::{House, signal, wait_until};
+
+fn configure(house: &House, runtime: &str, workers: u16) {
+    house.configure(&format!(
+        "[[site]]\nname = \"blog\"\n[site.php]\nruntime = \"{runtime}\"\nworkers = {workers}\ninstances = {{ min = 1, max = 1 }}\n"
+    ));
+}
+
+fn instance(house: &House) -> i32 {
+    let pids = house.pids();
+    let found = pids.iter().find(|(name, _)| name.starts_with("blog-"));
+    found.and_then(|(_, pid)| i32::try_from(*pid).ok()).unwrap_or_else(|| panic!("{pids:?}"))
+}
+
+fn is_client(pid: i32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| String::from_utf8_lossy(&line).contains("docker"))
+}
+
+/// What the agent wrote of instances that it started, and when they stood their check.
+fn starts(house: &House) -> String {
+    let log = fs::read_to_string(house.data.join("logs/agent.log")).unwrap_or_default();
+    let told = ["start instance", "check the new", "build the image", "install WordPress"];
+    let lines = log.lines().filter(|line| told.iter().any(|words| line.contains(words)));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn a_site_moves_into_a_container_which_outlives_who_looks_after_it() {
+    if !docker::can_be_judged() {
+        return;
+    }
+    let mut house = House::with_docker();
+    configure(&house, "process", 2);
+    house.up();
+    let mut visitor = house.visitor("blog");
+    let mut number = 0;
+    let mut is_served = || {
+        number += 1;
+        // Never a stored page.
+        visitor.try_get(&format!("/?number={number}")).is_ok_and(|answer| answer.status == 200)
+    };
+    assert!(!is_client(instance(&house)));
+
+    configure(&house, "docker", 2);
+    house.must(&["apply", "--yes"]);
+    let own = instance(&house);
+    assert!(is_client(own) && is_served());
+    println!("{}", starts(&house));
+    let containers = |house: &House| house.docker.as_ref().expect("a daemon").containers();
+    let holds = |house: &House, name: &str| containers(house).iter().any(|it| it.ends_with(name));
+    wait_until("one container", Duration::from_secs(20), || containers(&house).len() == 1);
+
+    for role in ["/agent/pid", "/keeper/pid"] {
+        signal(house.pid(role), Signal::KILL);
+        assert!(is_served(), "without {role}");
+        wait_until("all to be well", Duration::from_secs(30), || house.is_healthy());
+        assert_eq!(instance(&house), own, "{role}");
+    }
+
+    // Its client: the container is no longer anybody's, and another one takes its place.
+    signal(own, Signal::KILL);
+    wait_until("another client", Duration::from_secs(30), || {
+        house.is_healthy() && instance(&house) != own
+    });
+    wait_until("its page", Duration::from_secs(10), &mut is_served);
+    wait_until("one container", Duration::from_secs(10), || containers(&house).len() == 1);
+
+    // Docker itself: what it started serves on.
+    house.docker.as_mut().expect("a daemon").kill();
+    assert!(is_served(), "without a daemon");
+    configure(&house, "docker", 3);
+    let refused = house.run(&["apply", "--yes"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && words.contains("docker"), "{words}");
+    assert!(is_served(), "the former version: {words}");
+    println!("{words}");
+    house.docker.as_mut().expect("a daemon").start_again();
+    house.must(&["apply", "--yes"]);
+    wait_until("all to be well", Duration::from_secs(60), || house.is_healthy());
+    assert!(is_served());
+    assert!(holds(&house, "-php-blog-1") || holds(&house, "-php-blog-2"));
+
+    house.must(&["down"]);
+    wait_until("no container", Duration::from_secs(10), || containers(&house).is_empty());
+}
