@@ -477,6 +477,7 @@ mod tests {
             "why /a?b=c",
             "cache purge blog --all",
             "cache purge blog --tag a --tag b",
+            "up --runtime docker",
             "deploy blog",
             "deploy blog /code --wait --json",
             "deploy blog /code --dry-run",

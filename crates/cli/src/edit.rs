@@ -258,6 +258,15 @@ name = \"shop\"
     }
 
     #[test]
+    fn another_runtime_is_written_beside_what_is_said_of_php() {
+        let said = NewSite { runtime: Some("docker".into()), ..NewSite::default() };
+        let text = edited(WRITTEN, |edit| edit.site(&name("blog"), None, &said));
+        assert_eq!(text, WRITTEN.replace("workers = 3\n", "workers = 3\nruntime = \"docker\"\n"));
+        let text = edited("", |edit| edit.site(&name("blog"), None, &said));
+        assert!(text.ends_with("[site.php]\nruntime = \"docker\"\n"), "{text}");
+    }
+
+    #[test]
     fn a_site_is_added_at_the_end_with_what_is_said_of_it() {
         let said = NewSite {
             domain: vec!["n.example.com".to_owned()],

@@ -66,8 +66,7 @@ impl Instances {
         secrets: &SiteSecrets,
         users: (Option<UserIds>, Option<u32>),
         site_config: &str,
-        means: Means,
-        container: Option<Container>,
+        (means, container): (Means, Option<Container>),
     ) -> Self {
         let (user, edge_gid) = users;
         let folder = layout.site(&site.name);

@@ -68,6 +68,11 @@ impl Agent {
             true => Code::Author(self.users.authors()?.map(|ids| ids.gid)),
             false => Code::Release(version.release.id.clone()),
         };
+        let container = version.image.as_ref().map(|tag| Container {
+            docker: self.docker(),
+            image: tag.clone(),
+            can_confine: self.means() == Means::ALL,
+        });
         Ok(Instances::new(
             &self.layout,
             &version.site,
@@ -75,12 +80,7 @@ impl Agent {
             &prepared.secrets,
             (prepared.user.clone(), edge_gid),
             &prepared.site_config,
-            version.means,
-            version.image.as_ref().map(|tag| Container {
-                docker: self.docker(),
-                image: tag.clone(),
-                can_confine: self.means() == Means::ALL,
-            }),
+            (version.means, container),
         ))
     }
 

@@ -172,3 +172,19 @@ fn a_site_that_must_be_prepared_again_is_looked_after_meanwhile() {
         ]
     );
 }
+
+#[test]
+fn an_image_is_built_once_for_all_sites_and_what_serves_goes_on_meanwhile() {
+    let mut intent = intent();
+    let other: SiteName = "other".parse().expect("a good name");
+    // Nobody knows what is wanted while its image is not there.
+    intent.sites[0].wanted = None;
+    intent.sites.push(SiteWanted { name: other.clone(), serving: None, ..intent.sites[0].clone() });
+    let mut observed = settled();
+    for name in [site(), other] {
+        let lacking =
+            SiteSeen { lacks_image: Some("8.2".into()), ..observed.sites[&site()].clone() };
+        observed.sites.insert(name, lacking);
+    }
+    assert_eq!(actions(&intent, &observed), [Action::BuildImage("8.2".into())]);
+}
