@@ -50,6 +50,10 @@ impl Daemon {
     pub(crate) fn kill(&mut self) {
         self.process.kill().expect("it runs");
         self.process.wait().expect("it ended");
+        // Its containerd went with it; where nobody reaps orphans, that one's id seems to be in use for ever.
+        for file in ["pid", "exec/containerd/containerd.pid"] {
+            let _absent = fs::remove_file(self.folder.join(file));
+        }
     }
 
     /// Starts it again.
