@@ -17,6 +17,8 @@ use crate::engine::{self, Error};
 
 /// What our tags begin with.
 const OURS: &str = "pressroom/php:";
+/// Our label on every image that was made here.
+const LABEL: &str = "pressroom.image=true";
 /// Raised when images are made otherwise.
 const RECIPE: &str = "1";
 /// Packages that PHP of a site may start or look into, where they are installed.
@@ -102,6 +104,19 @@ impl Docker {
         })
     }
 
+    /// Deletes the images made here that are none of these; one of which there is a container stays.
+    pub fn prune(&self, wanted: &BTreeSet<String>) -> Result<(), Error> {
+        let (label, format) = (format!("label={LABEL}"), "{{.Repository}}:{{.Tag}}");
+        let list = self.ask(&["image", "ls", "--filter", &label, "--format", format])?;
+        for tag in list.lines().filter(|tag| tag.starts_with(OURS) && !wanted.contains(*tag)) {
+            match self.ask(&["image", "rm", tag]) {
+                Ok(_) => tracing::info!(tag, "deleted the image of former packages"),
+                Err(error) => tracing::debug!(tag, %error, "the image is in use"),
+            }
+        }
+        Ok(())
+    }
+
     /// Makes an image unless it is there.
     pub fn build(&self, image: &Image) -> Result<(), Error> {
         if self.has_image(&image.tag)? {
@@ -119,7 +134,7 @@ impl Docker {
             .spawn()?;
         let packed = tar.stdout.take().expect("it is piped");
         let mut import = self.command()?;
-        import.args(["import", "--change=LABEL pressroom.image=true"]);
+        import.args(["import", &format!("--change=LABEL {LABEL}")]);
         import.args(["--message", "packages of this machine", "-", &image.tag]);
         let imported =
             engine::fed("docker", &format!("the image {}", image.tag), &mut import, packed.into());

@@ -1,8 +1,9 @@
 //! Containers that lost their client: found and ended.
 //!
-//! Whenever an instance in a container came or went, and at every beginning of an agent. A container is one that nobody holds when the
+//! Whenever an instance in a container came or went, and at every beginning of an agent; images that no version is of any more go then, too. A container is one that nobody holds when the
 //! keeper, asked after Docker was, does not run its client.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +79,11 @@ impl Agent {
                 }
                 let clients = self.clients();
                 if seen.as_ref() != Some(&clients) {
-                    match self.end_leftovers().await {
+                    let looked = async {
+                        self.end_leftovers().await?;
+                        self.prune_images().await
+                    };
+                    match looked.await {
                         Ok(()) => seen = Some(clients),
                         Err(error) => tracing::warn!(%error, "cannot look for containers"),
                     }
@@ -89,6 +94,23 @@ impl Agent {
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
+    }
+
+    /// Deletes the images of former packages.
+    async fn prune_images(&self) -> Result<(), Error> {
+        let mut wanted: BTreeSet<String> =
+            self.containers.lock().images.values().cloned().collect();
+        if wanted.is_empty() {
+            // Which are the current ones is not known yet.
+            return Ok(());
+        }
+        let facts = self.state.lock().sites.values().cloned().collect::<Vec<_>>();
+        let versions = facts.iter().flat_map(|facts| {
+            facts.serving.iter().chain(facts.parked.iter().map(|parked| &parked.version))
+        });
+        wanted.extend(versions.filter_map(|version| version.image.clone()));
+        let docker = self.docker();
+        off_the_loop(move || docker.prune(&wanted).map_err(Error::from)).await
     }
 
     /// Names and process ids of Docker's clients, and when they ended.

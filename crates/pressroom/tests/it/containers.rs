@@ -49,6 +49,14 @@ fn a_site_moves_into_a_container_which_outlives_who_looks_after_it() {
         visitor.try_get(&format!("/?number={number}")).is_ok_and(|answer| answer.status == 200)
     };
     assert_eq!(instance(&house), None);
+    // As packages of last week left one.
+    let former = "pressroom/php:8.2-former";
+    let nothing = house.folder().join("nothing.tar");
+    fs::write(&nothing, [0; 1024]).expect("an empty archive");
+    let docker = house.docker.as_ref().expect("a daemon");
+    let label = "--change=LABEL pressroom.image=true";
+    let made = docker.client(&["import", label, &nothing.to_string_lossy(), former]);
+    assert!(made.status.success(), "{made:?}");
 
     configure(&house, "docker", 2);
     house.must(&["apply", "--yes"]);
@@ -58,6 +66,12 @@ fn a_site_moves_into_a_container_which_outlives_who_looks_after_it() {
     let containers = |house: &House| house.docker.as_ref().expect("a daemon").containers();
     let holds = |house: &House, name: &str| containers(house).iter().any(|it| it.ends_with(name));
     wait_until("one container", Duration::from_secs(20), || containers(&house).len() == 1);
+    wait_until("one image", Duration::from_secs(20), || {
+        let docker = house.docker.as_ref().expect("a daemon");
+        let tags = docker.client(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]);
+        let tags = String::from_utf8_lossy(&tags.stdout);
+        tags.lines().count() == 1 && !tags.contains(former)
+    });
 
     for role in ["/agent/pid", "/keeper/pid"] {
         signal(house.pid(role), Signal::KILL);

@@ -21,6 +21,7 @@ mod load;
 mod network;
 mod order;
 mod releases;
+mod runtimes;
 mod sites;
 mod sources;
 mod stored;

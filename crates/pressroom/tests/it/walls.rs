@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde::Deserialize;
 
-use crate::docker;
-use crate::house::{House, is_root, signal, tree_with, wait_until};
+use crate::house::{House, signal, tree_with, wait_until};
+use crate::runtimes::{Runtime, battery};
 
 const SHELL: &str = "/wp-content/plugins/hole/hole.php";
 
@@ -20,52 +20,6 @@ struct Report {
     seen: BTreeMap<String, Vec<String>>,
     refused: BTreeMap<String, String>,
     works: BTreeMap<String, String>,
-}
-
-/// What confines the sites.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Runtime {
-    Process,
-    Docker,
-}
-
-impl Runtime {
-    fn can_be_judged(self) -> bool {
-        match self {
-            Self::Docker => docker::can_be_judged(),
-            Self::Process if is_root() => true,
-            Self::Process => {
-                println!("not judged: sites are confined only as root");
-                false
-            }
-        }
-    }
-
-    fn house(self) -> House {
-        match self {
-            Self::Process => House::empty(),
-            Self::Docker => House::with_docker(),
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Process => "process",
-            Self::Docker => "docker",
-        }
-    }
-}
-
-/// The same claim about both.
-macro_rules! battery {
-    ($($claim:ident)*) => {
-        mod process {
-            $(#[test] fn $claim() { super::$claim(super::Runtime::Process); })*
-        }
-        mod docker_too {
-            $(#[test] fn $claim() { super::$claim(super::Runtime::Docker); })*
-        }
-    };
 }
 
 battery! {
