@@ -232,7 +232,7 @@ impl Agent {
             agent.notice(format!("this machine cannot give sites {missing}; users and permissions alone keep them apart there"));
         }
         if let Some(config) = agent.config() {
-            agent.containers.lock().socket = config.node.docker;
+            agent.containers.lock().choose(&agent.layout, &config);
         }
         Ok(Arc::new(agent))
     }
@@ -314,7 +314,7 @@ impl Agent {
         let stored = Stored { version: 1, config: written, environments };
         let bytes = serde_json::to_vec(&stored).expect("a configuration is plain data");
         self.store.commit(Transaction::new().put(intent_key(), bytes)).await?;
-        self.containers.lock().socket.clone_from(&stored.config.node.docker);
+        self.containers.lock().choose(&self.layout, &stored.config);
         let mut state = self.state.lock();
         state.config = Some(effective(&stored.config, &stored.environments));
         state.written = Some(stored.config);

@@ -7,7 +7,7 @@ use pressroom_model::config::Config;
 use pressroom_model::id::InstanceId;
 use pressroom_model::process::{ListenAddress, ProcessSpec, Reply, Request};
 use pressroom_model::rollout::Stage;
-use pressroom_plan::machine::{self, Action, EDGE, MARIADB, Step};
+use pressroom_plan::machine::{self, Action, DOCKER, EDGE, MARIADB, Step};
 use pressroom_runtime::clock;
 use pressroom_runtime::tasks::Group;
 
@@ -235,6 +235,10 @@ impl Agent {
             let spec = match wanted.as_str() {
                 MARIADB => engines.mariadb.prepare(),
                 EDGE => engines.edge.prepare(),
+                DOCKER => match &engines.docker {
+                    Some(docker) => docker.prepare(),
+                    None => return Err(Error::Refused("Docker's daemon is not ours".into())),
+                },
                 _ => match engines.redis.iter().find(|redis| redis.name() == wanted) {
                     Some(redis) => redis.prepare(),
                     None => return Err(Error::Refused(format!("there is no engine `{wanted}`"))),

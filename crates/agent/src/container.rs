@@ -16,11 +16,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pressroom_model::config::Config;
 use pressroom_model::confinement::{Access, Confinement, Place};
 use pressroom_model::process::UserIds;
 
 use crate::confinement::SYSTEM;
-use crate::engine::{self, Error};
+use crate::engine::{self, Error, docker as daemon};
 use crate::files;
 use crate::host;
 use crate::keeper;
@@ -48,8 +49,17 @@ pub struct Docker {
 pub(crate) struct Containers {
     /// The daemon's socket.
     pub socket: PathBuf,
+    /// Whether that daemon is ours to run.
+    pub is_own: bool,
     /// The images that are there, by PHP version.
     pub images: BTreeMap<String, String>,
+}
+
+impl Containers {
+    /// Finds out which daemon it is.
+    pub(crate) fn choose(&mut self, layout: &Layout, config: &Config) {
+        (self.socket, self.is_own) = daemon::choose(layout, config.node.docker.as_deref());
+    }
 }
 
 /// A container that somebody may have left.

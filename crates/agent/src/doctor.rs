@@ -6,6 +6,7 @@ use pressroom_model::config::{Config, Runtime, Site};
 use pressroom_model::unit::ByteSize;
 
 use crate::container::Docker;
+use crate::engine::docker as daemon;
 use crate::git::repository;
 use crate::layout::Layout;
 use crate::{confinement, host, packages};
@@ -109,15 +110,16 @@ fn containers(layout: &Layout, config: &Config) -> Option<Finding> {
         let detail = format!("`{}` is to run in containers, which only root can do", first.name);
         return Some(ill(check, Grade::Bad, detail, "run as root, or say `runtime = \"process\"`"));
     }
-    let socket = &config.node.docker;
+    let (socket, is_own) = daemon::choose(layout, config.node.docker.as_deref());
     let hint = match Docker::client() {
+        Ok(_) if is_own => "`pressroom up` starts it".to_owned(),
         Ok(_) => format!(
-            "start its daemon (`systemctl start docker`); its socket is `docker` in `[node]`, here {}",
+            "start it (`systemctl start docker`); its socket is `docker` in `[node]`, here {}",
             socket.display()
         ),
         Err(_) => packages::command(&["docker.io"]),
     };
-    Some(match Docker::new(layout, socket).version() {
+    Some(match Docker::new(layout, &socket).version() {
         Ok(version) => good(check, format!("the daemon answers, version {version}")),
         Err(error) => ill(
             check,

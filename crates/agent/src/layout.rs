@@ -232,6 +232,10 @@ impl Layout {
     pub fn redis(&self, name: &str) -> PathBuf {
         self.run().join(name).join("redis.sock")
     }
+    /// The socket of our own Docker daemon.
+    pub fn docker(&self) -> PathBuf {
+        self.run().join("docker/docker.sock")
+    }
     /// Where the view of a confined process is put together; empty for everybody else.
     pub fn stage(&self) -> PathBuf {
         self.run().join("stage")

@@ -8,7 +8,9 @@ use pressroom_model::id::SiteName;
 use pressroom_model::process::{ListenerSpec, ProcessState};
 use pressroom_model::verdict::Health;
 use pressroom_plan::affirm;
-use pressroom_plan::machine::{EDGE, Intent, MARIADB, Observed, SiteSeen, View, instance_of};
+use pressroom_plan::machine::{
+    DOCKER, EDGE, Intent, MARIADB, Observed, SiteSeen, View, instance_of,
+};
 use pressroom_plan::recycle;
 use pressroom_plan::rollout::{self, SiteWanted};
 use pressroom_plan::supervise::{Seen, Wanted, quick_exits};
@@ -16,6 +18,7 @@ use pressroom_render::redis::{Purpose, Rights};
 use pressroom_runtime::clock;
 
 use crate::agent::{Agent, State};
+use crate::engine::docker::Daemon;
 use crate::engine::edge::{self, Edge};
 use crate::engine::mariadb::MariaDb;
 use crate::engine::redis::Redis;
@@ -31,6 +34,8 @@ pub struct Engines {
     pub mariadb: MariaDb,
     /// The object cache, then the sessions.
     pub redis: [Redis; 2],
+    /// Docker's daemon, if it is ours to run.
+    pub docker: Option<Daemon>,
     /// The edge.
     pub edge: Edge,
     /// All listening sockets.
@@ -108,12 +113,15 @@ impl Agent {
         let listeners = edge::listeners(&self.layout, config, self.cores, &affirm, &owners);
         let edge =
             Edge::new(&self.layout, &self.config_file, self.users.edge()?, listeners.clone());
-        Ok(Engines { mariadb, redis, edge, listeners, affirm })
+        let is_own = self.containers.lock().is_own;
+        let docker = is_own.then(|| Daemon::new(&self.layout));
+        Ok(Engines { mariadb, redis, docker, edge, listeners, affirm })
     }
 
     /// Looks at everything once.
     pub(crate) fn picture(&self, config: &Config, engines: &Engines) -> Result<Picture, Error> {
         let now_ms = clock::wall_ms();
+        let docker = engines.docker.as_ref().filter(|_| self.uses_docker());
         let mut state = self.state.lock();
         count_exits(&mut state);
         let mut sites = Vec::new();
@@ -182,7 +190,7 @@ impl Agent {
             is_served: state.is_view_served(),
         };
         let intent = Intent {
-            engines: wanted_engines(engines),
+            engines: wanted_engines(engines, docker),
             edge: Wanted { name: EDGE.into(), fingerprint: engines.edge.fingerprint() },
             listeners: engines.listeners.clone(),
             sites,
@@ -255,13 +263,15 @@ fn keep_known(view: &mut Snapshot, config: &Config, before: Option<Snapshot>) {
     view.sites.sort_by_key(|site| place(&site.name));
 }
 
-fn wanted_engines(engines: &Engines) -> Vec<Wanted> {
+fn wanted_engines(engines: &Engines, docker: Option<&Daemon>) -> Vec<Wanted> {
     let mariadb = Wanted { name: MARIADB.into(), fingerprint: engines.mariadb.fingerprint() };
     let redis = engines
         .redis
         .iter()
         .map(|redis| Wanted { name: redis.name().into(), fingerprint: redis.fingerprint() });
-    std::iter::once(mariadb).chain(redis).collect()
+    let docker =
+        docker.map(|docker| Wanted { name: DOCKER.into(), fingerprint: docker.fingerprint() });
+    std::iter::once(mariadb).chain(redis).chain(docker).collect()
 }
 
 /// Counts exits that were not counted yet.

@@ -11,6 +11,7 @@ use std::process::Command;
 
 use pressroom_model::config::{Config, Runtime, Site, Source};
 
+use crate::engine::docker;
 use crate::git::repository;
 
 /// A package that is needed, and what for.
@@ -88,8 +89,12 @@ pub fn needed(config: &Config) -> Vec<Needed> {
         all.push(package("wordpress-theme-twentytwentythree", because, theme));
     }
     if config.sites.iter().any(|site| site.php.runtime == Runtime::Docker) {
-        let docker = package("docker.io", "sites with `runtime = \"docker\"`", "/usr/sbin/dockerd");
-        all.push(Needed { is_optional: true, ..docker });
+        let because = "sites with `runtime = \"docker\"`";
+        let daemon = docker::DAEMONS.iter().find(|path| Path::new(path).exists());
+        let package = package("docker.io", because, daemon.unwrap_or(&docker::DAEMONS[0]));
+        // Who names a socket, or has one, has Docker from elsewhere.
+        let is_there = config.node.docker.is_some() || Path::new(docker::MACHINES).exists();
+        all.push(Needed { is_optional: is_there, ..package });
     }
     let git = package("git", "releases as commits, and `git push`", repository::GIT);
     let is_source = |site: &Site| matches!(site.wordpress, Source::Git { .. });

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use pressroom_model::config::{Config, Edge, Site};
 use pressroom_model::verdict::{Health, Verdict};
 use pressroom_plan::health::{Answer, Memory, Patience, judge};
-use pressroom_plan::machine::{EDGE, MARIADB, instance_of};
+use pressroom_plan::machine::{DOCKER, EDGE, MARIADB, instance_of};
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
 use tokio::io::AsyncWriteExt as _;
@@ -128,6 +128,10 @@ impl Agent {
         match name {
             MARIADB => engines.mariadb.probe().await,
             EDGE => self.probe_edge().await,
+            DOCKER => match &engines.docker {
+                Some(docker) => docker.probe().await,
+                None => Answer::Well,
+            },
             _ => match engines.redis.iter().find(|redis| redis.name() == name) {
                 Some(redis) => redis.probe().await,
                 None => Answer::Badly("nobody knows how to ask it".into()),

@@ -4,7 +4,9 @@ use pressroom_model::config::Config;
 use pressroom_model::process::ProcessState;
 use pressroom_model::status::{Instance, Pid, Process, Site, Status};
 use pressroom_model::verdict::{Health, Verdict};
-use pressroom_plan::machine::{self, EDGE, MARIADB, REDIS_CACHE, REDIS_SESSIONS, instance_of};
+use pressroom_plan::machine::{
+    self, DOCKER, EDGE, MARIADB, REDIS_CACHE, REDIS_SESSIONS, instance_of,
+};
 use pressroom_plan::supervise;
 
 use crate::agent::{Agent, State};
@@ -20,8 +22,10 @@ impl Agent {
             agent: Pid { pid: i32::try_from(std::process::id()).ok() },
             edge: process(&state, EDGE),
             engines: [MARIADB, REDIS_CACHE, REDIS_SESSIONS]
+                .into_iter()
+                .chain(state.processes.iter().any(|it| it.spec.name == DOCKER).then_some(DOCKER))
                 .map(|name| process(&state, name))
-                .into(),
+                .collect(),
             sites: config.iter().flat_map(|config| sites(config, &state)).collect(),
             notices: state.notices.iter().cloned().collect(),
             traffic: state.traffic.clone(),

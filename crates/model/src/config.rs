@@ -42,13 +42,9 @@ pub struct Node {
     /// Where Pressroom's data is.
     #[serde(default)]
     pub data: PathBuf,
-    /// The socket of Docker's daemon, for sites that run in containers.
-    #[serde(default = "docker_socket")]
-    pub docker: PathBuf,
-}
-
-fn docker_socket() -> PathBuf {
-    "/run/docker.sock".into()
+    /// The socket of Docker's daemon, for sites that run in containers; `None`: the machine's daemon, or one of ours where it has none.
+    #[serde(default)]
+    pub docker: Option<PathBuf>,
 }
 
 /// The HTTP edge.

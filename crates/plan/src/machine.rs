@@ -17,7 +17,7 @@ use crate::supervise::{self, Decision, Seen, Wanted};
 /// What operators want of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
-    /// MariaDB and the two Redis servers, in start order.
+    /// MariaDB, the two Redis servers, and Docker where we run it, in start order.
     pub engines: Vec<Wanted>,
     /// The edge.
     pub edge: Wanted,
@@ -142,6 +142,8 @@ pub const MARIADB: &str = "mariadb";
 pub const REDIS_CACHE: &str = "redis-cache";
 /// Name of the sessions' Redis at the keeper.
 pub const REDIS_SESSIONS: &str = "redis-sessions";
+/// Name of our own Docker daemon at the keeper.
+pub const DOCKER: &str = "docker";
 /// Name of the edge at the keeper.
 pub const EDGE: &str = "edge";
 
@@ -161,7 +163,7 @@ pub fn steps(intent: &Intent, observed: &Observed) -> Vec<Step> {
     listeners(intent, observed, &mut steps);
     engines(intent, observed, &mut steps);
     for site in &intent.sites {
-        site_steps(site, observed, &mut steps);
+        site_steps(site, intent, observed, &mut steps);
     }
     edge(intent, observed, &mut steps);
     leftovers(intent, observed, &mut steps);
@@ -220,7 +222,7 @@ fn serves(observed: &Observed, name: &str) -> bool {
     observed.processes.get(name).is_some_and(|seen| seen.pid.is_some() && seen.health.is_serving())
 }
 
-fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
+fn site_steps(site: &SiteWanted, intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {
     let name = &site.name;
     let seen = observed.sites.get(name).cloned().unwrap_or_default();
     if !seen.is_prepared {
@@ -234,7 +236,10 @@ fn site_steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
     if !seen.has_release {
         push(steps, Action::BuildRelease(name.clone()), "its code is not there yet");
     }
-    if let Some(version) = &seen.lacks_image {
+    let is_ours = intent.engines.iter().any(|engine| engine.name == DOCKER);
+    if let Some(version) = &seen.lacks_image
+        && (!is_ours || serves(observed, DOCKER))
+    {
         let action = Action::BuildImage(version.clone());
         // One for all sites.
         if steps.iter().all(|step| step.action != action) {

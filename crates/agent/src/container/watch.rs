@@ -31,7 +31,7 @@ impl Agent {
     }
 
     /// Whether some site is in containers, or was.
-    fn uses_docker(&self) -> bool {
+    pub(crate) fn uses_docker(&self) -> bool {
         let state = self.state.lock();
         let asks = state
             .config

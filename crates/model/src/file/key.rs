@@ -82,7 +82,7 @@ pub const KEYS: &[Key] = keys! {
     "node.name", Kind::Text("name", node_name), Follows("the host name"), "The machine's name, in `status`, logs and `Cache-Status`.";
     "node.zone", Kind::Text("name", node_name), Is(r#""a""#), "The failure domain that the machine is in.";
     "node.data", Kind::Text("path", absolute), Follows("`--data`, else `/var/lib/pressroom` as root, else `pressroom` in `$XDG_DATA_HOME` or `~/.local/share`"), "Where Pressroom keeps everything. Read only with `--config FILE`.";
-    "node.docker", Kind::Text("path", absolute), Is(r#""/run/docker.sock""#), "The socket of Docker's daemon, for sites with `runtime = \"docker\"`.";
+    "node.docker", Kind::Text("path", absolute), Follows("the machine's daemon, at `/run/docker.sock`; where there is none, one that Pressroom runs"), "The socket of Docker's daemon, for sites with `runtime = \"docker\"`.";
 
     "edge", Kind::Table, Nothing, "The HTTP edge: where visitors arrive.";
     "edge.http", Kind::Texts("address:port", address), Follows(r#"`["0.0.0.0:80"]` as root, else `["127.0.0.1:8080"]`"#), "Where plain HTTP is served.";

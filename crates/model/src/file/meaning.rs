@@ -36,7 +36,7 @@ pub(super) fn read(
             name: name.and_then(|name| name.parse().ok()).unwrap_or_else(unnamed_node),
             zone: node.text("zone").unwrap_or_default(),
             data: node.text("data").map_or_else(|| facts.data.clone(), PathBuf::from),
-            docker: node.text("docker").map(PathBuf::from).unwrap_or_default(),
+            docker: node.text("docker").map(PathBuf::from),
         },
         edge,
         console,

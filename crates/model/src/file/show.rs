@@ -15,7 +15,9 @@ pub fn show(config: &Config) -> String {
     page.text("name", &config.node.name);
     page.text("zone", &config.node.zone);
     page.text("data", config.node.data.display());
-    page.text("docker", config.node.docker.display());
+    if let Some(docker) = &config.node.docker {
+        page.text("docker", docker.display());
+    }
     page.head("[edge]");
     page.texts("http", &addresses(&config.edge.http));
     page.texts("https", &addresses(&config.edge.https));

@@ -106,3 +106,38 @@ fn a_site_moves_into_a_container_which_outlives_who_looks_after_it() {
     house.must(&["down"]);
     wait_until("no container", Duration::from_secs(10), || containers(&house).is_empty());
 }
+
+/// The process id of the daemon that the house runs.
+fn daemon(house: &House) -> Option<i32> {
+    let status = house.status();
+    let engines = status["engines"].as_array().expect("engines");
+    let own = engines.iter().find(|engine| engine["name"] == "docker")?;
+    i32::try_from(own["pid"].as_i64()?).ok()
+}
+
+#[test]
+fn where_no_daemon_runs_ours_is_started_with_the_rest_and_ends_with_it() {
+    if !docker::can_be_judged() || fs::exists("/run/docker.sock").is_ok_and(|is| is) {
+        return;
+    }
+    let house = House::empty();
+    configure(&house, "docker", 2);
+    house.up();
+    assert!(instance(&house).is_some());
+    assert_eq!(house.visitor("blog").get("/").status, 200);
+    let pid = daemon(&house).expect("a daemon of ours");
+
+    // Killed, it comes back, and its containers went on meanwhile.
+    let before = instance(&house);
+    signal(pid, Signal::KILL);
+    assert_eq!(house.visitor("blog").get("/?number=1").status, 200);
+    wait_until("another daemon", Duration::from_secs(60), || {
+        house.is_healthy() && daemon(&house).is_some_and(|other| other != pid)
+    });
+    wait_until("its page", Duration::from_secs(60), || {
+        house.visitor("blog").try_get("/?number=2").is_ok_and(|answer| answer.status == 200)
+    });
+    println!("instance {before:?}, then {:?}", instance(&house));
+    house.must(&["down"]);
+    assert!(!fs::exists(format!("/proc/{pid}")).is_ok_and(|is| is));
+}
