@@ -345,6 +345,12 @@ impl Agent {
                 .collect()
         };
         for wave in [Wave::Edge, Wave::Php, Wave::Engines] {
+            // One whose client had to be killed: while somebody can be asked to end it.
+            if wave == Wave::Engines
+                && let Err(error) = self.end_leftovers().await
+            {
+                tracing::warn!(%error, "cannot look for containers");
+            }
             let names: Vec<String> =
                 running().into_iter().filter(|name| wave_of(name) == Some(wave)).collect();
             let since = clock::now();
@@ -372,9 +378,8 @@ impl Agent {
                 });
             }
         }
-        // One whose client had to be killed.
-        if let Err(error) = self.end_leftovers().await {
-            tracing::warn!(%error, "cannot look for containers");
+        if self.containers.lock().is_own {
+            engine::docker::unmount(&self.layout);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Containers that lost their client: found and ended.
 //!
-//! Whenever an instance in a container came or went, and at every beginning of an agent; images that no version is of any more go then, too. A container is one that nobody holds when the
-//! keeper, asked after Docker was, does not run its client.
+//! Whenever an instance in a container came or went, and at every beginning of an agent. A container is one that nobody holds when the
+//! keeper, asked after Docker was, does not run its client. Images that no version is of any more go at the same time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use crate::layout::Layout;
 use pressroom_model::process::{ProcessSpec, Stop};
 use pressroom_plan::health::Answer;
 use pressroom_plan::machine::DOCKER;
+use rustix::mount::UnmountFlags;
 
 /// Where the daemon's program may be.
 pub const DAEMONS: [&str; 3] = ["/usr/sbin/dockerd", "/usr/bin/dockerd", "/usr/local/bin/dockerd"];
@@ -36,6 +37,23 @@ pub fn choose(layout: &Layout, given: Option<&Path>) -> (PathBuf, bool) {
 
 fn folder(layout: &Layout) -> PathBuf {
     layout.engine(DOCKER)
+}
+
+/// Unmounts what our daemon leaves behind when it ends, so that its folders can be deleted.
+pub fn unmount(layout: &Layout) {
+    let run = layout.docker();
+    let own = [folder(layout), run.parent().unwrap_or(&run).to_owned()];
+    // The newest last: what lies upon another one goes first.
+    for path in fs::read_to_string("/proc/self/mounts").unwrap_or_default().lines().rev() {
+        let Some(path) = path.split(' ').nth(1).map(|path| path.replace("\\040", " ")) else {
+            continue;
+        };
+        if own.iter().any(|own| Path::new(&path).starts_with(own))
+            && let Err(error) = rustix::mount::unmount(&path, UnmountFlags::DETACH)
+        {
+            tracing::warn!(path, %error, "cannot unmount what Docker left");
+        }
+    }
 }
 
 /// The daemon that is ours.
