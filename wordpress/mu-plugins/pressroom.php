@@ -16,6 +16,7 @@ defined( 'ABSPATH' ) || exit;
 require_once __DIR__ . '/pressroom/edge.php';
 require_once __DIR__ . '/pressroom/ready.php';
 require_once __DIR__ . '/pressroom/cron.php';
+require_once __DIR__ . '/pressroom/schedule.php';
 require_once __DIR__ . '/pressroom/environment.php';
 require_once __DIR__ . '/pressroom/network.php';
 require_once __DIR__ . '/pressroom/updates.php';
@@ -32,6 +33,7 @@ require_once __DIR__ . '/pressroom/publish.php';
 
 Pressroom_Ready::answer_if_asked();
 Pressroom_Cron::leave_to_the_scheduler();
+Pressroom_Schedule::keep_whole();
 Pressroom_Environment::watch();
 Pressroom_Network::watch();
 Pressroom_Updates::watch();

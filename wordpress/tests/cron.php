@@ -59,4 +59,34 @@ Lab::until( static function () use ( $ran ) {
 Lab::same( 'wp-cron.php works when called', array( '7' ), $ran() );
 Lab::same( 'Site Health has nothing to say about cron', 'good|0|0', Lab::wp( 'require_once ABSPATH."wp-admin/includes/class-wp-site-health.php";require_once ABSPATH."wp-admin/includes/admin.php";$h=WP_Site_Health::get_instance();$t=$h->get_test_scheduled_events();echo $t["status"],"|",(int)$h->has_missed_cron(),"|",(int)$h->has_late_cron();' ) );
 Lab::same( 'nor about the object cache', 'good', Lab::wp( 'require_once ABSPATH."wp-admin/includes/class-wp-site-health.php";require_once ABSPATH."wp-admin/includes/admin.php";echo WP_Site_Health::get_instance()->get_test_persistent_object_cache()["status"];' ) );
+
+// The schedule is one option, which many write.
+require_once getenv( 'LAB_ROOT' ) . '/wp-load.php';
+Lab::wp( 'wp_unschedule_hook("lab_event");wp_schedule_single_event(1999990000,"lab_event",["removed"]);wp_schedule_single_event(1999990000,"lab_event",["stays"]);' );
+$scheduled = static function (): string {
+	return Lab::wp( '$found=array();foreach(_get_cron_array() as $time=>$hooks)foreach($hooks as $hook=>$events)foreach($events as $event)if(0===strpos($hook,"lab_"))$found[]=$hook.($event["args"][0]??"");sort($found);echo implode(" ",$found);' );
+};
+Pressroom_Cron::read_again();
+wp_next_scheduled( 'lab_event', array( 'stays' ) );
+Lab::wp( 'wp_schedule_single_event(1999990000,"lab_event",["theirs"]);wp_schedule_event(1999990000,"daily","lab_daily");wp_schedule_single_event(1999990000,"lab_event",["both"]);' );
+wp_schedule_single_event( 1999990001, 'lab_event', array( 'ours' ) );
+wp_schedule_single_event( 1999990001, 'lab_event', array( 'both' ) );
+wp_unschedule_event( 1999990000, 'lab_event', array( 'removed' ) );
+Lab::same( 'a request that read the schedule earlier changes only what it means to', 'lab_daily lab_eventboth lab_eventours lab_eventstays lab_eventtheirs', $scheduled() );
+Lab::wp( 'wp_clear_scheduled_hook("lab_daily");' );
+Pressroom_Cron::read_again();
+wp_next_scheduled( 'lab_daily' );
+Lab::wp( 'wp_schedule_event(1999990000,"daily","lab_daily");' );
+wp_schedule_event( 1999995000, 'daily', 'lab_daily' );
+Lab::same( 'two that add the same recurring event at the same time add one', 1, substr_count( $scheduled(), 'lab_daily' ) );
+Lab::wp( 'wp_unschedule_hook("lab_event");wp_unschedule_hook("lab_daily");' );
+$children = array();
+for ( $i = 0; $i < 6; ++$i ) {
+	$code       = 'define("WP_USE_THEMES",false);require $argv[1]."/wp-load.php";for($n=0;$n<20;$n++)wp_schedule_single_event(1999990000+$n,"lab_event",[$argv[2]."-".$n]);';
+	$children[] = proc_open( array( getenv( 'LAB_PHP' ), '-r', $code, '--', getenv( 'LAB_ROOT' ), (string) $i ), array(), $pipes );
+}
+array_map( 'proc_close', $children );
+Lab::same( 'six that schedule at once forget nothing', 120, substr_count( $scheduled(), 'lab_event' ) );
+Lab::same( 'and the earliest comes first', true, Lab::wp( '$times=array_keys(_get_cron_array());$sorted=$times;sort($sorted);echo (int)($times===$sorted);' ) === '1' );
+Lab::wp( 'wp_unschedule_hook("lab_event");' );
 unlink( getenv( 'LAB_ROOT' ) . '/wp-content/mu-plugins/zz-events.php' );
