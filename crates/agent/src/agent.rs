@@ -234,7 +234,9 @@ impl Agent {
         if let Some(config) = agent.config() {
             agent.containers.lock().choose(&agent.layout, &config);
         }
-        Ok(Arc::new(agent))
+        let agent = Arc::new(agent);
+        agent.take_up_changes();
+        Ok(agent)
     }
 
     /// How new versions of sites are confined.

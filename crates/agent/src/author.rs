@@ -9,9 +9,12 @@
 //!    which part it changed and what was done; those files become a release, which is rolled out as any other. PHP waits.
 //! 3. Refused: the copy is put right and WordPress shows the reason. Afterwards whatever else was written is put right as well.
 //!
+//! A change that has begun is finished, whoever leaves (see [`change`]): the client, the edge, or this agent.
+//!
 //! Always: only what WordPress's upgrader or editor named is captured. The copy and the sockets of the instance are in
 //! folders that only its group enters, which the site's other instances do not have.
 
+mod change;
 pub(crate) mod desk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,11 +30,13 @@ use pressroom_model::unit::Span;
 use pressroom_release::releases::Releases;
 use pressroom_release::worktree::{Part, Place, Worktree};
 use pressroom_runtime::clock;
+use pressroom_runtime::handover;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_runtime::tasks::Group;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::OwnedMutexGuard;
 
+use self::change::Change;
 use crate::agent::Agent;
 use crate::apply::off_the_loop;
 use crate::engine;
@@ -51,12 +56,14 @@ const START: Duration = Duration::from_secs(30);
 const LEAST_WORKERS: u16 = 3;
 
 /// What is kept of authors between two changes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Authors {
     turns: Mutex<BTreeMap<SiteName, Arc<tokio::sync::Mutex<()>>>>,
     copies: Mutex<BTreeMap<SiteName, Arc<Mutex<Worktree>>>>,
     /// Sites whose code is being changed right now.
     at_work: Mutex<BTreeSet<SiteName>>,
+    /// Changes that were under way when the agent before this one ended.
+    taken_up: Mutex<BTreeMap<SiteName, Change>>,
     /// Sites whose WordPress wants to update itself.
     updates: Mutex<BTreeSet<SiteName>>,
 }
@@ -70,18 +77,6 @@ impl Authors {
 
 /// The right to change a site's code; nobody else has it meanwhile.
 pub struct Turn(#[expect(dead_code, reason = "held, not used")] OwnedMutexGuard<()>);
-
-/// A change is under way.
-struct AtWork<'a> {
-    authors: &'a Authors,
-    name: &'a SiteName,
-}
-
-impl Drop for AtWork<'_> {
-    fn drop(&mut self) {
-        self.authors.at_work.lock().remove(self.name);
-    }
-}
 
 /// Which socket a request came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +94,12 @@ impl Agent {
     pub async fn turn(&self, name: &SiteName) -> Turn {
         let turn = Arc::clone(self.authors.turns.lock().entry(name.clone()).or_default());
         Turn(turn.lock_owned().await)
+    }
+
+    /// As [`Agent::turn`], if nobody has it.
+    fn try_turn(&self, name: &SiteName) -> Option<Turn> {
+        let turn = Arc::clone(self.authors.turns.lock().entry(name.clone()).or_default());
+        turn.try_lock_owned().ok().map(Turn)
     }
 
     /// The version of the site's author instance; `None`: there is nothing to change yet.
@@ -120,6 +121,7 @@ impl Agent {
     /// Keeps the sockets of all sites open.
     pub(crate) async fn keep_authors(self: Arc<Self>, shutdown: Shutdown) {
         let mut open: BTreeMap<SiteName, Group> = BTreeMap::new();
+        let changes = Group::new("author", shutdown.clone());
         while !shutdown.is_requested() {
             let wanted = self.sites_with_authors();
             let gone: Vec<SiteName> =
@@ -141,6 +143,7 @@ impl Agent {
                     }
                 }
             }
+            self.end_taken_up(&changes);
             let due = std::mem::take(&mut *self.authors.updates.lock());
             for name in due {
                 let Some(group) = open.get(&name) else { continue };
@@ -156,21 +159,22 @@ impl Agent {
                 () = shutdown.requested() => {}
             }
         }
-        for group in open.into_values() {
+        for group in open.into_values().chain([changes]) {
             group.finish(Duration::ZERO).await;
         }
     }
 
+    /// Whether the site is there with everything that a change of its code needs.
+    fn has_code(&self, name: &SiteName) -> bool {
+        self.state.lock().sites.get(name).is_some_and(|facts| {
+            facts.is_installed && facts.prepared.is_some() && facts.serving.is_some()
+        })
+    }
+
     fn sites_with_authors(&self) -> Vec<SiteName> {
-        let state = self.state.lock();
-        let is_ready = |name: &SiteName| {
-            state.sites.get(name).is_some_and(|facts| {
-                facts.is_installed && facts.prepared.is_some() && facts.serving.is_some()
-            })
-        };
-        let sites = state.config.iter().flat_map(|config| &config.sites);
-        let names = sites.filter(|site| site.file_mods).map(|site| site.name.clone());
-        names.filter(|name| is_ready(name)).collect()
+        let sites = self.config().map(|config| config.sites).unwrap_or_default();
+        let names = sites.into_iter().filter(|site| site.file_mods).map(|site| site.name);
+        names.filter(|name| self.has_code(name)).collect()
     }
 
     fn open_doors(self: &Arc<Self>, name: &SiteName, shutdown: &Shutdown) -> io::Result<Group> {
@@ -227,9 +231,8 @@ impl Agent {
                     group.spawn("request", move |_| async move {
                         let served = match door {
                             Door::Desk => agent.serve_desk(&name, stream).await,
-                            Door::Change | Door::Loopback => {
-                                agent.pass_on(&name, door, stream).await
-                            }
+                            Door::Change => agent.serve_change(&name, stream).await,
+                            Door::Loopback => agent.serve_loopback(&name, stream).await,
                         };
                         if let Err(error) = served {
                             tracing::error!(site = %name, ?door, %error, "a request of the author instance failed");
@@ -244,77 +247,30 @@ impl Agent {
         }
     }
 
-    /// One request from the edge to the author instance and its answer back.
-    async fn pass_on(
-        self: &Arc<Self>,
-        name: &SiteName,
-        door: Door,
-        mut edge: UnixStream,
-    ) -> io::Result<()> {
-        if door == Door::Loopback {
-            if !self.authors.at_work.lock().contains(name) {
-                return self.get_ready(name).await;
-            }
-            let mut php = self.author_socket(name).await?;
-            tokio::io::copy_bidirectional(&mut edge, &mut php).await?;
-            return Ok(());
+    /// A request that a change makes to its own site, or a knock: somebody may change code soon.
+    async fn serve_loopback(&self, name: &SiteName, mut edge: UnixStream) -> io::Result<()> {
+        if !self.authors.at_work.lock().contains(name) {
+            self.get_ready(name).await?;
+            return handover::give_nothing(&mut edge).await;
         }
-        let turn = self.turn(name).await;
-        self.want_author(name);
-        self.renew_copy(name, None).await.map_err(io::Error::other)?;
-        let mut php = self.author_socket(name).await?;
-        let passed = {
-            let _at_work = self.at_work(name);
-            let passed = tokio::io::copy_bidirectional(&mut edge, &mut php).await;
-            drop(php);
-            passed
-        };
-        self.tidy_up(name).await?;
-        drop(turn);
-        passed.map(drop)
-    }
-
-    /// Until it is dropped, the desk takes changes of the site.
-    fn at_work<'a>(&'a self, name: &'a SiteName) -> AtWork<'a> {
-        self.authors.at_work.lock().insert(name.clone());
-        AtWork { authors: &self.authors, name }
-    }
-
-    /// Puts right what was written and not named.
-    async fn tidy_up(&self, name: &SiteName) -> io::Result<()> {
-        self.want_author(name);
-        let others = self.renew_copy(name, None).await.map_err(io::Error::other)?;
-        let others: Vec<&String> = others.iter().filter(|path| !is_scratch(path)).collect();
-        if !others.is_empty() {
-            let few: Vec<String> = others.iter().take(5).map(|path| format!("`{path}`")).collect();
-            self.notice(format!(
-                "`{name}`: while code was changed in wp-admin, {} other files were written ({}); they were put right",
-                others.len(),
-                few.join(", ")
-            ));
-        }
-        Ok(())
+        let php = self.author_socket(name).await?;
+        handover::give(&edge, &php).await
     }
 
     /// Has WordPress do the automatic updates that it wants to do: each is a release, as one that is clicked.
-    async fn update_automatically(&self, name: &SiteName) -> io::Result<()> {
+    async fn update_automatically(self: &Arc<Self>, name: &SiteName) -> io::Result<()> {
         let turn = self.turn(name).await;
         let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
         let Some(prepared) = facts.prepared else { return Ok(()) };
-        self.want_author(name);
-        self.renew_copy(name, None).await.map_err(io::Error::other)?;
+        let change = self.begin_change(name, turn).await?;
         let socket = self.author_instance(name).await?;
         let key = prepared.secrets.cron.reveal();
         let more = [("PRESSROOM_AUTO_UPDATE", key)];
         let means = facts.serving.map(|serving| serving.means).unwrap_or_default();
         let root = means.php_root().unwrap_or_else(|| self.layout.author_root(name));
-        let asked = {
-            let _at_work = self.at_work(name);
-            let asked = check::ask(&socket, &root, &prepared.home, "/", &more);
-            tokio::time::timeout(LONGEST.get(), asked).await
-        };
-        self.tidy_up(name).await?;
-        drop(turn);
+        let asked = check::ask(&socket, &root, &prepared.home, "/", &more);
+        let asked = tokio::time::timeout(LONGEST.get(), asked).await;
+        self.end_change(change).await?;
         let answer = asked.map_err(|_| io::Error::other("it took too long"))??;
         match answer.status {
             200 => Ok(()),
@@ -325,9 +281,8 @@ impl Agent {
     /// Somebody looks at a page with buttons that change code: the instance is started, and its copy made equal.
     async fn get_ready(&self, name: &SiteName) -> io::Result<()> {
         self.want_author(name);
-        let turn = Arc::clone(self.authors.turns.lock().entry(name.clone()).or_default());
         // Whoever has the turn does so, too.
-        let Ok(_turn) = turn.try_lock() else { return Ok(()) };
+        let Some(_turn) = self.try_turn(name) else { return Ok(()) };
         self.renew_copy(name, None).await.map_err(io::Error::other).map(drop)
     }
 

@@ -27,6 +27,12 @@ pub struct SiteFacts {
     /// The version that failed last.
     #[serde(default)]
     pub refused: Option<Refused>,
+    /// While its code is being changed in wp-admin: the fingerprint of the author instance.
+    #[serde(default)]
+    pub change: Option<String>,
+    /// What the author instance published last.
+    #[serde(default)]
+    pub published: Option<Published>,
     /// Releases that served it, the last one first.
     #[serde(default)]
     pub releases: Vec<Kept>,
@@ -103,6 +109,15 @@ pub struct Refused {
     pub release: ReleaseId,
     /// Why.
     pub because: String,
+}
+
+/// What the author instance published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// How PHP calls it.
+    pub id: String,
+    /// The release that it became.
+    pub release: ReleaseId,
 }
 
 /// A site's release.

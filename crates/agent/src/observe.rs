@@ -154,7 +154,9 @@ impl Agent {
                 author: match now_ms < facts.author_until_ms && site.file_mods {
                     true => self.author_version(&facts)?.map(|version| version.fingerprint),
                     false => None,
-                },
+                }
+                // PHP that an agent before this one has begun with goes on.
+                .or_else(|| facts.change.clone().filter(|change| runs(&state, change))),
                 instances: site.php.instances.min,
             });
             let seen = SiteSeen {
@@ -272,6 +274,14 @@ fn wanted_engines(engines: &Engines, docker: Option<&Daemon>) -> Vec<Wanted> {
     let docker =
         docker.map(|docker| Wanted { name: DOCKER.into(), fingerprint: docker.fingerprint() });
     std::iter::once(mariadb).chain(redis).chain(docker).collect()
+}
+
+/// Whether a process of this fingerprint runs.
+fn runs(state: &State, fingerprint: &str) -> bool {
+    state.processes.iter().any(|process| {
+        process.pid.is_some()
+            && process.spec.env.get(FINGERPRINT).is_some_and(|of| of == fingerprint)
+    })
 }
 
 /// Counts exits that were not counted yet.

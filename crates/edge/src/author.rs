@@ -4,6 +4,9 @@
 //! WordPress's to say. So an ordinary instance gets it first, recognises it before any plugin is loaded, verifies session,
 //! capability and nonce, and answers with one header. The author instance verifies again.
 //!
+//! The agent takes turns behind the author's sockets and hands a connection to PHP over. From then on neither the agent's end
+//! nor the client's leaving ends the request: the agent sees to it that PHP finishes what it has begun.
+//!
 //! Always: a body that may be sent twice is collected whole first; the header never reaches a client.
 
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use crate::fastcgi::exchange::Source;
 use crate::handler::{Asking, Script};
 use crate::notice::Notice;
 use crate::pages;
-use crate::php::call::Call;
+use crate::php::call::{Call, Reach};
 use crate::php::request;
 use crate::view::{Author, Site};
 
@@ -28,7 +31,7 @@ use crate::view::{Author, Site};
 pub const TO_AUTHOR: HeaderName = HeaderName::from_static("x-pressroom-author");
 
 /// An agent that is being replaced is back within this time.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether a request may turn out to change code, as far as its path tells: its body is kept. Uploads of media may be huge
 /// and are none.
@@ -76,6 +79,7 @@ impl Kept {
         call.source = self.source;
         call.limits.time = self.author.model.time;
         call.patience = PATIENCE;
+        call.reach = Reach::Handed;
         // Sent once, whatever its method.
         call.safe = false;
         match call.run(|| {}).await {

@@ -26,7 +26,7 @@ use crate::handler::{Asking, Script};
 use crate::metrics::Count;
 use crate::notice::{self, Notice};
 use crate::php::answer::{Answer, Outcome, PhpBody};
-use crate::php::call::{Call, Failure, Times};
+use crate::php::call::{Call, Failure, Reach, Times};
 use crate::php::class::{class, is_logged_in};
 use crate::php::coded::{self, Coded};
 use crate::php::request::{self, Facts};
@@ -420,6 +420,7 @@ pub(crate) fn call(core: &Core, site: &Site, asking: &Asking, params: Params) ->
         class: class(&asking.parts.method, asking.parts.uri.path(), &asking.parts.headers),
         request_id: asking.id.clone(),
         patience: site.model.limits.queue_time.get(),
+        reach: Reach::Direct,
     }
 }
 

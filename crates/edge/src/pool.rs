@@ -86,6 +86,8 @@ pub struct Pool {
 pub struct Slot {
     /// Where to.
     pub instance: Arc<Instance>,
+    /// Of a request to the author instance: the agent sees by it that we are there.
+    pub turn: Option<tokio::net::UnixStream>,
     pool: Option<Arc<Pool>>,
 }
 
@@ -268,7 +270,7 @@ impl Pool {
         };
         let best = state.members.iter().filter(free).min_by_key(load)?;
         best.instance.busy.fetch_add(1, Ordering::Relaxed);
-        Some(Slot { instance: best.instance.clone(), pool: Some(self.clone()) })
+        Some(Slot { instance: best.instance.clone(), turn: None, pool: Some(self.clone()) })
     }
 }
 

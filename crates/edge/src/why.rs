@@ -11,7 +11,7 @@ use crate::Shared;
 use crate::cache::{self, Asked, Freshness};
 use crate::client::Scheme;
 use crate::fastcgi::exchange::Source;
-use crate::php::call::Call;
+use crate::php::call::{Call, Reach};
 use crate::php::request::{self, Facts};
 use crate::pool::Class;
 use crate::route::{Target, route};
@@ -216,6 +216,7 @@ async fn execute(
         class: Class::Person,
         request_id: "why".to_owned(),
         patience: site.model.limits.queue_time.get(),
+        reach: Reach::Direct,
     };
     match call.run(|| {}).await {
         Ok((mut answer, pending)) => {

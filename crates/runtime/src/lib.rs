@@ -5,12 +5,14 @@
 //! - [`tasks`] groups of tasks that are waited for, with a deadline, by name
 //! - [`backoff`] growing, jittered pauses between attempts
 //! - [`logs`] JSON lines on stderr, or plain lines on a terminal
+//! - [`handover`] an open connection, handed from one process to another
 //! - [`metrics`] counters and histograms in Prometheus' text form
 //!
 //! Nothing here knows what Pressroom is about; it imports no other room.
 
 pub mod backoff;
 pub mod clock;
+pub mod handover;
 pub mod logs;
 pub mod metrics;
 pub mod shutdown;

@@ -96,15 +96,31 @@ final class Pressroom_Author {
 
 	/** Lets a verified request in, and nobody else. */
 	private static function admit(): void {
+		if ( ! self::has_come_whole() ) {
+			self::refuse( 400, 'This request has not come whole.' );
+		}
 		$change = self::change();
 		if ( self::is_loopback() || ( null !== $change && self::may( $change ) ) || ( null === $change && self::is_from_here() && self::has_capability() ) ) {
 			return;
 		}
-		http_response_code( 403 );
+		self::refuse( 403, 'This request may not change code.' );
+	}
+
+	/** @return never */
+	private static function refuse( int $status, string $why ): void {
+		http_response_code( $status );
 		header( 'Content-Type: text/plain; charset=utf-8' );
 		header( 'Cache-Control: no-store' );
-		echo "This request may not change code.\n";
+		echo "$why\n";
 		exit;
+	}
+
+	/** Whose sender left in the middle would be a file with its end missing. (Of an upload PHP says so itself.) */
+	private static function has_come_whole(): bool {
+		if ( 0 === stripos( (string) ( $_SERVER['CONTENT_TYPE'] ?? '' ), 'multipart/form-data' ) ) {
+			return true;
+		}
+		return strlen( (string) file_get_contents( 'php://input' ) ) >= (int) ( $_SERVER['CONTENT_LENGTH'] ?? 0 );
 	}
 
 	/** WordPress asks its own site whether an edit broke it, with a key that it keeps for a minute. */

@@ -12,9 +12,14 @@
 final class Pressroom_Publish {
 
 	/** Seconds. A rollout takes two or three. */
-	const PATIENCE = 320;
+	const PATIENCE = 280;
+
+	/** Seconds in which an agent that has ended is back. */
+	const PATIENCE_AWAY = 60;
 
 	public static function watch( ?array $change ): void {
+		// What has begun is finished: files that are half in place, or a database that does not name them, help nobody.
+		ignore_user_abort( true );
 		add_filter( 'upgrader_pre_install', array( __CLASS__, 'stay_active' ), 9 );
 		add_filter( 'upgrader_pre_install', array( __CLASS__, 'stay_active_no_more' ), 11 );
 		add_filter( 'upgrader_install_package_result', array( __CLASS__, 'installed' ), PHP_INT_MAX, 2 );
@@ -151,24 +156,37 @@ final class Pressroom_Publish {
 		return "$done the plugin $name";
 	}
 
-	/** Tells the agent and waits; null: every instance runs it. */
+	/**
+	 * Tells the agent and waits; null: every instance runs it. An agent that ends before it has answered is asked again when it is
+	 * back: it knows by the id what it has done.
+	 */
 	private static function tell( array $parts, string $message ): ?WP_Error {
 		$user   = wp_get_current_user();
 		$author = $user->exists() ? "$user->display_name <$user->user_email>" : 'WordPress';
-		$line   = wp_json_encode( compact( 'parts', 'author', 'message' ), JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_INVALID_UTF8_SUBSTITUTE );
-		$desk   = @stream_socket_client( 'unix://' . getenv( 'PRESSROOM_AUTHOR' ), $code, $why, 2 );
-		if ( ! $desk ) {
-			return self::refusal( "the platform cannot be reached ($why)" );
-		}
+		$id     = bin2hex( random_bytes( 16 ) );
+		$line   = wp_json_encode( compact( 'id', 'parts', 'author', 'message' ), JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_INVALID_UTF8_SUBSTITUTE );
+		$why    = 'the platform gave no answer';
 		set_time_limit( 0 );
-		stream_set_timeout( $desk, self::PATIENCE );
-		fwrite( $desk, "$line\n" );
-		$answer = json_decode( (string) fgets( $desk ), true );
-		fclose( $desk );
-		if ( is_array( $answer ) && isset( $answer['release'] ) ) {
-			return null;
+		$until = time() + self::PATIENCE;
+		for ( $away = time() + self::PATIENCE_AWAY; time() < min( $away, $until ); usleep( 100000 ) ) {
+			$desk = @stream_socket_client( 'unix://' . getenv( 'PRESSROOM_AUTHOR' ), $code, $error, 2 );
+			if ( ! $desk ) {
+				$why = "the platform cannot be reached ($error)";
+				continue;
+			}
+			stream_set_timeout( $desk, max( 1, $until - time() ) );
+			@fwrite( $desk, "$line\n" );
+			$answer = json_decode( (string) @fgets( $desk ), true );
+			fclose( $desk );
+			if ( is_array( $answer ) && isset( $answer['release'] ) ) {
+				return null;
+			}
+			if ( is_array( $answer ) && isset( $answer['refused'] ) ) {
+				return self::refusal( (string) $answer['refused'] );
+			}
+			$away = time() + self::PATIENCE_AWAY;
 		}
-		return self::refusal( is_array( $answer ) && isset( $answer['refused'] ) ? (string) $answer['refused'] : 'the platform gave no answer' );
+		return self::refusal( $why );
 	}
 
 	private static function refusal( string $why ): WP_Error {

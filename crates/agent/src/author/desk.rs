@@ -1,21 +1,22 @@
 //! The desk: PHP of the author instance says what it has changed, and hears how the rollout ended.
 //!
-//! One JSON line each way on a connection: `{"parts":["wp-content/plugins/x"],"author":"Ann <ann@example.com>","message":"…"}`,
+//! One JSON line each way on a connection: `{"id":"…","parts":["wp-content/plugins/x"],"author":"Ann <ann@example.com>","message":"…"}`,
 //! answered by `{"release":"ID"}` or `{"refused":"why"}`. PHP waits for the answer, so that no instance meets a database
-//! that names code which is not there yet.
+//! that names code which is not there yet. Where the agent ends before it has answered, PHP says the same to the next one, which
+//! knows by the id what was published already, and answers how that ends.
 
 use std::io;
 use std::time::Duration;
 
-use pressroom_model::id::SiteName;
+use pressroom_model::id::{ReleaseId, SiteName};
 use pressroom_runtime::clock;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use crate::agent::Agent;
-use crate::facts::Origin;
-use crate::site::{Brought, Code, Outcome};
+use crate::facts::{Origin, Published};
+use crate::site::{self, Brought, Code, Outcome};
 
 /// Longest line.
 const MOST: u64 = 64 * 1024;
@@ -26,7 +27,9 @@ const MOST_WORDS: usize = 300;
 
 /// What was changed.
 #[derive(Debug, Deserialize)]
-struct Change {
+struct Said {
+    /// How PHP calls it: another one for each change.
+    id: String,
     /// Which parts of the code.
     parts: Vec<String>,
     /// The WordPress user.
@@ -50,8 +53,8 @@ impl Agent {
         let (read, mut write) = stream.into_split();
         let mut line = String::new();
         BufReader::new(read.take(MOST)).read_line(&mut line).await?;
-        let answer = match serde_json::from_str::<Change>(&line) {
-            Ok(change) => self.publish(name, change).await,
+        let answer = match serde_json::from_str::<Said>(&line) {
+            Ok(said) => self.publish(name, said).await,
             Err(error) => Answer::Refused(format!("the change cannot be read: {error}")),
         };
         let mut line = serde_json::to_vec(&answer)?;
@@ -60,12 +63,12 @@ impl Agent {
     }
 
     /// Makes a release of what was changed, and moves the site to it.
-    async fn publish(&self, name: &SiteName, change: Change) -> Answer {
+    async fn publish(&self, name: &SiteName, said: Said) -> Answer {
         if !self.authors.at_work.lock().contains(name) {
             return Answer::Refused("no request that changes code is under way".into());
         }
         let mut parts = Vec::new();
-        for word in &change.parts {
+        for word in &said.parts {
             match super::part(word) {
                 Some(part) => parts.push(part),
                 None => {
@@ -89,15 +92,18 @@ impl Agent {
         let origin = Origin {
             is_brought: true,
             source: "wp-admin".into(),
-            author: words(&change.author),
-            message: words(&change.message),
+            author: words(&said.author),
+            message: words(&said.message),
             ..Origin::default()
         };
-        let outcome = match self.bring(name, Brought { code, origin }).await {
-            Ok(id) if id == base => return Answer::Release(id.to_string()),
-            Ok(id) => match self.end_of_rollout(name).await {
+        let brought = match self.known(name, &said.id) {
+            Some(id) => Ok(id),
+            None => self.bring_in(name, &said.id, Brought { code, origin }).await,
+        };
+        let outcome = match brought {
+            Ok(id) => match self.end_of_rollout(name, &id).await {
                 Outcome::Serves => {
-                    tracing::info!(site = %name, release = %id, author = change.author, message = change.message, "changed in wp-admin");
+                    tracing::info!(site = %name, release = %id, author = said.author, message = said.message, "changed in wp-admin");
                     return Answer::Release(id.to_string());
                 }
                 Outcome::Refused(because) => because,
@@ -112,10 +118,47 @@ impl Agent {
         Answer::Refused(outcome)
     }
 
-    async fn end_of_rollout(&self, name: &SiteName) -> Outcome {
+    fn serves(&self, name: &SiteName, id: &ReleaseId) -> bool {
+        let state = self.state.lock();
+        let serving = state.sites.get(name).and_then(|facts| facts.serving.as_ref());
+        serving.is_some_and(|serving| serving.release.id == *id)
+    }
+
+    /// The release that was published by this name, if the site was asked to have it.
+    fn known(&self, name: &SiteName, id: &str) -> Option<ReleaseId> {
+        let state = self.state.lock();
+        let facts = state.sites.get(name)?;
+        let release = &facts.published.as_ref().filter(|published| published.id == id)?.release;
+        let is_it = |known: Option<&ReleaseId>| known == Some(release);
+        let was_wanted = is_it(facts.release.as_ref().map(|wanted| &wanted.id))
+            || is_it(facts.serving.as_ref().map(|serving| &serving.release.id))
+            || is_it(facts.refused.as_ref().map(|refused| &refused.release));
+        was_wanted.then(|| release.clone())
+    }
+
+    /// Makes the release, which the site should have from now on, by the name that PHP has for it.
+    async fn bring_in(
+        &self,
+        name: &SiteName,
+        id: &str,
+        brought: Brought,
+    ) -> Result<ReleaseId, site::Error> {
+        let release = self.take_in(name, brought).await?;
+        let made = release.id.clone();
+        let published = Published { id: id.to_owned(), release: made.clone() };
+        self.state.lock().sites.entry(name.clone()).or_default().published = Some(published);
+        // Stored in one go with what the site should have.
+        self.want(name, release).await?;
+        Ok(made)
+    }
+
+    async fn end_of_rollout(&self, name: &SiteName, id: &ReleaseId) -> Outcome {
         let until = clock::now() + PATIENCE;
         loop {
             match self.rollout(name) {
+                Outcome::Serves if !self.serves(name, id) => {
+                    return Outcome::Refused("another release was asked for meanwhile".into());
+                }
                 Outcome::UnderWay if clock::now() < until => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }

@@ -85,11 +85,16 @@ impl Agent {
 
     /// An instance of a version that runs.
     pub(crate) fn one_of(&self, name: &SiteName, version: &Version) -> Option<InstanceId> {
+        self.one_with(name, &version.fingerprint)
+    }
+
+    /// An instance of a fingerprint that runs.
+    pub(crate) fn one_with(&self, name: &SiteName, fingerprint: &str) -> Option<InstanceId> {
         let state = self.state.lock();
         let is_of = |process: &&pressroom_model::process::ProcessState| {
             process.pid.is_some()
                 && !process.is_stopping
-                && process.spec.env.get(FINGERPRINT) == Some(&version.fingerprint)
+                && process.spec.env.get(FINGERPRINT).is_some_and(|of| of == fingerprint)
         };
         let mut processes = state.processes.iter().filter(is_of);
         processes

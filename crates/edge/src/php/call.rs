@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pressroom_model::id::InstanceId;
 use pressroom_model::snapshot::Limits;
+use pressroom_runtime::handover::{self, Handed};
 use tokio::net::UnixStream;
 
 use super::answer::Answer;
@@ -47,6 +48,17 @@ pub struct Call {
     pub request_id: String,
     /// Longest wait for a worker.
     pub patience: Duration,
+    /// How the connection to PHP comes about.
+    pub reach: Reach,
+}
+
+/// How a connection to PHP comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// PHP itself listens on the socket.
+    Direct,
+    /// The agent listens there, and hands a connection to PHP over when the request's turn has come.
+    Handed,
 }
 
 /// Why there is no answer.
@@ -92,16 +104,21 @@ impl Call {
         mut begin: impl FnMut() + Send,
     ) -> Result<(Answer, Pending), Failure> {
         let begun = Instant::now();
-        let deadline = begun + self.patience;
+        let mut deadline = begun + self.patience;
         let mut source = std::mem::replace(&mut self.source, Source::Memory(Bytes::new()));
         let mut avoid = None;
         let mut deaths = 0;
         loop {
             let slot = self.pool.acquire(self.class, begun, deadline, avoid.clone()).await?;
             let queue = begun.elapsed();
+            let attempted = Instant::now();
             match self.attempt(slot, source, queue, &mut begin).await {
                 Attempt::Answered(answer) => return Ok(*answer),
-                Attempt::Unsent(back) => source = back,
+                Attempt::Unsent(back) => {
+                    source = back;
+                    // A turn that was waited for is no worker's lateness.
+                    deadline += attempted.elapsed();
+                }
                 Attempt::Died(instance, fate) => {
                     tracing::warn!(site = self.site, request = self.request_id, %instance, "PHP died unanswered; asking again");
                     avoid = Some(instance);
@@ -118,19 +135,20 @@ impl Call {
 
     async fn attempt(
         &mut self,
-        slot: Slot,
+        mut slot: Slot,
         source: Source,
         queue: Duration,
         begin: &mut (impl FnMut() + Send),
     ) -> Attempt {
         let instance = slot.instance.id.clone();
-        let stream = match UnixStream::connect(&slot.instance.socket).await {
+        let stream = match self.connect(&mut slot).await {
             Ok(stream) => stream,
-            Err(error) => {
+            Err(Unconnected::Refused(error)) => {
                 tracing::debug!(site = self.site, %instance, %error, "the instance refused a connection");
                 slot.refused();
                 return Attempt::Unsent(source);
             }
+            Err(Unconnected::Failed(fault)) => return Attempt::Failed(fault.into()),
         };
         let bodyless = matches!(&source, Source::Memory(bytes) if bytes.is_empty());
         let target = slot.instance.clone();
@@ -171,6 +189,37 @@ impl Call {
             Err(failure) => Attempt::Failed(failure),
         }
     }
+}
+
+impl Call {
+    async fn connect(&self, slot: &mut Slot) -> Result<UnixStream, Unconnected> {
+        let stream =
+            UnixStream::connect(&slot.instance.socket).await.map_err(Unconnected::Refused)?;
+        if self.reach == Reach::Direct {
+            return Ok(stream);
+        }
+        let handed = tokio::time::timeout(self.limits.time.get(), handover::take(&stream)).await;
+        match handed {
+            Err(_) => Err(Unconnected::Failed(Fault::TimedOut)),
+            Ok(Ok(Handed::Connection(php))) => {
+                slot.turn = Some(stream);
+                Ok(php)
+            }
+            Ok(Ok(Handed::Nothing)) => Err(Unconnected::Failed(Fault::Died)),
+            Ok(Ok(Handed::Gone)) => {
+                Err(Unconnected::Refused(std::io::ErrorKind::ConnectionReset.into()))
+            }
+            Ok(Err(error)) => Err(Unconnected::Refused(error)),
+        }
+    }
+}
+
+/// Why there is no connection to PHP. Nothing was sent.
+enum Unconnected {
+    /// Nobody is there just now.
+    Refused(std::io::Error),
+    /// Waiting longer would not help.
+    Failed(Fault),
 }
 
 /// What died with an unanswered request.

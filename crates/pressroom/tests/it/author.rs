@@ -212,6 +212,78 @@ fn what_is_changed_in_wp_admin_becomes_a_release() {
     assert_eq!(list(&house).len(), 5, "each change is a release: {:?}", list(&house));
 }
 
+/// Whoever has unpacked a plugin says so, and waits until it may go on; it prints meanwhile, as somebody who is not heard.
+const GATE: &str = "<?php add_filter('upgrader_install_package_result', function ($result) {\n\
+    $dir = wp_upload_dir()['basedir'];\n\
+    file_put_contents(\"$dir/begun.txt\", 'x', FILE_APPEND);\n\
+    for ($n = 0; $n < 600 && !file_exists(\"$dir/go.txt\"); $n++) { echo str_repeat(' ', 9000); wp_ob_end_flush_all(); flush(); usleep(50000); clearstatcache(); }\n\
+    return $result; }, 1);";
+
+#[test]
+fn a_change_whose_client_has_left_is_published_whole_before_the_next_one() {
+    let (house, mut visitor, mut admin) = furnished(
+        1,
+        &[
+            ("wp-content/mu-plugins/gate.php", GATE),
+            ("wp-content/plugins/notes/notes.php", "<?php\n/* Plugin Name: Notes */"),
+            ("wp-content/plugins/notes/notes.txt", "note 0"),
+        ],
+    );
+    let uploads = house.data.join("sites/blog/uploads");
+    let page = admin.get("/wp-admin/plugin-install.php?tab=upload").body;
+    let nonce = nonce(&page, UPLOAD_NONCE);
+    let client = admin.begin_upload(
+        "/wp-admin/update.php?action=upload-plugin",
+        &[("_wpnonce", &nonce), ("_wp_http_referer", "/wp-admin/plugin-install.php")],
+        ("pluginzip", "greeter.zip", &plugin("1.0", "")),
+    );
+    wait_until("the plugin to be unpacked", Duration::from_secs(30), || {
+        uploads.join("begun.txt").exists()
+    });
+    drop(client);
+    // Who comes next waits: for as long as the first has not ended.
+    let next = std::thread::spawn({
+        let mut admin = admin.clone();
+        move || edit_note(&mut admin, "note 1").expect("an answer").body
+    });
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        assert!(!next.is_finished(), "the turn has ended with the client");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(list(&house).len(), 1);
+    fs::write(uploads.join("go.txt"), "").expect("written");
+    let answer = next.join().expect("no panic");
+    assert!(answer.contains("\"success\":true"), "{answer}");
+    let messages: Vec<Value> =
+        list(&house).iter().take(2).map(|record| record["message"].clone()).collect();
+    assert_eq!(
+        messages,
+        ["Edit wp-content/plugins/notes/notes.txt", "Install the plugin Greeter 1.0"]
+    );
+    assert_eq!(visitor.get("/wp-content/plugins/notes/notes.txt").body, "note 1");
+    assert!(house.tree("blog").join("wp-content/plugins/greeter/greeter.php").exists());
+    house.must(&["release", "verify", "blog"]);
+}
+
+/// Edits a file of the plugin `notes`.
+fn edit_note(admin: &mut Visitor, text: &str) -> std::io::Result<Answer> {
+    let path = "/wp-admin/plugin-editor.php?file=notes%2Fnotes.txt&plugin=notes%2Fnotes.php";
+    let page = admin.try_get(path)?.body;
+    let found = page.contains("name=\"nonce\" value=\"");
+    let nonce = if found { nonce(&page, "name=\"nonce\" value=\"") } else { String::new() };
+    admin.try_post(
+        "/wp-admin/admin-ajax.php",
+        &[
+            ("action", "edit-theme-plugin-file"),
+            ("nonce", &nonce),
+            ("plugin", "notes/notes.php"),
+            ("file", "notes/notes.txt"),
+            ("newcontent", text),
+        ],
+    )
+}
+
 /// Offers a version of the plugin, and has it updated automatically.
 const OFFER: &str = "<?php add_filter('site_transient_update_plugins', function ($known) {\n\
     $known = is_object($known) ? $known : new stdClass();\n\
@@ -340,22 +412,6 @@ fn a_change_in_wp_admin_that_is_cut_off_anywhere_leaves_one_whole_release() {
     );
     let rounds: u64 =
         std::env::var("PRESSROOM_TEST_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
-    let edit = |admin: &mut Visitor, text: &str| {
-        let path = "/wp-admin/plugin-editor.php?file=notes%2Fnotes.txt&plugin=notes%2Fnotes.php";
-        let page = admin.try_get(path)?.body;
-        let found = page.contains("name=\"nonce\" value=\"");
-        let nonce = if found { nonce(&page, "name=\"nonce\" value=\"") } else { String::new() };
-        admin.try_post(
-            "/wp-admin/admin-ajax.php",
-            &[
-                ("action", "edit-theme-plugin-file"),
-                ("nonce", &nonce),
-                ("plugin", "notes/notes.php"),
-                ("file", "notes/notes.txt"),
-                ("newcontent", text),
-            ],
-        )
-    };
     let note = "/wp-content/plugins/notes/notes.txt";
     for round in 0..rounds {
         let is_power_cut = round % 2 == 1;
@@ -369,11 +425,15 @@ fn a_change_in_wp_admin_that_is_cut_off_anywhere_leaves_one_whole_release() {
                 signal(pid, rustix::process::Signal::KILL);
             }
         });
-        // It may fail, and it may have been quicker than the cut.
-        let _cut = edit(&mut admin, &format!("note {}", round + 1));
+        // It may have been quicker than the cut.
+        let cut = edit_note(&mut admin, &format!("note {}", round + 1));
         cutting.join().expect("no panic");
         if is_power_cut {
             house.up();
+        } else {
+            // PHP waits for the next agent, and hears from it how the publication ended.
+            let answer = cut.expect("the edge and PHP are there").body;
+            assert!(answer.contains("\"success\":true"), "round {round}: {answer}");
         }
         wait_until("health", Duration::from_secs(60), || house.is_healthy());
         let text = visitor.get(note).body;
@@ -381,7 +441,7 @@ fn a_change_in_wp_admin_that_is_cut_off_anywhere_leaves_one_whole_release() {
         assert!(text == old || text == new, "{text}");
         house.must(&["release", "verify", "blog"]);
         // Whatever was left, the same change is made again.
-        let answer = edit(&mut admin, &new).expect("an answer").body;
+        let answer = edit_note(&mut admin, &new).expect("an answer").body;
         assert!(answer.contains("\"success\":true"), "{answer}");
         assert_eq!(visitor.get(note).body, new);
         house.must(&["release", "verify", "blog"]);

@@ -100,22 +100,23 @@ impl Visitor {
         fields: &[(&str, &str)],
         file: (&str, &str, &[u8]),
     ) -> Answer {
-        let boundary = "----pressroom-boundary";
-        let mut body = Vec::new();
-        for (name, value) in fields {
-            body.extend_from_slice(
-                format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").as_bytes(),
-            );
-        }
-        let (field, name, bytes) = file;
-        body.extend_from_slice(
-            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"; filename=\"{name}\"\r\nContent-Type: application/zip\r\n\r\n").as_bytes(),
-        );
-        body.extend_from_slice(bytes);
-        body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-        let kind = [("Content-Type", format!("multipart/form-data; boundary={boundary}"))];
+        let (kind, body) = multipart(fields, file);
         let answer = self.ask("POST", path, &kind, &body);
         answer.unwrap_or_else(|error| panic!("POST {path}: {error}"))
+    }
+
+    /// As [`Visitor::upload`], but nobody waits for the answer; dropped, the connection is closed.
+    pub(crate) fn begin_upload(
+        &self,
+        path: &str,
+        fields: &[(&str, &str)],
+        file: (&str, &str, &[u8]),
+    ) -> Left {
+        let (kind, body) = multipart(fields, file);
+        let request = self.request("POST", path, &kind, &body);
+        Left {
+            _connection: self.send(&request).unwrap_or_else(|error| panic!("POST {path}: {error}")),
+        }
     }
 
     /// Logs in.
@@ -135,7 +136,17 @@ impl Visitor {
         more: &[(&str, String)],
         body: impl AsRef<[u8]>,
     ) -> io::Result<Answer> {
-        let body = body.as_ref();
+        let request = self.request(method, path, more, body.as_ref());
+        let answer = self.exchange(&request, method == "HEAD")?;
+        for (name, value) in &answer.headers {
+            if name == "set-cookie" {
+                self.keep_cookie(value);
+            }
+        }
+        Ok(answer)
+    }
+
+    fn request(&self, method: &str, path: &str, more: &[(&str, String)], body: &[u8]) -> Vec<u8> {
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.host);
         let cookies: Vec<_> =
@@ -152,13 +163,7 @@ impl Visitor {
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        let answer = self.exchange(&[head.as_bytes(), b"\r\n", body].concat(), method == "HEAD")?;
-        for (name, value) in &answer.headers {
-            if name == "set-cookie" {
-                self.keep_cookie(value);
-            }
-        }
-        Ok(answer)
+        [head.as_bytes(), b"\r\n", body].concat()
     }
 
     fn keep_cookie(&mut self, line: &str) {
@@ -177,7 +182,8 @@ impl Visitor {
         }
     }
 
-    fn exchange(&self, request: &[u8], is_head: bool) -> io::Result<Answer> {
+    /// Connects and sends; the answer is still to be read.
+    fn send(&self, request: &[u8]) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
         let stream = TcpStream::connect_timeout(&self.address, self.patience)?;
         stream.set_read_timeout(Some(self.patience))?;
         stream.set_write_timeout(Some(self.patience))?;
@@ -188,6 +194,11 @@ impl Visitor {
             ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(connection, stream);
         stream.write_all(request)?;
+        Ok(stream)
+    }
+
+    fn exchange(&self, request: &[u8], is_head: bool) -> io::Result<Answer> {
+        let mut stream = self.send(request)?;
         let mut raw = Vec::new();
         if let Err(error) = stream.read_to_end(&mut raw)
             && error.kind() != io::ErrorKind::UnexpectedEof
@@ -196,6 +207,35 @@ impl Visitor {
         }
         parse(&raw, is_head)
     }
+}
+
+/// A request that nobody waits for.
+pub(crate) struct Left {
+    _connection: StreamOwned<ClientConnection, TcpStream>,
+}
+
+/// A form with a file, as a browser sends it: the header of its kind, and the body.
+fn multipart(
+    fields: &[(&str, &str)],
+    file: (&str, &str, &[u8]),
+) -> ([(&'static str, String); 1], Vec<u8>) {
+    let boundary = "----pressroom-boundary";
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        body.extend_from_slice(
+            format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+            )
+            .as_bytes(),
+        );
+    }
+    let (field, name, bytes) = file;
+    body.extend_from_slice(
+        format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"; filename=\"{name}\"\r\nContent-Type: application/zip\r\n\r\n").as_bytes(),
+    );
+    body.extend_from_slice(bytes);
+    body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    ([("Content-Type", format!("multipart/form-data; boundary={boundary}"))], body)
 }
 
 fn trust(authority: PathBuf) -> Arc<ClientConfig> {
