@@ -51,6 +51,10 @@ pub struct Agent {
     pub(crate) events: broadcast::Sender<Event>,
     /// Held while the local authority is made.
     pub(crate) authority: Mutex<()>,
+    /// Held while the intent is changed: what was read for that must still be so when it is stored.
+    intent: tokio::sync::Mutex<()>,
+    /// Held while an environment is made or deleted.
+    pub(crate) making: tokio::sync::Mutex<()>,
     pub(crate) authors: Authors,
     /// What of a confinement this machine can do.
     machine_means: Means,
@@ -68,6 +72,8 @@ pub(crate) struct State {
     pub written: Option<Config>,
     /// The environments beside it.
     pub environments: Vec<Environment>,
+    /// Environments that are to be deleted, as stored.
+    pub leaving: BTreeSet<SiteName>,
     /// Both together: everything that is to be served.
     pub config: Option<Config>,
     pub sites: BTreeMap<SiteName, SiteFacts>,
@@ -172,6 +178,9 @@ struct Stored {
     config: Config,
     #[serde(default)]
     environments: Vec<Environment>,
+    /// Environments that are to be deleted, or are not made yet: nothing may be left of them.
+    #[serde(default)]
+    leaving: BTreeSet<SiteName>,
 }
 
 impl Agent {
@@ -190,12 +199,15 @@ impl Agent {
                 None
             }
         });
-        let (written, environments) =
-            stored.map_or((fallback, Vec::new()), |it| (Some(it.config), it.environments));
+        let (written, environments, leaving) = stored
+            .map_or((fallback, Vec::new(), BTreeSet::new()), |it| {
+                (Some(it.config), it.environments, it.leaving)
+            });
         let config = written.as_ref().map(|written| effective(written, &environments));
-        let mut state = State { written, environments, config, ..State::default() };
-        let names: Vec<SiteName> =
-            state.config.iter().flat_map(|c| &c.sites).map(|s| s.name.clone()).collect();
+        let mut state = State { written, environments, leaving, config, ..State::default() };
+        let sites = state.config.iter().flat_map(|c| &c.sites).map(|s| s.name.clone());
+        // What is known of those that leave says which releases go with them.
+        let names: Vec<SiteName> = sites.chain(state.leaving.iter().cloned()).collect();
         for name in names {
             if let Some(entry) = store.get(&site_key(&name)).await? {
                 let facts = serde_json::from_slice(&entry.value).unwrap_or_default();
@@ -221,6 +233,8 @@ impl Agent {
             changed: Notify::new(),
             events: broadcast::channel(1024).0,
             authority: Mutex::new(()),
+            intent: tokio::sync::Mutex::default(),
+            making: tokio::sync::Mutex::default(),
             authors: Authors::default(),
             histories: crate::git::Histories::default(),
             machine_means,
@@ -294,26 +308,33 @@ impl Agent {
                 tracing::error!(%site, %error, "cannot keep the given password");
             }
         }
-        self.intend_both(config, self.environments()).await
+        let _alone = self.intent.lock().await;
+        let leaving = self.state.lock().leaving.clone();
+        self.intend_all(config, self.environments(), leaving).await
     }
 
-    /// Stores other environments beside the same configuration, and wakes the loop.
-    pub(crate) async fn intend_environments(
+    /// Changes the environments beside the same configuration, stores that, and wakes the loop.
+    pub(crate) async fn change_environments(
         &self,
-        environments: Vec<Environment>,
+        change: impl FnOnce(&mut Vec<Environment>, &mut BTreeSet<SiteName>),
     ) -> Result<(), StoreError> {
-        match self.written() {
-            Some(written) => self.intend_both(written, environments).await,
-            None => Ok(()),
-        }
+        let _alone = self.intent.lock().await;
+        let Some(written) = self.written() else { return Ok(()) };
+        let (mut environments, mut leaving) = {
+            let state = self.state.lock();
+            (state.environments.clone(), state.leaving.clone())
+        };
+        change(&mut environments, &mut leaving);
+        self.intend_all(written, environments, leaving).await
     }
 
-    async fn intend_both(
+    async fn intend_all(
         &self,
         written: Config,
         environments: Vec<Environment>,
+        leaving: BTreeSet<SiteName>,
     ) -> Result<(), StoreError> {
-        let stored = Stored { version: 1, config: written, environments };
+        let stored = Stored { version: 1, config: written, environments, leaving };
         let bytes = serde_json::to_vec(&stored).expect("a configuration is plain data");
         self.store.commit(Transaction::new().put(intent_key(), bytes)).await?;
         self.containers.lock().choose(&self.layout, &stored.config);
@@ -321,6 +342,7 @@ impl Agent {
         state.config = Some(effective(&stored.config, &stored.environments));
         state.written = Some(stored.config);
         state.environments = stored.environments;
+        state.leaving = stored.leaving;
         forgive(&mut state);
         state.is_stopping = false;
         drop(state);
@@ -399,6 +421,10 @@ impl Agent {
         group.spawn("histories", {
             let agent = Arc::clone(&self);
             move |stop| agent.watch_histories(stop)
+        });
+        group.spawn("leavers", {
+            let agent = Arc::clone(&self);
+            move |stop| agent.watch_leavers(stop)
         });
         group.spawn("readiness", {
             let agent = Arc::clone(&self);

@@ -3,6 +3,7 @@
 pub(crate) mod check;
 mod code;
 pub mod environment;
+mod leave;
 mod media;
 mod promote;
 mod remove;

@@ -127,6 +127,35 @@ pub enum Action {
     PublishView,
 }
 
+impl Action {
+    /// The site that it is about.
+    pub fn site(&self) -> Option<SiteName> {
+        match self {
+            Self::PrepareSite(name)
+            | Self::BuildRelease(name)
+            | Self::CreateDatabase(name)
+            | Self::InstallWordPress(name)
+            | Self::CopySite(name)
+            | Self::UpgradeDatabase(name)
+            | Self::BeginRollout(name, _)
+            | Self::CheckCandidate(name)
+            | Self::Switch(name)
+            | Self::FinishRollout(name)
+            | Self::AbandonRollout(name) => Some(name.clone()),
+            Self::StartInstance(id, _) => Some(id.site()),
+            Self::InitialiseDatabase
+            | Self::Listen(_)
+            | Self::Unlisten(_)
+            | Self::GrantRedis
+            | Self::Start(_)
+            | Self::Stop(_)
+            | Self::Kill(_)
+            | Self::Forget(_)
+            | Self::PublishView => None,
+        }
+    }
+}
+
 /// An action and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {

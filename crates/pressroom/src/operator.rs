@@ -505,16 +505,21 @@ impl Operator for ThisOperator {
     ) -> Answer<'_, ()> {
         Box::pin(async move {
             let site = self.environments_here().find(&of, &name)?;
-            let events = self.agent.follow();
-            let stopped = async {
-                // What did not stop in time is said by the deletion, which needs it gone.
-                let _ = self.settle(&progress, events).await;
+            let mut events = self.agent.follow();
+            let step = progress.begin(format!("delete what `{site}` had"));
+            let removed = self.agent.remove_environment(&site);
+            let mut removed = std::pin::pin!(removed);
+            let removed = loop {
+                tokio::select! {
+                    event = events.recv() => if let Ok(event) = event { progress.tell(self::step(event)) },
+                    removed = &mut removed => break removed,
+                }
             };
-            self.agent.remove_environment(&site, stopped).await.map_err(|error| {
+            removed.map(|()| step.done("")).map_err(|error| {
                 Failure::ours(format!("`{site}` could not be deleted"))
                     .cause(error)
                     .state("it is not served any more; what was not deleted is still there")
-                    .hint(format!("making it again and removing it mends that: `pressroom env create {of} {name}`"))
+                    .hint("the agent goes on trying; `pressroom status` shows how that goes")
             })
         })
     }

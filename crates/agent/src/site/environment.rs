@@ -19,6 +19,7 @@ use crate::apply::off_the_loop;
 use crate::engine::mariadb::MariaDb;
 use crate::facts::{Origin, Release};
 use crate::files;
+use crate::keeper;
 use crate::layout::Layout;
 use crate::secrets;
 
@@ -59,20 +60,22 @@ impl Agent {
     /// Makes an environment part of the intent; its copy is made by the loop.
     pub async fn add_environment(&self, of: &SiteName, wished: Wished) -> Result<SiteName, Error> {
         let name = environment::site_name(of, &wished.name)?;
+        let _alone = self.making.lock().await;
         let written = self.written().ok_or_else(|| Error::Unknown(of.clone()))?;
         let mut environments = self.environments();
         if environments.iter().any(|known| known.of == *of && known.name == wished.name) {
             return Err(Error::Twice { of: of.clone(), name: wished.name });
         }
         let password = secrets::random(20);
-        environments.push(Environment {
+        let environment = Environment {
             of: of.clone(),
             name: wished.name,
             password: blake3::hash(password.reveal().as_bytes()).to_hex().to_string(),
             cron: wished.cron,
             payments: wished.payments,
             made_ms: clock::wall_ms(),
-        });
+        };
+        environments.push(environment.clone());
         if let Some(fault) = pressroom_plan::environment::fault(&written, &environments) {
             return Err(fault.into());
         }
@@ -80,12 +83,18 @@ impl Agent {
         if let Some(site) = config.sites.iter().find(|site| site.name == name) {
             self.no_blog_there(&config, of, site).await?;
         }
+        // From here on nothing may be left of it, until it is wanted.
+        self.change_environments(|_, leaving| leaving.extend([name.clone()])).await?;
         // What a removal that broke off has left must not be taken for this one's.
         self.clear_site(&name).await?;
         let text = format!("{}\n", password.reveal());
         let path = self.layout.environment_password(&name);
         files::write(&path, text.as_bytes(), 0o600, None)?;
-        self.intend_environments(environments).await?;
+        self.change_environments(|environments, leaving| {
+            leaving.remove(&name);
+            environments.push(environment);
+        })
+        .await?;
         Ok(name)
     }
 
@@ -103,21 +112,6 @@ impl Agent {
             true => Err(Error::Blog { of: of.clone(), domain: authority.to_owned() }),
             false => Ok(()),
         }
-    }
-
-    /// Takes an environment out of the intent and deletes everything of it. Its processes are stopped by the loop, which
-    /// `stopped` waits for.
-    pub async fn remove_environment(
-        &self,
-        name: &SiteName,
-        stopped: impl Future<Output = ()>,
-    ) -> Result<(), Error> {
-        let mut environments = self.environments();
-        environments.retain(|known| known.site_name().as_ref() != Ok(name));
-        self.intend_environments(environments).await?;
-        stopped.await;
-        self.clear_site(name).await?;
-        self.clear_traces(name)
     }
 
     /// The login name of an environment's administrator, once it was made.
@@ -151,6 +145,8 @@ impl Agent {
     pub(crate) async fn copy_site(&self, name: &SiteName, mariadb: &MariaDb) -> Result<(), Error> {
         let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
         let Some(environment) = &site.environment else { return Ok(()) };
+        // A script of a copy that broke off may still be at work.
+        keeper::end_limit(self.layout.data(), name.as_str());
         let admin = self.copy_parent(&site, environment, mariadb).await?;
         let config = self.config().ok_or_else(|| Error::Unknown(name.clone()))?;
         {

@@ -57,6 +57,9 @@ impl Agent {
         }
         let engines = self.engines(&config)?;
         engines.mariadb.drop_site(name).await?;
+        for path in engines.mariadb.copying_files(name) {
+            delete(&path)?;
+        }
         for redis in &engines.redis {
             redis.forget_site(name).await?;
         }
@@ -82,9 +85,12 @@ impl Agent {
         delete(&self.layout.history(name))?;
         crate::git::token::revoke(&self.layout, name)?;
         secrets::forget_site(&self.layout, name)?;
+        // Its releases first: what is forgotten is not deleted any more.
         let known = self.known_releases(|of| of == name);
+        let others = self.known_releases(|of| of != name);
+        self.delete_releases(name, known, others).await?;
         self.forget(name).await?;
-        self.delete_releases(name, known).await
+        Ok(())
     }
 
     /// Deletes what nothing has a use for when an environment is gone: its user, its evidence, its dumps.

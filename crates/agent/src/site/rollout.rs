@@ -241,7 +241,8 @@ impl Agent {
             }
         })
         .await?;
-        self.delete_releases(name, gone).await
+        let others = self.known_releases(|_| true);
+        self.delete_releases(name, gone, others).await
     }
 
     /// The releases that some sites have.
@@ -254,13 +255,13 @@ impl Agent {
         state.sites.iter().filter(|(of, _)| is_meant(of)).flat_map(|(_, f)| known(f)).collect()
     }
 
-    /// Deletes releases that a site has no use for; what others have stays in the store of releases.
+    /// Deletes releases that a site has no use for; what `others` have stays in the store of releases.
     pub(crate) async fn delete_releases(
         &self,
         name: &SiteName,
         gone: Vec<ReleaseId>,
+        others: Vec<ReleaseId>,
     ) -> Result<(), Error> {
-        let others = self.known_releases(|_| true);
         let (releases, layout) = (Releases::at(self.layout.releases()), self.layout.clone());
         let name = name.clone();
         off_the_loop(move || {

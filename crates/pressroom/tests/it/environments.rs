@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::house::{House, PASSWORD, is_root, tree_with, wait_until};
+use crate::house::{House, PASSWORD, is_root, signal, tree_with, wait_until};
 use crate::visitor::Visitor;
 
 /// Sends two letters, one past WordPress.
@@ -175,7 +175,7 @@ fn an_environment_is_a_whole_copy_that_reaches_nobody_and_leaves_nothing() {
     // The same configuration again keeps it, and so does a new agent.
     house.must(&["apply", "--yes"]);
     let agent = house.pid("/agent/pid");
-    crate::house::signal(agent, rustix::process::Signal::KILL);
+    signal(agent, rustix::process::Signal::KILL);
     wait_until("another agent", Duration::from_secs(20), || house.is_healthy());
     let list: Value =
         serde_json::from_str(&house.must(&["env", "list", "--json"])).expect("a list");
@@ -347,6 +347,73 @@ fn leaves_nothing(house: &mut House) {
     assert_eq!(house.visitor("shop").get("/").status, 200);
     assert!(house.is_healthy());
     house.must(&["release", "verify", "shop"]);
+}
+
+/// Runs a command whose agent is killed after a while.
+fn cut(house: &House, arguments: &[&str], after: Duration) {
+    let agent = house.pid("/agent/pid");
+    let killing = std::thread::spawn(move || {
+        std::thread::sleep(after);
+        signal(agent, rustix::process::Signal::KILL);
+    });
+    // It may have been quicker, and where it was not its words are about the agent.
+    let _cut = house.run(arguments);
+    killing.join().expect("no panic");
+    wait_until("another agent", Duration::from_secs(60), || {
+        house.is_healthy() && house.pid("/agent/pid") != agent
+    });
+}
+
+fn environments(house: &House) -> Vec<Value> {
+    let list: Value = serde_json::from_str(&house.must(&["env", "list", "--json"])).expect("JSON");
+    list.as_array().expect("a list").clone()
+}
+
+#[test]
+fn an_agent_that_is_killed_over_an_environment_leaves_a_whole_one_or_nothing() {
+    const CREATE: [&str; 4] = ["env", "create", "shop", "staging"];
+    const REMOVE: [&str; 5] = ["env", "remove", "shop", "staging", "--yes"];
+    let (mut house, _tree) = furnished();
+    fill(&house, 100, 5);
+    let (_, makes) = create(&house);
+    let start = Instant::now();
+    house.must(&REMOVE);
+    let removes = start.elapsed();
+    leaves_nothing(&mut house);
+    let rounds = u32::try_from(number("PRESSROOM_TEST_CUTS", 3)).expect("small");
+    let audit = AUDIT
+        .replace("FORMER", house.home("shop").strip_prefix("https:").expect("an HTTPS address"));
+    for round in 0..rounds {
+        cut(&house, &CREATE, makes * (2 * round + 1) / (2 * rounds));
+        // The agent after it finishes what was begun.
+        match environments(&house).is_empty() {
+            true => drop(create(&house)),
+            false => drop(wait_until("the copy", Duration::from_secs(60), || {
+                environments(&house)[0]["admin_user"].is_string() && house.is_healthy()
+            })),
+        }
+        let count = house.php("shop--staging", "global $wpdb; echo $wpdb->get_var(\"SELECT COUNT(*) FROM $wpdb->posts WHERE post_name LIKE 'post-%'\");");
+        assert_eq!(count, "100", "round {round}");
+        assert_eq!(
+            house.php("shop--staging", &audit),
+            "[[\"test_broken\"],[\"test_broken\"]]",
+            "round {round}"
+        );
+
+        cut(&house, &REMOVE, removes * (2 * round + 1) / (2 * rounds));
+        if !environments(&house).is_empty() {
+            println!("round {round}: cut off before it began");
+            house.must(&REMOVE);
+        }
+        let mut found = Vec::new();
+        wait_until("nothing to be left", Duration::from_secs(60), || {
+            found.clear();
+            named(&house.data, "shop--staging", &mut found);
+            let users = fs::read_to_string("/etc/passwd").expect("the users");
+            found.is_empty() && !users.contains("pr-shop--staging")
+        });
+        leaves_nothing(&mut house);
+    }
 }
 
 #[test]

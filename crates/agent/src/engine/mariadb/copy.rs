@@ -30,13 +30,23 @@ impl MariaDb {
     ) -> Result<(), Error> {
         let reading = self.account_file(&format!("copy-from-{from}"), ACCOUNT, &self.password)?;
         let writing = self.account_file(&format!("copy-to-{to}"), &database_of(to), password)?;
-        let said =
-            ["dump", "load"].map(|what| self.folder().join(format!("copy-{to}.{what}.said")));
+        let said = self.said(to);
         let result = pipe(&reading, &writing, &said, from, to);
         for path in [&reading, &writing, &said[0], &said[1]] {
             std::fs::remove_file(path)?;
         }
         result
+    }
+
+    fn said(&self, to: &SiteName) -> [PathBuf; 2] {
+        ["dump", "load"].map(|what| self.folder().join(format!("copy-{to}.{what}.said")))
+    }
+
+    /// Files that a copy which broke off may have left.
+    pub fn copying_files(&self, to: &SiteName) -> Vec<PathBuf> {
+        let mut files = vec![self.folder().join(format!("copy-to-{to}.cnf"))];
+        files.extend(self.said(to));
+        files
     }
 
     /// Drops tables that a former copy, or somebody since, has left in `to` and `from` does not have.
