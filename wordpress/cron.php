@@ -27,36 +27,8 @@ $pressroom_root      = rtrim( current( preg_grep( '/^--/', $pressroom_arguments,
 
 ignore_user_abort( true );
 define( 'DOING_CRON', true );
-$_SERVER['REQUEST_METHOD']  = 'GET';
-$_SERVER['REQUEST_URI']     = '/wp-cron.php';
-$_SERVER['SCRIPT_NAME']     = '/wp-cron.php';
-$_SERVER['SERVER_PROTOCOL'] = 'HTTP/1.1';
-$_SERVER['REMOTE_ADDR']     = '127.0.0.1';
-
-// WordPress wants to know its host before it can say it; the configuration knows that of the main blog.
-( static function () use ( $pressroom_root, $pressroom_blog ) {
-	$config = getenv( 'PRESSROOM_CONFIG' ) ?: dirname( $pressroom_root, 2 ) . '/config/site.php';
-	putenv( "PRESSROOM_CONFIG=$config" );
-	$url = preg_match( '/define\(\s*[\'"](?:WP|PRESSROOM)_HOME[\'"]\s*,\s*[\'"]([^\'"]+)[\'"]/', (string) @file_get_contents( $config ), $match ) ? parse_url( $match[1] ) : array();
-
-	$url = '' === $pressroom_blog ? $url : (array) parse_url( $pressroom_blog );
-
-	$_SERVER['REQUEST_URI'] = rtrim( $url['path'] ?? '', '/' ) . '/wp-cron.php';
-	$_SERVER['SERVER_NAME'] = $url['host'] ?? 'localhost';
-	$_SERVER['HTTP_HOST']   = $_SERVER['SERVER_NAME'] . ( isset( $url['port'] ) ? ':' . $url['port'] : '' );
-	if ( 'https' === ( $url['scheme'] ?? '' ) ) {
-		$_SERVER['HTTPS'] = 'on';
-	}
-} )();
-
-// Events may print; the scheduler reads JSON.
-ob_start(
-	static function () {
-		return '';
-	},
-	4096
-);
-
+require_once __DIR__ . '/request.php';
+pressroom_request( $pressroom_root, '/wp-cron.php', $pressroom_blog );
 require $pressroom_root . '/wp-load.php';
 
 /** What is due, and when the next event is. */

@@ -25,32 +25,8 @@ $pressroom_root      = rtrim( current( preg_grep( '/^--/', $pressroom_arguments,
 
 // Plugins are not loaded while WordPress is being installed, which is how its own upgrade runs, too.
 define( 'WP_INSTALLING', true );
-$_SERVER['REQUEST_METHOD']  = 'GET';
-$_SERVER['REQUEST_URI']     = '/wp-admin/upgrade.php';
-$_SERVER['SERVER_PROTOCOL'] = 'HTTP/1.1';
-$_SERVER['REMOTE_ADDR']     = '127.0.0.1';
-
-// WordPress wants to know its host before it can say it.
-( static function () use ( $pressroom_root ) {
-	$config = getenv( 'PRESSROOM_CONFIG' ) ?: dirname( $pressroom_root, 2 ) . '/config/site.php';
-	putenv( "PRESSROOM_CONFIG=$config" );
-	$url = preg_match( '/define\(\s*[\'"](?:WP|PRESSROOM)_HOME[\'"]\s*,\s*[\'"]([^\'"]+)[\'"]/', (string) @file_get_contents( $config ), $match ) ? parse_url( $match[1] ) : array();
-
-	$_SERVER['SERVER_NAME'] = $url['host'] ?? 'localhost';
-	$_SERVER['HTTP_HOST']   = $_SERVER['SERVER_NAME'] . ( isset( $url['port'] ) ? ':' . $url['port'] : '' );
-	if ( 'https' === ( $url['scheme'] ?? '' ) ) {
-		$_SERVER['HTTPS'] = 'on';
-	}
-} )();
-
-// WordPress may print while it works; whoever asked reads JSON.
-ob_start(
-	static function () {
-		return '';
-	},
-	4096
-);
-
+require_once __DIR__ . '/request.php';
+pressroom_request( $pressroom_root, '/wp-admin/upgrade.php' );
 require $pressroom_root . '/wp-load.php';
 require_once ABSPATH . 'wp-admin/includes/upgrade.php';
 

@@ -34,7 +34,7 @@ cp -r "$here/../mu-plugins/." "$root/wp-content/mu-plugins/"
 cp -r "$here/theme" "$root/wp-content/themes/lab"
 cp "$here/probe-plugin.php" "$root/wp-content/mu-plugins/zz-probe.php"
 cp "$here/session-page.php" "$root/"
-for script in cron install network rewrite addresses serialised values database environment; do cp "$here/../$script.php" "$lab/"; done
+for script in request cron install network rewrite addresses serialised values database environment; do cp "$here/../$script.php" "$lab/"; done
 
 user_option=""
 [ "$(id -u)" = 0 ] && user_option="--user=root"

@@ -4,8 +4,6 @@
 //! `Host` is this machine's loopback (so a name that was made to point here gets nothing), no other origin is let in,
 //! and it cannot be framed. It has no login, so it is bound to loopback only; `model::file` sees to that.
 
-use std::convert::Infallible;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +13,10 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use pressroom_runtime::door::Door;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_runtime::tasks::Group;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 
 use crate::operator::Operator;
 
@@ -36,51 +32,13 @@ pub async fn serve(
     operator: Arc<dyn Operator>,
     group: Group,
     shutdown: Shutdown,
-) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.requested() => return Ok(()),
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let operator = Arc::clone(&operator);
-                group.spawn("console connection", move |stop| async move {
-                    connection(stream, operator, stop).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept on the console's port");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, operator: Arc<dyn Operator>, stop: Shutdown) {
-    let service = service_fn(move |request| {
+) {
+    let door = Door { name: "console", connections: CONNECTIONS, head_time: REQUEST_TIME };
+    let answer = move |request| {
         let operator = Arc::clone(&operator);
-        async move { Ok::<_, Infallible>(answer(&request, &*operator).await) }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIME)
-        .max_headers(64)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.requested() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+        async move { answer(&request, &*operator).await }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to the console broke");
-    }
+    door.serve(listener, group, shutdown, |_| true, answer).await;
 }
 
 async fn answer(request: &Request<Incoming>, operator: &dyn Operator) -> Response<Full<Bytes>> {

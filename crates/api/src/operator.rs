@@ -26,9 +26,14 @@ use crate::release::{Code, Damage, Deployment, Diff, Which};
 /// A future answer; `Box::pin(async move { … })` makes one.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
+/// The answer of an operator that cannot do what is asked.
+fn unable<T: Send + 'static>() -> Answer<'static, T> {
+    Box::pin(async { Err(Failure::ours("this operator cannot do that")) })
+}
+
 /// A running Pressroom, as operators see it. Every method may be called at any time and many times at once, except
 /// that of `apply`, `deploy`, `push`, `rollback`, `remove_site`, `down` and those that change environments the server runs one at a
-/// time.
+/// time. What one cannot do it says, where the method has a body here.
 pub trait Operator: Send + Sync + 'static {
     /// What is; answers from memory, at once.
     fn status(&self) -> Answer<'_, Status>;
@@ -64,49 +69,67 @@ pub trait Operator: Send + Sync + 'static {
     fn git_access(&self, name: SiteName, wish: TokenWish) -> Answer<'_, Access>;
 
     /// What tells two releases of a site apart.
-    fn diff(&self, name: SiteName, which: Which) -> Answer<'_, Diff>;
+    fn diff(&self, _name: SiteName, _which: Which) -> Answer<'_, Diff> {
+        unable()
+    }
 
     /// Hashes every file of a release again.
     fn verify(&self, name: SiteName, which: Which) -> Answer<'_, Vec<Damage>>;
 
     /// The environments of all sites.
-    fn environments(&self) -> Answer<'_, Vec<Environment>>;
+    fn environments(&self) -> Answer<'_, Vec<Environment>> {
+        unable()
+    }
 
     /// Makes an environment of a site: a copy of its database and media, on the same code, with an address of its own.
     fn create_environment(
         &self,
-        of: SiteName,
-        new: NewEnvironment,
-        progress: Progress,
-    ) -> Answer<'_, ()>;
+        _of: SiteName,
+        _new: NewEnvironment,
+        _progress: Progress,
+    ) -> Answer<'_, ()> {
+        unable()
+    }
 
     /// Copies database and media of the site into its environment again.
     fn refresh_environment(
         &self,
-        of: SiteName,
-        name: EnvironmentName,
-        progress: Progress,
-    ) -> Answer<'_, ()>;
+        _of: SiteName,
+        _name: EnvironmentName,
+        _progress: Progress,
+    ) -> Answer<'_, ()> {
+        unable()
+    }
 
     /// Deletes an environment; nothing of it is kept.
     fn remove_environment(
         &self,
-        of: SiteName,
-        name: EnvironmentName,
-        progress: Progress,
-    ) -> Answer<'_, ()>;
+        _of: SiteName,
+        _name: EnvironmentName,
+        _progress: Progress,
+    ) -> Answer<'_, ()> {
+        unable()
+    }
 
     /// The letters that an environment wanted to send, the last one first.
-    fn letters(&self, of: SiteName, name: EnvironmentName) -> Answer<'_, Vec<Letter>>;
+    fn letters(&self, _of: SiteName, _name: EnvironmentName) -> Answer<'_, Vec<Letter>> {
+        unable()
+    }
 
     /// Makes an environment's release, or tables of its, those of the site.
-    fn promote(&self, of: SiteName, promotion: Promotion, progress: Progress) -> Answer<'_, ()>;
+    fn promote(&self, _of: SiteName, _promotion: Promotion, _progress: Progress) -> Answer<'_, ()> {
+        unable()
+    }
 
     /// What promoting the release of an environment would change in the site's code.
-    fn promotable(&self, of: SiteName, name: EnvironmentName) -> Answer<'_, Diff>;
+    fn promotable(&self, _of: SiteName, _name: EnvironmentName) -> Answer<'_, Diff> {
+        unable()
+    }
 
     /// What promoting tables of an environment would change in those of the site.
-    fn compare_tables(&self, of: SiteName, promotion: Promotion) -> Answer<'_, Vec<TableDiff>>;
+    fn compare_tables(&self, _of: SiteName, _promotion: Promotion) -> Answer<'_, Vec<TableDiff>> {
+        unable()
+    }
 
     /// Drains the edge, then stops everything but the agent and the keeper, in reverse order. The intent stays.
     /// The caller asks the keeper to shut down next.

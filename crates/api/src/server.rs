@@ -45,9 +45,8 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Body, Frame, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use pressroom_model::id::SiteName;
+use pressroom_runtime::door::Door;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_runtime::tasks::Group;
 use serde::de::DeserializeOwned;
@@ -117,50 +116,15 @@ impl Server {
         let path =
             address.as_pathname().ok_or_else(|| io::Error::other("the socket has no path"))?;
         let owner = std::fs::metadata(path)?.uid();
-        let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = shutdown.requested() => return Ok(()),
-            };
-            match accepted {
-                Ok((stream, _)) if may_ask(&stream, owner) => {
-                    let server = self.clone();
-                    self.group.spawn("api connection", move |stop| async move {
-                        server.connection(stream, stop).await;
-                        drop(place);
-                    });
-                }
-                Ok(_) => tracing::warn!("a stranger knocked at the agent's socket"),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept on the agent's socket");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-    }
-
-    async fn connection(self, stream: UnixStream, stop: Shutdown) {
-        let service = service_fn(move |request| {
+        let door = Door { name: "api", connections: CONNECTIONS, head_time: REQUEST_TIME };
+        let group = self.group.clone();
+        let answer = move |request| {
             let server = self.clone();
-            async move { Ok::<_, std::convert::Infallible>(server.answer(request).await) }
-        });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(REQUEST_TIME)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = stop.requested() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+            async move { server.answer(request).await }
         };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection to the agent's socket broke");
-        }
+        let may_enter = move |stream: &UnixStream| may_ask(stream, owner);
+        door.serve(listener, group, shutdown, may_enter, answer).await;
+        Ok(())
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {

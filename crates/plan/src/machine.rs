@@ -146,6 +146,7 @@ impl Action {
             Self::InitialiseDatabase
             | Self::Listen(_)
             | Self::Unlisten(_)
+            | Self::BuildImage(_)
             | Self::GrantRedis
             | Self::Start(_)
             | Self::Stop(_)

@@ -629,10 +629,6 @@ async fn open_console(
     let (trigger, stopped) = shutdown::pair();
     let group = Group::new("console", stopped);
     let connections = group.clone();
-    group.spawn("accept", move |stop| async move {
-        if let Err(error) = console::serve(listener, operator, connections, stop).await {
-            tracing::error!(%error, "the console is closed");
-        }
-    });
+    group.spawn("accept", move |stop| console::serve(listener, operator, connections, stop));
     Some((address, trigger, group))
 }

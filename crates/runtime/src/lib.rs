@@ -5,6 +5,7 @@
 //! - [`tasks`] groups of tasks that are waited for, with a deadline, by name
 //! - [`backoff`] growing, jittered pauses between attempts
 //! - [`logs`] JSON lines on stderr, or plain lines on a terminal
+//! - [`door`] an HTTP server on a socket of this machine, with its limits
 //! - [`handover`] an open connection, handed from one process to another
 //! - [`metrics`] counters and histograms in Prometheus' text form
 //!
@@ -12,6 +13,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod door;
 pub mod handover;
 pub mod logs;
 pub mod metrics;

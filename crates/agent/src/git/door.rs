@@ -17,14 +17,13 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Frame, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use pressroom_model::id::SiteName;
 use pressroom_model::snapshot::GIT_PATH;
+use pressroom_runtime::door::Door;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_runtime::tasks::Group;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -36,6 +35,8 @@ use crate::users::Users;
 
 /// Gits at a time; each packs or unpacks a whole repository. More wait.
 const MOST: usize = 8;
+/// Open connections; more wait to be accepted.
+const CONNECTIONS: usize = 128;
 /// Longest head of an answer of `git http-backend`.
 const HEAD: usize = 16 << 10;
 /// Longest wait for the history.
@@ -66,27 +67,17 @@ pub fn bind(layout: &Layout, users: &Users) -> io::Result<UnixListener> {
 
 /// Answers on `listener` until shutdown; connections are tasks of `group`.
 pub async fn serve(agent: Arc<Agent>, listener: UnixListener, group: Group, stop: Shutdown) {
-    let door = Door { agent, group: group.clone(), places: Arc::new(Semaphore::new(MOST)) };
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.requested() => return,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let door = door.clone();
-                group.spawn("git connection", move |stop| door.connection(stream, stop));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept on git's socket");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
+    let gits = Gits { agent, group: group.clone(), places: Arc::new(Semaphore::new(MOST)) };
+    let door = Door { name: "git", connections: CONNECTIONS, head_time: REQUEST_TIME };
+    let answer = move |request| {
+        let gits = gits.clone();
+        async move { gits.answer(request).await }
+    };
+    door.serve(listener, group, stop, |_| true, answer).await;
 }
 
 #[derive(Clone)]
-struct Door {
+struct Gits {
     agent: Arc<Agent>,
     group: Group,
     places: Arc<Semaphore>,
@@ -116,29 +107,7 @@ fn asked(method: &Method, path: &str, query: &str) -> Option<Asked> {
     is_known.then(|| Asked { path_info: format!("/{site}.git/{rest}"), site })
 }
 
-impl Door {
-    async fn connection(self, stream: UnixStream, stop: Shutdown) {
-        let service = service_fn(move |request| {
-            let door = self.clone();
-            async move { Ok::<_, std::convert::Infallible>(door.answer(request).await) }
-        });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(REQUEST_TIME)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = stop.requested() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection to git's socket broke");
-        }
-    }
-
+impl Gits {
     async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
         let uri = request.uri();
         let Some(asked) = asked(request.method(), uri.path(), uri.query().unwrap_or_default())

@@ -27,6 +27,7 @@ pub(super) fn scripts() -> impl Iterator<Item = (&'static str, &'static [u8])> {
         "network.php",
         "cron.php",
         "upgrade.php",
+        "request.php",
         "rewrite.php",
         "addresses.php",
         "serialised.php",

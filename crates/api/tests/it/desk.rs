@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pressroom_api::client::Client;
-use pressroom_api::environment::{Environment, Letter, NewEnvironment, Promotion, TableDiff};
 use pressroom_api::failure::Failure;
 use pressroom_api::git::{Access, Pushed, TokenWish};
 use pressroom_api::operator::{
@@ -19,7 +18,7 @@ use pressroom_api::release::{Code, Damage, Deployment, Diff, Which};
 use pressroom_api::{console, server};
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::file::{self, Facts};
-use pressroom_model::id::{EnvironmentName, SiteName};
+use pressroom_model::id::SiteName;
 use pressroom_model::rollout::Record;
 use pressroom_model::secret::Secret;
 use pressroom_model::status::{Pid, Process, Site, Status};
@@ -50,9 +49,7 @@ impl Desk {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound");
         let (shown, connections) = (operator.clone(), group.clone());
-        group.spawn("console", |stop| async move {
-            console::serve(listener, shown, connections, stop).await.expect("served");
-        });
+        group.spawn("console", |stop| console::serve(listener, shown, connections, stop));
         let client = Client::new(&socket);
         Self { operator, client, socket, console: address, trigger, group, _folder: folder }
     }
@@ -177,57 +174,6 @@ impl Operator for Clerk {
                 Some(id) => Err(Failure::yours(format!("`blog` has no release `{id}`"))),
             }
         })
-    }
-
-    fn diff(&self, _name: SiteName, _which: Which) -> Answer<'_, Diff> {
-        Box::pin(async { Ok(Diff::default()) })
-    }
-
-    fn environments(&self) -> Answer<'_, Vec<Environment>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-
-    fn create_environment(
-        &self,
-        _of: SiteName,
-        _new: NewEnvironment,
-        _progress: Progress,
-    ) -> Answer<'_, ()> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn refresh_environment(
-        &self,
-        _of: SiteName,
-        _name: EnvironmentName,
-        _progress: Progress,
-    ) -> Answer<'_, ()> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn remove_environment(
-        &self,
-        _of: SiteName,
-        _name: EnvironmentName,
-        _progress: Progress,
-    ) -> Answer<'_, ()> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn letters(&self, _of: SiteName, _name: EnvironmentName) -> Answer<'_, Vec<Letter>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-
-    fn promote(&self, _of: SiteName, _what: Promotion, _progress: Progress) -> Answer<'_, ()> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn promotable(&self, _of: SiteName, _name: EnvironmentName) -> Answer<'_, Diff> {
-        Box::pin(async { Ok(Diff::default()) })
-    }
-
-    fn compare_tables(&self, _of: SiteName, _what: Promotion) -> Answer<'_, Vec<TableDiff>> {
-        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn verify(&self, _name: SiteName, _which: Which) -> Answer<'_, Vec<Damage>> {

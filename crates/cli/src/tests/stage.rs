@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use pressroom_api::environment::{Environment, Letter, NewEnvironment, Promotion, TableDiff};
+use pressroom_api::environment::Environment;
 use pressroom_api::failure::Failure;
 use pressroom_api::git::{Access, Pushed, TokenWish};
 use pressroom_api::operator::{
@@ -408,21 +408,8 @@ impl Operator for Clerk {
         })
     }
 
-    fn diff(&self, _name: SiteName, _which: Which) -> Answer<'_, Diff> {
-        Box::pin(async { Ok(Diff::default()) })
-    }
-
     fn environments(&self) -> Answer<'_, Vec<Environment>> {
         Box::pin(async { Ok(Vec::new()) })
-    }
-
-    fn create_environment(
-        &self,
-        _of: SiteName,
-        _new: NewEnvironment,
-        _progress: Progress,
-    ) -> Answer<'_, ()> {
-        Box::pin(async { Ok(()) })
     }
 
     fn refresh_environment(
@@ -441,22 +428,6 @@ impl Operator for Clerk {
         _progress: Progress,
     ) -> Answer<'_, ()> {
         Box::pin(async { Ok(()) })
-    }
-
-    fn letters(&self, _of: SiteName, _name: EnvironmentName) -> Answer<'_, Vec<Letter>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-
-    fn promote(&self, _of: SiteName, _what: Promotion, _progress: Progress) -> Answer<'_, ()> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn promotable(&self, _of: SiteName, _name: EnvironmentName) -> Answer<'_, Diff> {
-        Box::pin(async { Ok(Diff::default()) })
-    }
-
-    fn compare_tables(&self, _of: SiteName, _what: Promotion) -> Answer<'_, Vec<TableDiff>> {
-        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn verify(&self, _name: SiteName, which: Which) -> Answer<'_, Vec<Damage>> {
