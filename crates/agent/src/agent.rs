@@ -55,6 +55,8 @@ pub struct Agent {
     intent: tokio::sync::Mutex<()>,
     /// Held while an environment is made or deleted.
     pub(crate) making: tokio::sync::Mutex<()>,
+    /// Held by who makes releases, and alone by who deletes some.
+    pub(crate) collection: tokio::sync::RwLock<()>,
     pub(crate) authors: Authors,
     /// What of a confinement this machine can do.
     machine_means: Means,
@@ -235,6 +237,7 @@ impl Agent {
             authority: Mutex::new(()),
             intent: tokio::sync::Mutex::default(),
             making: tokio::sync::Mutex::default(),
+            collection: tokio::sync::RwLock::default(),
             authors: Authors::default(),
             histories: crate::git::Histories::default(),
             machine_means,

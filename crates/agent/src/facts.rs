@@ -7,6 +7,7 @@
 use pressroom_model::config::{Config, Site};
 use pressroom_model::id::ReleaseId;
 use pressroom_model::rollout::Stage;
+use pressroom_plan::retention;
 use serde::{Deserialize, Serialize};
 
 /// What is known of a site beyond its configuration.
@@ -55,6 +56,9 @@ pub struct SiteFacts {
     /// Its database and user are known to be there.
     #[serde(skip)]
     pub has_database: bool,
+    /// The release that was made last and is to be wanted soon: it must not be collected meanwhile.
+    #[serde(skip)]
+    pub brought: Option<ReleaseId>,
     /// Until when its author instance is wanted, milliseconds since 1970.
     #[serde(skip)]
     pub author_until_ms: u64,
@@ -176,6 +180,9 @@ pub struct Kept {
     pub release: Release,
     /// When it began to serve last, milliseconds since 1970.
     pub served_ms: u64,
+    /// What the next release does not have as well, in bytes, once that was looked at.
+    #[serde(default)]
+    pub own_bytes: Option<u64>,
 }
 
 /// A prepared site.
@@ -198,24 +205,39 @@ pub struct Prepared {
 }
 
 impl SiteFacts {
-    /// Releases that served within the last day, beside the current one: pages that name their files are still about.
+    /// Releases whose static files may still be asked for, beside the current one: pages that name them are still about.
     pub(crate) fn former(&self, current: &ReleaseId, now_ms: u64) -> Vec<ReleaseId> {
-        // A release ended when the next one began.
-        let ended = std::iter::once(now_ms).chain(self.releases.iter().map(|kept| kept.served_ms));
-        self.releases
-            .iter()
-            .zip(ended)
-            .filter(|(kept, ended)| kept.release.id != *current && now_ms < ended + FILES_STAY_MS)
-            .map(|(kept, _)| kept.release.id.clone())
-            .take(MOST_FORMER)
-            .collect()
+        let reach = retention::within_reach(&self.served(), now_ms);
+        let ids = reach.into_iter().map(|place| self.releases[place].release.id.clone());
+        ids.filter(|id| id != current).collect()
+    }
+
+    /// Releases that nobody needs any more.
+    pub(crate) fn outlived(&self, now_ms: u64) -> Vec<ReleaseId> {
+        let outlived = retention::outlived(&self.served(), now_ms);
+        outlived.into_iter().map(|place| self.releases[place].release.id.clone()).collect()
+    }
+
+    fn served(&self) -> Vec<retention::Served> {
+        let used = self.used();
+        let served = |kept: &Kept| retention::Served {
+            began_ms: kept.served_ms,
+            own_bytes: kept.own_bytes.unwrap_or_default(),
+            is_used: used.contains(&kept.release.id),
+        };
+        self.releases.iter().map(served).collect()
+    }
+
+    /// Releases that something runs or may run.
+    pub(crate) fn used(&self) -> Vec<ReleaseId> {
+        let candidate = self.candidate.as_ref().map(|candidate| &candidate.version.release);
+        let parked = self.parked.as_ref().map(|parked| &parked.version.release);
+        let serving = self.serving.as_ref().map(|serving| &serving.release);
+        let all = [self.release.as_ref(), candidate, parked, serving];
+        let ids = all.into_iter().flatten().map(|release| release.id.clone());
+        ids.chain(self.brought.clone()).collect()
     }
 }
-
-/// So long the static files of a former release are served.
-const FILES_STAY_MS: u64 = 86_400_000;
-/// Of so many former releases: each costs a look for a file that is missing.
-const MOST_FORMER: usize = 5;
 
 impl Prepared {
     /// Whether it holds for this configuration: the site, its address, and not older than a day.

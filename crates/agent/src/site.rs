@@ -182,6 +182,10 @@ impl Agent {
         let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
         let prepared = self.prepare_files(config, &site)?;
         self.state.lock().sites.entry(name.clone()).or_default().prepared = Some(prepared);
+        // Once a day, also where nobody deploys.
+        if let Err(error) = self.collect_releases(name).await {
+            tracing::warn!(site = %name, %error, "old releases stay for now");
+        }
         Ok(())
     }
 

@@ -11,6 +11,7 @@
 //! - [`environment`] the sites that environments are, and what stands against one
 //! - [`history`] which releases the git history lacks
 //! - [`recycle`] when a healthy instance is replaced
+//! - [`retention`] which former releases are kept
 //! - [`rollout`] moving a site from one version to another
 //! - [`sessions`] who may still make sessions when memory for them is short
 //!
@@ -26,6 +27,7 @@ pub mod health;
 pub mod history;
 pub mod machine;
 pub mod recycle;
+pub mod retention;
 pub mod rollout;
 pub mod sessions;
 pub mod supervise;

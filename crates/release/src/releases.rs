@@ -4,11 +4,12 @@
 //! and renamed, after the file system has everything on disk; what an interrupted build left behind is swept by the
 //! next one. One build at a time, by a lock on `.lock`; readers need none, because nothing here ever changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File as Handle};
 use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use pressroom_model::config::Source;
 use pressroom_model::id::ReleaseId;
@@ -101,6 +102,22 @@ impl Releases {
         ids.retain(|id| self.tree(id).is_dir());
         ids.sort();
         Ok(ids)
+    }
+
+    /// Deletes releases that nobody has `known` for some time: made to be compared, refused, or left by a process that died.
+    pub fn remove_strays(
+        &self,
+        known: &BTreeSet<ReleaseId>,
+        older_than: SystemTime,
+    ) -> Result<Vec<ReleaseId>, ReleaseError> {
+        let is_old = |id: &ReleaseId| {
+            let made = fs::metadata(self.manifest_path(id)).and_then(|meta| meta.modified());
+            made.is_ok_and(|made| made < older_than)
+        };
+        let strays: Vec<ReleaseId> =
+            self.list()?.into_iter().filter(|id| !known.contains(id) && is_old(id)).collect();
+        strays.iter().try_for_each(|id| self.remove(id))?;
+        Ok(strays)
     }
 
     /// What a release consists of.
@@ -364,6 +381,14 @@ impl Releases {
         }
         diff.removed = before.into_keys().filter(|path| !after.contains_key(path)).collect();
         Ok(diff)
+    }
+
+    /// How many bytes of a release the `next` one does not have as well.
+    pub fn own_bytes(&self, id: &ReleaseId, next: &ReleaseId) -> Result<u64, ReleaseError> {
+        let (files, next) = (self.manifest(id)?.files, self.manifest(next)?.files);
+        let known: HashSet<_> = next.values().map(|file| file.digest).collect();
+        let own = files.values().filter(|file| !known.contains(&file.digest));
+        Ok(own.map(|file| file.size).sum())
     }
 
     /// Hashes every file again; what differs from the manifest. Empty: the release is what its name says.

@@ -93,7 +93,8 @@ final class Pressroom_Publish {
 		$file = wp_unslash( $_REQUEST['file'] ?? '' );
 		$base = empty( $_REQUEST['plugin'] ) ? get_theme_root( wp_unslash( $_REQUEST['theme'] ?? '' ) ) . '/' . wp_unslash( $_REQUEST['theme'] ?? '' ) : WP_PLUGIN_DIR;
 		$part = is_string( $file ) && '' !== $file ? self::part( $base . '/' . $file ) : null;
-		if ( null === $part ) {
+		// What could not be written whole (the disk is full), or was put back, is no edit.
+		if ( null === $part || @file_get_contents( "$base/$file" ) !== wp_unslash( $_REQUEST['newcontent'] ?? null ) ) {
 			return;
 		}
 		$refused = self::tell( array( $part ), "Edit $part" );

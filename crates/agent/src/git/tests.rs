@@ -84,7 +84,7 @@ impl Room {
             back_by: None,
         };
         self.facts.releases.retain(|kept| kept.release.id != *id);
-        self.facts.releases.insert(0, Kept { release, served_ms: self.clock });
+        self.facts.releases.insert(0, Kept { release, served_ms: self.clock, own_bytes: None });
     }
 
     fn catch_up(&self) {

@@ -157,11 +157,13 @@ impl Agent {
         let brought =
             known.filter(|known| known.setting == setting(&site) && known.origin.is_brought);
         let release = match (brought, &site.environment) {
-            (Some(known), _) => self.make(&site, Code::Again(known.id), known.origin).await?,
             (None, Some(environment)) => self.release_of_parent(&site, environment).await?,
-            (None, None) => {
-                let code = Code::Source(site.wordpress.clone());
-                self.make(&site, code, Origin::default()).await?
+            (brought, _) => {
+                let (code, origin) = match brought {
+                    Some(known) => (Code::Again(known.id), known.origin),
+                    None => (Code::Source(site.wordpress.clone()), Origin::default()),
+                };
+                self.take_in(name, Brought { code, origin }).await?
             }
         };
         self.state.lock().sites.entry(name.clone()).or_default().release = Some(release);
@@ -180,7 +182,17 @@ impl Agent {
     /// Makes a release of what was brought. The site does not have it yet: see [`Agent::want`].
     pub async fn take_in(&self, name: &SiteName, brought: Brought) -> Result<Release, Error> {
         let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
-        self.make(&site, brought.code, brought.origin).await
+        let _made = self.collection.read().await;
+        let release = self.make(&site, brought.code, brought.origin).await?;
+        self.bring_near(name, &release);
+        Ok(release)
+    }
+
+    /// The site will soon be asked to have it.
+    fn bring_near(&self, name: &SiteName, release: &Release) {
+        let mut state = self.state.lock();
+        let facts = state.sites.entry(name.clone()).or_default();
+        facts.brought = Some(release.id.clone());
     }
 
     /// Goes back to a release that served before, or, where nobody did `by` name, on to one that another site has. The rollout
@@ -203,6 +215,7 @@ impl Agent {
         // The source may hold something newer: it must not come by itself.
         release.origin.is_brought = true;
         let folder = self.layout.site(&site.name);
+        let _made = self.collection.read().await;
         let releases = Releases::at(self.layout.releases());
         let (id, of) = (release.id.clone(), site.name.clone());
         off_the_loop(move || {
@@ -210,21 +223,19 @@ impl Agent {
             releases.materialise(&id, &folder).map_err(failed)
         })
         .await?;
+        self.bring_near(&site.name, &release);
         Ok(release)
     }
 
     /// The site should have this release from now on. The rollout follows by itself.
     pub async fn want(&self, name: &SiteName, release: Release) -> Result<(), Error> {
-        {
-            let mut state = self.state.lock();
-            let facts = state.sites.entry(name.clone()).or_default();
+        self.change(name, |facts| {
             facts.release = Some(release);
+            facts.brought = None;
             // Asked for again, it is tried again.
             facts.refused = None;
-        }
-        self.remember(name).await?;
-        self.changed.notify_one();
-        Ok(())
+        })
+        .await
     }
 
     /// Makes a release of what could be brought, and nothing more: to compare it with others.

@@ -88,7 +88,10 @@ impl Agent {
         // Its releases first: what is forgotten is not deleted any more.
         let known = self.known_releases(|of| of == name);
         let others = self.known_releases(|of| of != name);
-        self.delete_releases(name, known, others).await?;
+        {
+            let _alone = self.collection.write().await;
+            self.delete_releases(name, known, others).await?;
+        }
         self.forget(name).await?;
         Ok(())
     }

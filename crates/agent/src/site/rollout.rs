@@ -1,5 +1,9 @@
 //! The steps of a rollout, as `plan::rollout` decides them: each changes what is known of the site and stores that.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
 use pressroom_model::config::{Config, Runtime, Site};
 use pressroom_model::id::{ReleaseId, SiteName};
 use pressroom_model::process::ProcessState;
@@ -17,8 +21,8 @@ use crate::engine::FINGERPRINT;
 use crate::engine::php::{Code, Container, Instances};
 use crate::facts::{Candidate, Kept, Parked, Refused, Release, SiteFacts, Version};
 
-/// So many releases of a site are kept.
-const KEPT: usize = 10;
+/// What never served stays for so long.
+const STRAYS_STAY: Duration = Duration::from_secs(3600);
 
 impl Agent {
     /// The version that operators want, once everything that it is made of is there.
@@ -216,33 +220,96 @@ impl Agent {
             .to_owned()
     }
 
-    /// Changes what is known of a site, and stores it before anything follows from it.
-    async fn change(
+    /// Changes what is known of a site, and stores it before anything follows from it. What cannot be stored is not so.
+    pub(super) async fn change(
         &self,
         name: &SiteName,
         change: impl FnOnce(&mut SiteFacts),
     ) -> Result<(), Error> {
-        change(self.state.lock().sites.entry(name.clone()).or_default());
-        self.remember(name).await?;
+        let before = {
+            let mut state = self.state.lock();
+            let facts = state.sites.entry(name.clone()).or_default();
+            let before = facts.clone();
+            change(facts);
+            before
+        };
+        if let Err(error) = self.remember(name).await {
+            self.state.lock().sites.insert(name.clone(), before);
+            return Err(error.into());
+        }
         self.changed.notify_one();
         Ok(())
     }
 
-    /// Deletes what is left of a site's oldest releases: never one that serves, is parked, or is on its way.
-    async fn collect_releases(&self, name: &SiteName) -> Result<(), Error> {
+    /// Deletes what is left of a site's releases that nobody needs any more: never one that serves, is parked, or is on its way.
+    /// While releases are being made it waits for the next time: what is made may be one of these.
+    pub(crate) async fn collect_releases(&self, name: &SiteName) -> Result<(), Error> {
+        let Ok(_alone) = self.collection.try_write() else { return Ok(()) };
+        self.measure_releases(name).await?;
+        let now_ms = clock::wall_ms();
         let mut gone = Vec::new();
         self.change(name, |facts| {
-            let used = used(facts);
-            while facts.releases.len() > KEPT {
-                let oldest =
-                    facts.releases.iter().rposition(|kept| !used.contains(&kept.release.id));
-                let Some(oldest) = oldest else { break };
-                gone.push(facts.releases.remove(oldest).release.id);
-            }
+            gone = facts.outlived(now_ms);
+            facts.releases.retain(|kept| !gone.contains(&kept.release.id));
         })
         .await?;
         let others = self.known_releases(|_| true);
-        self.delete_releases(name, gone, others).await
+        self.delete_releases(name, gone, others).await?;
+        self.remove_strays(name).await
+    }
+
+    /// Deletes what was made and never served: to be compared, refused, or by an agent that died.
+    async fn remove_strays(&self, name: &SiteName) -> Result<(), Error> {
+        let known: BTreeSet<ReleaseId> = self.known_releases(|_| true).into_iter().collect();
+        let (layout, name) = (self.layout.clone(), name.clone());
+        // Long after the last instance of a refused one has ended.
+        let old = UNIX_EPOCH + Duration::from_millis(clock::wall_ms()) - STRAYS_STAY;
+        off_the_loop(move || {
+            let failed = |source| Error::Code { site: name.clone(), source };
+            for (id, tree) in trees(&layout.site(&name).join("releases"))? {
+                let made = std::fs::metadata(&tree).and_then(|meta| meta.modified());
+                if !known.contains(&id) && made.is_ok_and(|made| made < old) {
+                    tracing::info!(site = %name, release = %id, "deleted, since it never served");
+                    std::fs::remove_dir_all(&tree)?;
+                }
+            }
+            // What a site has that is not served at present, its folder says.
+            let mut known = known;
+            for site in std::fs::read_dir(layout.sites())?.flatten() {
+                known.extend(trees(&site.path().join("releases"))?.into_iter().map(|(id, _)| id));
+            }
+            Releases::at(layout.releases()).remove_strays(&known, old).map_err(failed)?;
+            Ok::<_, Error>(())
+        })
+        .await
+    }
+
+    /// Looks how much of the disk former releases take, where that is not known yet.
+    async fn measure_releases(&self, name: &SiteName) -> Result<(), Error> {
+        let unknown: Vec<(ReleaseId, ReleaseId)> = {
+            let state = self.state.lock();
+            let kept = state.sites.get(name).map_or(&[][..], |facts| &facts.releases);
+            let pairs = kept.windows(2).filter(|pair| pair[1].own_bytes.is_none());
+            pairs.map(|pair| (pair[1].release.id.clone(), pair[0].release.id.clone())).collect()
+        };
+        let releases = Releases::at(self.layout.releases());
+        let measured = off_the_loop(move || {
+            let own = |(id, next): (ReleaseId, ReleaseId)| {
+                // What cannot be read takes nothing that could be had back.
+                let bytes = releases.own_bytes(&id, &next).unwrap_or_default();
+                (id, bytes)
+            };
+            Ok::<_, Error>(unknown.into_iter().map(own).collect::<Vec<_>>())
+        })
+        .await?;
+        let mut state = self.state.lock();
+        let kept = state.sites.get_mut(name).into_iter().flat_map(|facts| &mut facts.releases);
+        for kept in kept {
+            if let Some((_, bytes)) = measured.iter().find(|(id, _)| *id == kept.release.id) {
+                kept.own_bytes = Some(*bytes);
+            }
+        }
+        Ok(())
     }
 
     /// The releases that some sites have.
@@ -250,7 +317,7 @@ impl Agent {
         let state = self.state.lock();
         let known = |facts: &SiteFacts| -> Vec<ReleaseId> {
             let records = facts.releases.iter().map(|kept| kept.release.id.clone());
-            records.chain(used(facts)).collect()
+            records.chain(facts.used()).collect()
         };
         state.sites.iter().filter(|(of, _)| is_meant(of)).flat_map(|(_, f)| known(f)).collect()
     }
@@ -282,19 +349,21 @@ impl Agent {
     }
 }
 
-/// Releases that something runs or may run.
-fn used(facts: &SiteFacts) -> Vec<ReleaseId> {
-    let candidate = facts.candidate.as_ref().map(|candidate| &candidate.version.release);
-    let parked = facts.parked.as_ref().map(|parked| &parked.version.release);
-    let serving = facts.serving.as_ref().map(|serving| &serving.release);
-    let all = [facts.release.as_ref(), candidate, parked, serving];
-    all.into_iter().flatten().map(|release| release.id.clone()).collect()
+/// The releases in a folder, and where each is.
+fn trees(folder: &Path) -> std::io::Result<Vec<(ReleaseId, PathBuf)>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let tree =
+        |entry: std::fs::DirEntry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path()));
+    Ok(entries.flatten().filter_map(tree).collect())
 }
 
 /// Writes a version's release into the site's history, in front.
 fn record(facts: &mut SiteFacts, version: &Version, served_ms: u64) {
     facts.releases.retain(|kept| kept.release.id != version.release.id);
-    facts.releases.insert(0, Kept { release: version.release.clone(), served_ms });
+    facts.releases.insert(0, Kept { release: version.release.clone(), served_ms, own_bytes: None });
 }
 
 impl Agent {

@@ -222,6 +222,7 @@ const GATE: &str = "<?php add_filter('upgrader_install_package_result', function
 #[test]
 fn a_change_whose_client_has_left_is_published_whole_before_the_next_one() {
     let (house, mut visitor, mut admin) = furnished(
+        Runtime::Process,
         1,
         &[
             ("wp-content/mu-plugins/gate.php", GATE),
@@ -264,6 +265,132 @@ fn a_change_whose_client_has_left_is_published_whole_before_the_next_one() {
     assert_eq!(visitor.get("/wp-content/plugins/notes/notes.txt").body, "note 1");
     assert!(house.tree("blog").join("wp-content/plugins/greeter/greeter.php").exists());
     house.must(&["release", "verify", "blog"]);
+}
+
+#[test]
+fn a_deploy_waits_for_a_change_and_keeps_nothing_of_it_back() {
+    let (house, mut visitor, mut admin) = furnished(
+        Runtime::Process,
+        1,
+        &[
+            ("wp-content/mu-plugins/gate.php", GATE),
+            ("wp-content/plugins/notes/notes.php", "<?php\n/* Plugin Name: Notes */"),
+            ("wp-content/plugins/notes/notes.txt", "note 0"),
+        ],
+    );
+    let uploads = house.data.join("sites/blog/uploads");
+    let tree = house.folder().join("tree");
+    fs::write(tree.join("deployed.txt"), "deployed").expect("written");
+    let installing = std::thread::spawn({
+        let mut admin = admin.clone();
+        move || upload(&mut admin, &plugin("1.0", "")).body
+    });
+    wait_until("the plugin to be unpacked", Duration::from_secs(30), || {
+        uploads.join("begun.txt").exists()
+    });
+    let deployed = std::thread::scope(|scope| {
+        let deploying =
+            scope.spawn(|| house.run(&["deploy", "blog", &tree.to_string_lossy(), "--wait"]));
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(1) {
+            assert!(!deploying.is_finished(), "it has not waited");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        fs::write(uploads.join("go.txt"), "").expect("written");
+        deploying.join().expect("no panic")
+    });
+    let page = installing.join().expect("no panic");
+    assert!(page.contains("Plugin installed successfully"), "{page}");
+    let words = String::from_utf8_lossy(&deployed.stderr).into_owned();
+    assert!(deployed.status.success(), "{words}");
+    // What is deployed is all there is: the plugin is in the release before, which says so.
+    assert_eq!(visitor.get("/deployed.txt").body, "deployed");
+    assert_eq!(list(&house)[1]["message"], "Install the plugin Greeter 1.0");
+    let answer = edit_note(&mut admin, "note 1").expect("an answer").body;
+    assert!(answer.contains("\"success\":true"), "{answer}");
+    assert_eq!(visitor.get("/deployed.txt?again").body, "deployed");
+    house.must(&["release", "verify", "blog"]);
+}
+
+/// Takes what is left of a disk, but for some bytes.
+fn fill(file: &std::path::Path, but: u64) {
+    let free = || {
+        let stat = rustix::fs::statvfs(file.parent().expect("a folder")).expect("a file system");
+        stat.f_bavail * stat.f_frsize
+    };
+    let mut filler = fs::File::create(file).expect("made");
+    while free() > but {
+        let piece = usize::try_from((free() - but).min(1 << 20)).expect("small");
+        if filler.write_all(&vec![0; piece]).is_err() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_new_code_and_leaves_what_serves() {
+    if !is_root() {
+        return;
+    }
+    let house = House::on_a_small_disk(900);
+    let files = [
+        ("wp-content/plugins/notes/notes.php", "<?php\n/* Plugin Name: Notes */"),
+        ("wp-content/plugins/notes/notes.txt", "note 0"),
+    ];
+    let tree = tree_with(house.folder(), &files);
+    house.configure(&format!(
+        "[[site]]\nname = \"blog\"\nwordpress = {{ path = \"{}\" }}\n[site.php]\nworkers = 2",
+        tree.display()
+    ));
+    house.up();
+    let mut visitor = house.visitor("blog");
+    let mut admin = house.visitor("blog");
+    admin.log_in("admin", PASSWORD);
+    let answer = edit_note(&mut admin, "note 1").expect("an answer").body;
+    assert!(answer.contains("\"success\":true"), "{answer}");
+    let before = serving(&house)["id"].clone();
+
+    fs::write(tree.join("big.bin"), vec![1; 16 << 20]).expect("written");
+    let filler = house.data.join("filler");
+    for but in [4 << 20, 0] {
+        fill(&filler, but);
+        let output = house.run(&["deploy", "blog", &tree.to_string_lossy(), "--wait"]);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        println!("{but} bytes are left: {}: {words}", output.status);
+        assert!(!output.status.success(), "{words}");
+        assert!(words.contains("No space left"), "{words}");
+        assert!(words.contains("still serves"), "{words}");
+        assert_eq!(serving(&house)["id"], before);
+        // Whatever is said to it (by the edge, that it is too big): what is not written whole is no code.
+        for (times, fits) in [(1 << 20, false), (12_000, but > 0)] {
+            let answer = edit_note(&mut admin, &"note 2 ".repeat(times));
+            let body = answer.map(|answer| answer.body).unwrap_or_default();
+            println!("an edit: {}", body.chars().take(300).collect::<String>());
+            assert!(fits || !body.contains("\"success\":true"), "{body}");
+        }
+        if but > 0 {
+            let answer = edit_note(&mut admin, "note 1").expect("an answer").body;
+            assert!(answer.contains("\"success\":true"), "{answer}");
+        }
+        assert_eq!(visitor.get("/wp-content/plugins/notes/notes.txt").body, "note 1");
+        house.must(&["release", "verify", "blog"]);
+        fs::remove_file(&filler).expect("removed");
+    }
+    wait_until("health", Duration::from_secs(60), || house.is_healthy());
+    let answer = edit_note(&mut admin, "note 3").expect("an answer").body;
+    assert!(answer.contains("\"success\":true"), "{answer}");
+    house.must(&["deploy", "blog", &tree.to_string_lossy(), "--wait"]);
+    assert_eq!(visitor.get("/big.bin").body.len(), 16 << 20);
+    house.must(&["release", "verify", "blog"]);
+    let served = list(&house).len();
+    wait_until("the history to catch up", Duration::from_secs(30), || {
+        let count = std::process::Command::new("git")
+            .args(["-c", "safe.directory=*", "--git-dir"])
+            .arg(house.data.join("git/blog.git"))
+            .args(["rev-list", "--count", "main"])
+            .output();
+        count.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).trim() == served.to_string())
+    });
 }
 
 /// Edits a file of the plugin `notes`.

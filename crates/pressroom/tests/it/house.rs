@@ -51,6 +51,7 @@ pub(crate) struct House {
     pub(crate) console: u16,
     /// The Docker daemon that its sites may use. Before the folder, in which it is.
     pub(crate) docker: Option<Daemon>,
+    is_mounted: bool,
     folder: tempfile::TempDir,
     _alone: File,
 }
@@ -74,9 +75,22 @@ impl House {
             https: free_port(),
             console: free_port(),
             docker: None,
+            is_mounted: false,
             folder,
             _alone: alone,
         }
+    }
+
+    /// With a data directory that has so many MiB and no more. Root only.
+    pub(crate) fn on_a_small_disk(mib: u32) -> Self {
+        let mut house = Self::empty();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mib}m,mode=755"), "tmpfs"])
+            .arg(&house.data)
+            .status();
+        assert!(mounted.expect("mount runs").success(), "a small disk can be mounted");
+        house.is_mounted = true;
+        house
     }
 
     /// With a Docker daemon of its own.
@@ -286,6 +300,16 @@ impl Drop for House {
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
+        }
+        if self.is_mounted {
+            let keeps =
+                std::thread::panicking() && std::env::var_os("PRESSROOM_TEST_KEEP").is_some();
+            let copied = self.folder.path().join("logs");
+            if keeps {
+                let _copied =
+                    Command::new("cp").arg("-r").arg(self.data.join("logs")).arg(copied).status();
+            }
+            let _unmounted = Command::new("umount").args(["-l"]).arg(&self.data).status();
         }
         if std::thread::panicking() && std::env::var_os("PRESSROOM_TEST_KEEP").is_some() {
             self.folder.disable_cleanup(true);
