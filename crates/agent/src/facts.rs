@@ -218,6 +218,15 @@ impl SiteFacts {
         outlived.into_iter().map(|place| self.releases[place].release.id.clone()).collect()
     }
 
+    /// Former releases that nobody will need any more when another one comes now.
+    pub(crate) fn goes_next(&self, now_ms: u64) -> Vec<ReleaseId> {
+        let next = retention::Served { began_ms: now_ms, own_bytes: 0, is_used: true };
+        let mut served = self.served();
+        served.insert(0, next);
+        let outlived = retention::outlived(&served, now_ms);
+        outlived.into_iter().map(|place| self.releases[place - 1].release.id.clone()).collect()
+    }
+
     fn served(&self) -> Vec<retention::Served> {
         let used = self.used();
         let served = |kept: &Kept| retention::Served {

@@ -25,7 +25,7 @@ use crate::git::{Access, Pushed, TokenWish};
 use crate::operation::{Event, SIGN_OF_LIFE};
 use crate::operator::{Check, InitialAdmin, Planned, Visit, Why, Wish};
 use crate::progress::Progress;
-use crate::release::{Code, Damage, Deployment, Diff, Which};
+use crate::release::{Code, Damage, Deployment, Details, Diff, Which};
 use crate::server::Question;
 
 /// Longest wait for an answer from memory.
@@ -169,6 +169,11 @@ impl Client {
     /// See [`crate::operator::Operator::releases`].
     pub async fn releases(&self, name: &SiteName) -> Result<Vec<Record>, Error> {
         self.get(&format!("/v1/sites/{name}/releases"), QUICK).await
+    }
+
+    /// See [`crate::operator::Operator::show_release`].
+    pub async fn show_release(&self, name: &SiteName, which: &Which) -> Result<Details, Error> {
+        self.post(&format!("/v1/sites/{name}/release"), which, WORK).await
     }
 
     /// See [`crate::operator::Operator::diff`].

@@ -21,7 +21,7 @@ use crate::environment::{Environment, Letter, NewEnvironment, Promotion, TableDi
 use crate::failure::Failure;
 use crate::git::{Access, Pushed, TokenWish};
 use crate::progress::Progress;
-use crate::release::{Code, Damage, Deployment, Diff, Which};
+use crate::release::{Code, Damage, Deployment, Details, Diff, Which};
 
 /// A future answer; `Box::pin(async move { … })` makes one.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
@@ -58,6 +58,9 @@ pub trait Operator: Send + Sync + 'static {
 
     /// The releases that served a site, the last one first.
     fn releases(&self, name: SiteName) -> Answer<'_, Vec<Record>>;
+
+    /// One release of a site, looked into: what is in it, what it changed, what becomes of it.
+    fn show_release(&self, name: SiteName, which: Which) -> Answer<'_, Details>;
 
     /// Moves a site back to a release that served it.
     fn rollback(&self, name: SiteName, which: Which, progress: Progress) -> Answer<'_, ()>;

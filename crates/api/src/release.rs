@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use pressroom_model::config::Source;
 use pressroom_model::id::ReleaseId;
+use pressroom_model::rollout::{Part, PartKind, Record};
 use serde::{Deserialize, Serialize};
 
 /// Code that an operator brings to a site.
@@ -61,6 +62,72 @@ pub struct Diff {
     pub removed: Vec<String>,
 }
 
+/// One release, looked into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Details {
+    /// What the list says of it.
+    #[serde(flatten)]
+    pub record: Record,
+    /// The commit that it was pushed with.
+    pub commit: Option<String>,
+    /// Who went back to it, if it serves because of that.
+    pub back_by: Option<String>,
+    /// Until when its instances run on without requests, milliseconds since 1970.
+    pub parked_until_ms: Option<u64>,
+    /// The next release that comes takes its place.
+    pub is_collected_next: bool,
+    /// WordPress, plugins and themes, by kind and name.
+    pub parts: Vec<Part>,
+    /// The release that served before it; `None`: the first, or it is not kept any more.
+    pub predecessor: Option<ReleaseId>,
+    /// Which files tell it from its predecessor.
+    pub diff: Diff,
+    /// Which versions tell it from its predecessor.
+    pub moves: Vec<PartMove>,
+}
+
+/// A part that came, went, or has another version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartMove {
+    /// What it is to WordPress.
+    pub kind: PartKind,
+    /// Its folder or file.
+    pub name: String,
+    /// What it calls itself.
+    pub title: String,
+    /// The version before; `None`: it was not there.
+    pub from: Option<String>,
+    /// The version after; `None`: it is gone.
+    pub to: Option<String>,
+}
+
+impl PartMove {
+    /// What tells two lists of parts apart.
+    pub fn between(before: &[Part], after: &[Part]) -> Vec<Self> {
+        let find = |list: &[Part], part: &Part| {
+            list.iter().find(|one| (one.kind, &one.name) == (part.kind, &part.name)).cloned()
+        };
+        let step = |part: &Part, from: Option<String>, to: Option<String>| Self {
+            kind: part.kind,
+            name: part.name.clone(),
+            title: part.title.clone(),
+            from,
+            to,
+        };
+        let gone = before.iter().filter(|part| find(after, part).is_none());
+        let mut moves: Vec<Self> =
+            gone.map(|part| step(part, Some(part.version.clone()), None)).collect();
+        for part in after {
+            let from = find(before, part).map(|before| before.version);
+            if from.as_ref() != Some(&part.version) {
+                moves.push(step(part, from, Some(part.version.clone())));
+            }
+        }
+        moves.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+        moves
+    }
+}
+
 /// A file that is not what its release says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
@@ -82,4 +149,40 @@ pub struct Which {
     /// Who asks, where something changes by it.
     #[serde(default)]
     pub author: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_that_came_went_or_moved_are_told_and_no_others() {
+        let part = |kind, name: &str, version: &str| Part {
+            kind,
+            name: name.into(),
+            title: name.to_uppercase(),
+            version: version.into(),
+        };
+        let before = [
+            part(PartKind::Core, "", "6.1"),
+            part(PartKind::Plugin, "a", "1"),
+            part(PartKind::Plugin, "b", "1"),
+            part(PartKind::Theme, "a", "1"),
+        ];
+        let after = [
+            part(PartKind::Core, "", "6.1"),
+            part(PartKind::Plugin, "a", "2"),
+            part(PartKind::Plugin, "c", ""),
+            part(PartKind::Theme, "a", "1"),
+        ];
+        let moves = PartMove::between(&before, &after);
+        let told: Vec<_> = moves
+            .iter()
+            .map(|one| (one.name.as_str(), one.from.as_deref(), one.to.as_deref()))
+            .collect();
+        assert_eq!(
+            told,
+            [("a", Some("1"), Some("2")), ("b", Some("1"), None), ("c", None, Some(""))]
+        );
+    }
 }

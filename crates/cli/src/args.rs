@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Why(Why),
     /// Bring code to a site: every new request runs it, or nothing has changed
     Deploy(Deploy),
-    /// Releases of a site: list, diff, verify, go back
+    /// Releases of a site: list, show, diff, verify, go back
     #[command(subcommand)]
     Release(Release),
     /// A site's git repository: its address, its token
@@ -239,6 +239,16 @@ pub(crate) enum Release {
     List {
         /// The site
         site: SiteName,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one release: what is in it, what it changed, what becomes of it
+    Show {
+        /// The site
+        site: SiteName,
+        /// The release, or the beginning of its id [default: the one that serves]
+        release: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -483,6 +493,8 @@ mod tests {
             "deploy blog /code --dry-run",
             "deploy blog code.zip --sha256 ab -m text",
             "release list blog --json",
+            "release show blog",
+            "release show blog ab --json",
             "release diff blog",
             "release diff blog ab cd",
             "release verify blog",

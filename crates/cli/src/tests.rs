@@ -405,6 +405,13 @@ fn code_is_deployed_listed_and_taken_back() {
     assert!(done.talk.contains("release rollback blog"), "{done:?}");
     let list = stage.run("release list blog");
     assert!(list.data.contains("serving") && list.data.contains("parked"), "{list:?}");
+    let shown = stage.run("release show blog");
+    for part in ["state            serving", "plugin           SHOP 2  (shop)", "~ SHOP 1 → 2"] {
+        assert!(shown.data.contains(part), "{part}: {shown:?}");
+    }
+    let shown = stage.run("release show blog a");
+    assert!(shown.data.contains("parked until 2026-01-21T13:03:20"), "{shown:?}");
+    assert_eq!(stage.run("release show blog ffff").status, 1);
     let back = stage.run("release rollback blog --json");
     let moved: serde_json::Value = serde_json::from_str(&back.data).expect("JSON");
     assert_eq!(

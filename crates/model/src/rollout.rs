@@ -55,3 +55,30 @@ pub enum Standing {
     /// It is on disk.
     Kept,
 }
+
+/// Code with a version of its own in a release.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Part {
+    /// What it is to WordPress.
+    pub kind: PartKind,
+    /// The name of its folder or file; empty for WordPress itself.
+    pub name: String,
+    /// What it calls itself.
+    pub title: String,
+    /// The version that its header names; empty: none.
+    pub version: String,
+}
+
+/// What a part of a release is to WordPress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartKind {
+    /// WordPress itself.
+    Core,
+    /// A plugin that can be switched off.
+    Plugin,
+    /// A plugin that cannot.
+    MustUse,
+    /// A theme.
+    Theme,
+}

@@ -207,7 +207,7 @@ impl Delivery<'_> {
         Ok(faults.into_iter().map(damage).collect())
     }
 
-    fn releases(&self) -> Releases {
+    pub(crate) fn releases(&self) -> Releases {
         Releases::at(self.agent.layout.releases())
     }
 
@@ -217,7 +217,7 @@ impl Delivery<'_> {
         serving.map(|record| record.id)
     }
 
-    fn between(&self, from: Option<ReleaseId>, to: ReleaseId) -> Result<Diff, Failure> {
+    pub(crate) fn between(&self, from: Option<ReleaseId>, to: ReleaseId) -> Result<Diff, Failure> {
         let Some(from) = from else { return Ok(Diff { to: Some(to), ..Diff::default() }) };
         let diff = self
             .releases()
@@ -233,7 +233,7 @@ impl Delivery<'_> {
     }
 
     /// A release of the site by the beginning of its id.
-    fn find(&self, text: &str) -> Result<ReleaseId, Failure> {
+    pub(crate) fn find(&self, text: &str) -> Result<ReleaseId, Failure> {
         let records: Vec<Record> = self.agent.releases(self.name());
         let mut found = records.iter().filter(|record| record.id.as_str().starts_with(text));
         match (found.next(), found.next()) {
@@ -245,7 +245,7 @@ impl Delivery<'_> {
         }
     }
 
-    fn unknown(&self, text: &str) -> Failure {
+    pub(crate) fn unknown(&self, text: &str) -> Failure {
         Failure::yours(format!("`{}` has no release `{text}`", self.name()))
             .state("nothing was changed")
             .hint(format!("`pressroom release list {}` shows them", self.name()))

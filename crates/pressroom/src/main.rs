@@ -3,12 +3,13 @@
 //! - [`machine`] what commands need of this machine, done with the agent's hands
 //! - [`roles`] our own long-running processes: keeper, agent, edge
 //! - [`operator`] what operators may ask of a running agent
-//! - [`deliver`] bringing code and going back; [`push`] what came by git
+//! - [`deliver`] bringing code and going back; [`push`] what came by git; [`look`] what is in a release
 //! - [`cron`] the cron loop's way to the sites; [`visit`] one request as a visitor; [`why`] one request explained
 
 mod cron;
 mod deliver;
 mod environments;
+mod look;
 mod machine;
 mod operator;
 mod push;

@@ -14,7 +14,7 @@ use pressroom_api::failure::Failure;
 use pressroom_api::git::{Access, Pushed, TokenWish};
 use pressroom_api::operator::{Answer, Check, InitialAdmin, Operator, Planned, Visit, Why, Wish};
 use pressroom_api::progress::{Progress, Step, StepState};
-use pressroom_api::release::{Code, Damage, Deployment, Diff, Which};
+use pressroom_api::release::{Code, Damage, Deployment, Details, Diff, Which};
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
 use pressroom_model::id::{EnvironmentName, SiteName};
@@ -426,6 +426,10 @@ impl Operator for ThisOperator {
             self.known(&name)?;
             Ok(self.agent.releases(&name))
         })
+    }
+
+    fn show_release(&self, name: SiteName, which: Which) -> Answer<'_, Details> {
+        Box::pin(async move { self.delivery(&name)?.show(&which).await })
     }
 
     fn rollback(&self, name: SiteName, which: Which, progress: Progress) -> Answer<'_, ()> {

@@ -9,6 +9,7 @@
 //! - [`source`] which files of a source belong to its code, and which never do
 //! - [`archive`] `.tar.gz` and `.zip`, believed only by their digest and within limits
 //! - [`worktree`] a writable copy of a release
+//! - [`parts`] the plugins and themes of a release, with their versions
 //! - [`wordpress`] whether a tree is a WordPress, and which
 //!
 //! Always: a release is whole and on disk, or it does not exist (`ID.manifest` is written last). It never contains
@@ -18,6 +19,7 @@ pub mod archive;
 mod copy;
 pub mod manifest;
 pub mod overlay;
+pub mod parts;
 pub mod releases;
 pub mod source;
 pub mod wordpress;

@@ -402,6 +402,16 @@ impl Agent {
         kept.find(|kept| kept.release.id == *id).map(|kept| kept.release.clone())
     }
 
+    /// What becomes of a release of a site.
+    pub fn outlook(&self, name: &SiteName, id: &ReleaseId) -> Outlook {
+        let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
+        let parked = facts.parked.as_ref().filter(|parked| parked.version.release.id == *id);
+        Outlook {
+            parked_until_ms: parked.map(|parked| parked.until_ms),
+            is_collected_next: facts.goes_next(clock::wall_ms()).contains(id),
+        }
+    }
+
     /// How the rollout stands that [`Agent::bring`] or [`Agent::bring_back`] has asked for.
     pub fn rollout(&self, name: &SiteName) -> Outcome {
         let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
@@ -432,6 +442,15 @@ impl Agent {
         });
         refused.collect()
     }
+}
+
+/// What becomes of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlook {
+    /// Until when its instances run on without requests, milliseconds since 1970.
+    pub parked_until_ms: Option<u64>,
+    /// The next release that comes takes its place.
+    pub is_collected_next: bool,
 }
 
 /// How a rollout stands.

@@ -14,7 +14,7 @@ use pressroom_api::operator::{
     Answer, Check, CheckState, InitialAdmin, Operator, Planned, Visit, Why, Wish,
 };
 use pressroom_api::progress::{Progress, Step};
-use pressroom_api::release::{Code, Damage, Deployment, Diff, Which};
+use pressroom_api::release::{Code, Damage, Deployment, Details, Diff, Which};
 use pressroom_api::{console, server};
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::file::{self, Facts};
@@ -174,6 +174,10 @@ impl Operator for Clerk {
                 Some(id) => Err(Failure::yours(format!("`blog` has no release `{id}`"))),
             }
         })
+    }
+
+    fn show_release(&self, name: SiteName, _which: Which) -> Answer<'_, Details> {
+        Box::pin(async move { Err(Failure::yours(format!("`{name}` has had no release"))) })
     }
 
     fn verify(&self, _name: SiteName, _which: Which) -> Answer<'_, Vec<Damage>> {

@@ -1,8 +1,9 @@
-//! `pressroom release`: list, diff, verify, rollback.
+//! `pressroom release`: list, show, diff, verify, rollback.
 
-use pressroom_api::release::{Diff, Which};
+use pressroom_api::release::{Details, Diff, PartMove, Which};
 use pressroom_model::id::{ReleaseId, SiteName};
-use pressroom_model::rollout::{Record, Standing};
+use pressroom_model::rollout::{PartKind, Record, Standing};
+use pressroom_runtime::clock;
 
 use super::{Context, Done, deploy};
 use crate::args::Release;
@@ -14,6 +15,11 @@ const SHOWN: usize = 20;
 pub(super) fn run(context: &Context<'_>, verb: Release) -> Done {
     match verb {
         Release::List { site, json } => list(context, &site, json),
+        Release::Show { site, release, json } => {
+            let which = Which { release, ..Which::default() };
+            let details = context.ask(context.client.show_release(&site, &which))?;
+            show(context, &details, json)
+        }
         Release::Diff { site, from, to, json } => {
             let which = Which { release: from, with: to, ..Which::default() };
             let diff = context.ask(context.client.diff(&site, &which))?;
@@ -61,6 +67,87 @@ fn list(context: &Context<'_>, site: &SiteName, json: bool) -> Done {
         context.talk.say(format!("next:\n  {back}  go back to one of them"));
     }
     Ok(0)
+}
+
+fn show(context: &Context<'_>, details: &Details, json: bool) -> Done {
+    if json {
+        context.talk.json(details);
+        return Ok(0);
+    }
+    let record = &details.record;
+    let state = match (record.standing, details.parked_until_ms) {
+        (Standing::Serving, _) => context.talk.ink(Ink::Good, "serving"),
+        (Standing::Parked, Some(until)) => {
+            format!("parked until {}: going back to it is instant", clock::rfc3339(until))
+        }
+        _ if details.is_collected_next => "kept; the next release takes its place".to_owned(),
+        _ => "kept".to_owned(),
+    };
+    let mut lines = vec![
+        record.id.to_string(),
+        entry("state", &state),
+        entry("since", &clock::rfc3339(record.served_ms)),
+        entry("source", &record.source),
+        entry("author", &record.author),
+        entry("message", &record.message),
+        entry("files", &format!("{} ({})", record.files, size(record.bytes))),
+    ];
+    lines.extend(details.commit.iter().map(|commit| entry("commit", commit)));
+    lines.extend(details.back_by.iter().map(|who| entry("gone back by", who)));
+    for part in &details.parts {
+        let version = if part.version.is_empty() { "without a version" } else { &part.version };
+        let text = format!("{} {version}", part.title);
+        let text = match part.kind {
+            PartKind::Core => text,
+            _ => format!("{text}  ({})", part.name),
+        };
+        lines.push(entry(word(part.kind), &text));
+    }
+    if let Some(before) = &details.predecessor {
+        let diff = &details.diff;
+        let [added, changed, removed] =
+            [&diff.added, &diff.changed, &diff.removed].map(|paths| paths.len());
+        lines.push(entry(
+            "against",
+            &format!("{}: {added} added, {changed} changed, {removed} removed", short(before)),
+        ));
+        lines.extend(details.moves.iter().map(|one| entry("", &moved(one))));
+    }
+    context.talk.data(lines.join("\n"));
+    Ok(0)
+}
+
+/// Bytes, as people say them.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+fn entry(name: &str, text: &str) -> String {
+    format!("  {name:<16} {text}")
+}
+
+fn word(kind: PartKind) -> &'static str {
+    match kind {
+        PartKind::Core => "core",
+        PartKind::Plugin => "plugin",
+        PartKind::MustUse => "must-use plugin",
+        PartKind::Theme => "theme",
+    }
+}
+
+fn moved(one: &PartMove) -> String {
+    let version = |version: &Option<String>| version.clone().unwrap_or_default();
+    let (from, to) = (version(&one.from), version(&one.to));
+    match (&one.from, &one.to) {
+        (None, _) => format!("+ {} {to}", one.title),
+        (_, None) => format!("- {} {from}", one.title),
+        _ => format!("~ {} {from} → {to}", one.title),
+    }
 }
 
 /// Shows which files tell two releases apart.

@@ -14,13 +14,13 @@ use pressroom_api::operator::{
     Answer, Check, CheckState, InitialAdmin, Operator, Planned, Visit, Why, Wish,
 };
 use pressroom_api::progress::Progress;
-use pressroom_api::release::{Code, Damage, Deployment, Diff, Which};
+use pressroom_api::release::{Code, Damage, Deployment, Details, Diff, PartMove, Which};
 use pressroom_api::server::{self, Server};
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
 use pressroom_model::id::{EnvironmentName, SiteName};
-use pressroom_model::rollout::{Record, Standing};
+use pressroom_model::rollout::{Part, PartKind, Record, Standing};
 use pressroom_model::secret::Secret;
 use pressroom_model::status::{Pid, Process, Site, Status};
 use pressroom_model::verdict::Health;
@@ -392,6 +392,38 @@ impl Operator for Clerk {
                     record("b", Standing::Serving, &what.message),
                     record("a", Standing::Parked, "first"),
                 ],
+            })
+        })
+    }
+
+    fn show_release(&self, name: SiteName, which: Which) -> Answer<'_, Details> {
+        Box::pin(async move {
+            let records = self.releases(name).await?;
+            let text = which.release.unwrap_or_default();
+            let at = records.iter().position(|record| record.id.as_str().starts_with(&text));
+            let at = at.ok_or_else(|| Failure::yours(format!("`blog` has no release `{text}`")))?;
+            let part = |kind, name: &str, version: &str| Part {
+                kind,
+                name: name.into(),
+                title: name.to_uppercase(),
+                version: version.into(),
+            };
+            let before = [part(PartKind::Core, "", "6.1.9"), part(PartKind::Plugin, "shop", "1")];
+            let after = [part(PartKind::Core, "", "6.1.9"), part(PartKind::Plugin, "shop", "2")];
+            let predecessor = records.get(at + 1).map(|record| record.id.clone());
+            Ok(Details {
+                record: records[at].clone(),
+                commit: None,
+                back_by: None,
+                parked_until_ms: (at > 0).then_some(1_769_000_600_000),
+                is_collected_next: false,
+                parts: after.to_vec(),
+                moves: predecessor
+                    .iter()
+                    .flat_map(|_| PartMove::between(&before, &after))
+                    .collect(),
+                predecessor,
+                diff: Diff { changed: vec!["a.php".into()], ..Diff::default() },
             })
         })
     }

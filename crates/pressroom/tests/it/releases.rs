@@ -201,6 +201,37 @@ fn a_broken_release_gets_no_visitor_and_the_report_names_the_line() {
     fs::write(&file, text).expect("written");
     house.must(&["apply"]);
 
+    // One release is shown with what is in it and what it changed.
+    let shop = |version: u8| {
+        let code = format!("<?php\n/*\nPlugin Name: The Shop\nVersion: {version}.1\n*/");
+        fs::create_dir_all(tree.join("wp-content/plugins/shop")).expect("made");
+        fs::write(tree.join("wp-content/plugins/shop/main.php"), code).expect("written");
+        house.must(&["deploy", "blog", &tree.to_string_lossy(), "-m", "the shop"]);
+        let shown = house.must(&["release", "show", "blog", "--json"]);
+        serde_json::from_str::<Value>(&shown).expect("JSON")
+    };
+    let (first, second) = (shop(1), shop(2));
+    let moved = |from: Value| {
+        let (kind, name, title) = ("plugin", "shop", "The Shop");
+        let to = if from.is_null() { "1.1" } else { "2.1" };
+        serde_json::json!([{ "kind": kind, "name": name, "title": title, "from": from, "to": to }])
+    };
+    assert_eq!(first["moves"], moved(Value::Null), "{first}");
+    assert_eq!(second["moves"], moved("1.1".into()), "{second}");
+    assert_eq!(second["diff"]["changed"], serde_json::json!(["wp-content/plugins/shop/main.php"]));
+    assert_eq!((&second["message"], &second["standing"]), (&"the shop".into(), &"serving".into()));
+    assert_eq!(second["predecessor"], first["id"]);
+    let names: Vec<&str> = second["parts"]
+        .as_array()
+        .expect("parts")
+        .iter()
+        .filter_map(|p| p["title"].as_str())
+        .collect();
+    assert!(names.contains(&"WordPress") && !names.contains(&"Pressroom"), "{names:?}");
+    let words =
+        house.must(&["release", "show", "blog", &first["id"].as_str().expect("an id")[..8]]);
+    assert!(words.contains("parked until") && words.contains("+ The Shop 1.1"), "{words}");
+
     // A wp-content alone brings plugins and themes, on the core that serves.
     fs::write(&plugin, "<?php add_action('wp_footer', function () { echo 'brought'; });")
         .expect("written");
