@@ -30,6 +30,7 @@ require_once __DIR__ . '/pressroom/page.php';
 require_once __DIR__ . '/pressroom/end.php';
 require_once __DIR__ . '/pressroom/author.php';
 require_once __DIR__ . '/pressroom/publish.php';
+require_once __DIR__ . '/pressroom/writes.php';
 
 Pressroom_Ready::answer_if_asked();
 Pressroom_Cron::leave_to_the_scheduler();
@@ -46,5 +47,6 @@ if ( Pressroom_Edge::is_canonical() ) {
 	Pressroom_Page::watch();
 }
 Pressroom_End::watch();
+Pressroom_Writes::watch();
 // Last: it may end the request, and the last word is said then.
 Pressroom_Author::watch();

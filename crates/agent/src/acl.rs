@@ -28,23 +28,33 @@ pub fn admit(folder: &Path, users: &[u32]) -> io::Result<()> {
     .map_err(io::Error::from)
 }
 
+/// Lets whoever gets there read what will be made in a folder, whatever its maker's umask says. For folders in a closed one.
+pub fn share(folder: &Path) -> io::Result<()> {
+    rustix::fs::setxattr(
+        folder,
+        "system.posix_acl_default",
+        &entries([(USER_OBJ, RWX, NOBODY), (GROUP_OBJ, RX, NOBODY), (OTHER, RX, NOBODY)]),
+        rustix::fs::XattrFlags::empty(),
+    )
+    .map_err(io::Error::from)
+}
+
 fn attribute(users: &[u32]) -> Vec<u8> {
     let mut users = users.to_vec();
     users.sort_unstable();
     users.dedup();
+    let others = [(GROUP_OBJ, 0, NOBODY), (MASK, RX, NOBODY), (OTHER, 0, NOBODY)];
+    let users = users.into_iter().map(|uid| (USER, RX, uid));
+    entries([(USER_OBJ, RWX, NOBODY)].into_iter().chain(users).chain(others))
+}
+
+fn entries(all: impl IntoIterator<Item = (u16, u16, u32)>) -> Vec<u8> {
     let mut bytes = VERSION.to_le_bytes().to_vec();
-    let mut entry = |tag: u16, permissions: u16, id: u32| {
+    for (tag, permissions, id) in all {
         bytes.extend(tag.to_le_bytes());
         bytes.extend(permissions.to_le_bytes());
         bytes.extend(id.to_le_bytes());
-    };
-    entry(USER_OBJ, RWX, NOBODY);
-    for uid in users {
-        entry(USER, RX, uid);
     }
-    entry(GROUP_OBJ, 0, NOBODY);
-    entry(MASK, RX, NOBODY);
-    entry(OTHER, 0, NOBODY);
     bytes
 }
 

@@ -27,6 +27,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pressroom_model::id::SiteName;
 use pressroom_model::unit::Span;
+use pressroom_model::writes::SCRATCH;
 use pressroom_release::releases::Releases;
 use pressroom_release::worktree::{Part, Place, Worktree};
 use pressroom_runtime::clock;
@@ -366,9 +367,11 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// What WordPress's upgrader leaves behind; nobody need hear of it.
+/// What WordPress's upgrader leaves behind and what plugins keep for themselves; nobody need hear of it.
 fn is_scratch(path: &str) -> bool {
-    path == ".maintenance" || path.starts_with("wp-content/upgrade")
+    path == ".maintenance"
+        || path.starts_with("wp-content/upgrade")
+        || SCRATCH.iter().any(|scratch| Path::new(path).starts_with(scratch.path))
 }
 
 /// A part of the code that wp-admin may change, by the name that PHP gives it.

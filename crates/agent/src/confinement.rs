@@ -146,6 +146,11 @@ fn places(
             where_there(layout.php_ini(site), Access::Read),
         ]),
     }
+    // Its links to them lead there; the copy of the author instance has folders of its own.
+    if let Some(release) = code.file_name().filter(|_| !is_author) {
+        let scratch = layout.site(site).join("scratch").join(release);
+        places.push(where_there(scratch, Access::Write));
+    }
     if is_author {
         places.push(same(layout.author(site), Access::Read));
     }
@@ -278,6 +283,7 @@ mod tests {
             "/d/sites/blog/mail at /d/sites/blog/mail to Write",
             "/d/engines/php-blog-1 at /d/engines/php-blog-1 to Read",
             "/d/run/php/blog-1 at /d/run/php/blog-1 to Write",
+            "/d/sites/blog/scratch/release at /d/sites/blog/scratch/release to Write",
             "/d/sites/blog/tmp at /tmp to Write",
             "/d/sites/blog/tmp at /var/tmp to Write",
         ];

@@ -28,11 +28,14 @@ use rustix::fs::{CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use crate::agent::Agent;
 use crate::files;
+use crate::writes::MOST_SCRATCH;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(2);
 /// Between two hashes of a site's code without a reason.
 const HASH: Duration = Duration::from_secs(600);
+/// Between two looks at how much plugins keep.
+const BOUND: Duration = Duration::from_secs(60);
 /// A file that says nothing is not longer.
 const LONGEST_STUB: u64 = 4096;
 /// Folders within folders.
@@ -60,6 +63,7 @@ struct Site {
     uploads: Known,
     code: Known,
     hashed: Option<(ReleaseId, Instant)>,
+    bounded: Option<Instant>,
     /// What was said of the code last, so that it is said once.
     said: String,
 }
@@ -140,6 +144,10 @@ impl Agent {
             Err(_) => true,
         };
         let now = clock::now();
+        if site.bounded.is_none_or(|at| now > at + BOUND) {
+            site.bounded = Some(now);
+            self.bound_scratch(name, &id, MOST_SCRATCH);
+        }
         let is_due = match &site.hashed {
             Some((hashed, at)) => *hashed != id || now > *at + HASH,
             // Just built: everything was hashed a moment ago, or it was when the last agent ran.

@@ -64,6 +64,14 @@ impl Layout {
     pub fn mailbox(&self, site: &SiteName) -> PathBuf {
         self.site(site).join("mail")
     }
+    /// What plugins keep for themselves, by release.
+    pub fn scratch(&self, site: &SiteName, release: &ReleaseId) -> PathBuf {
+        self.site(site).join("scratch").join(release.as_str())
+    }
+    /// Writes that were refused, as the site tells them.
+    pub fn refusals(&self, site: &SiteName) -> PathBuf {
+        self.site_logs(site).join("refused.jsonl")
+    }
     /// A site's temporary files.
     pub fn tmp(&self, site: &SiteName) -> PathBuf {
         self.site(site).join("tmp")

@@ -10,6 +10,7 @@
 //! - [`git`] a site's releases as commits, and pushes as deploys
 //! - `integrity` what lies where it has no business
 //! - [`site`] a site's folders, code, database and WordPress
+//! - [`writes`] what a site writes beside its database
 //! - [`sessions`] that no site fills the sessions server for all
 //! - [`view`] what the edge is told; [`tls`] certificates of the local authority
 //! - [`layout`] every path; [`files`], [`acl`], [`users`], [`secrets`], [`packages`], [`host`] this machine
@@ -44,3 +45,4 @@ pub mod site;
 pub mod tls;
 pub mod users;
 pub mod view;
+pub mod writes;

@@ -1,6 +1,7 @@
 //! The edge's view, composed from the configuration and what is observed, and published by rename.
 
 use std::io;
+use std::path::PathBuf;
 
 use pressroom_model::config::{Config, Site};
 use pressroom_model::id::{InstanceId, ReleaseId};
@@ -64,7 +65,7 @@ fn site(layout: &Layout, config: &Config, served: &Served<'_>) -> snapshot::Site
         release: served.version.release.id.clone(),
         root: layout.site_root(&site.name, &served.version.release.id),
         php_root: served.version.means.php_root(),
-        former: served.former.iter().map(|id| layout.site_root(&site.name, id)).collect(),
+        former: files_of(layout, served),
         uploads: layout.uploads(&site.name),
         pool: served
             .pool
@@ -107,6 +108,17 @@ fn site(layout: &Layout, config: &Config, served: &Served<'_>) -> snapshot::Site
             vary_cookies: rules.vary_cookies.clone(),
         },
     }
+}
+
+/// Where else files may be that the release does not have: in what plugins keep, and in former releases.
+fn files_of(layout: &Layout, served: &Served<'_>) -> Vec<PathBuf> {
+    let (site, serving) = (&served.site.name, &served.version.release.id);
+    let of = |id: &ReleaseId| {
+        let scratch = Some(layout.scratch(site, id)).filter(|folder| folder.is_dir());
+        let root = (id != serving).then(|| layout.site_root(site, id));
+        root.into_iter().chain(scratch)
+    };
+    std::iter::once(serving).chain(&served.former).flat_map(of).collect()
 }
 
 /// Digest of a view, its generation left out.

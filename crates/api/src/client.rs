@@ -14,6 +14,7 @@ use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::id::{EnvironmentName, SiteName};
 use pressroom_model::rollout::Record;
 use pressroom_model::status::Status;
+use pressroom_model::writes::Written;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -169,6 +170,11 @@ impl Client {
     /// See [`crate::operator::Operator::releases`].
     pub async fn releases(&self, name: &SiteName) -> Result<Vec<Record>, Error> {
         self.get(&format!("/v1/sites/{name}/releases"), QUICK).await
+    }
+
+    /// See [`crate::operator::Operator::writes`].
+    pub async fn writes(&self, name: &SiteName) -> Result<Vec<Written>, Error> {
+        self.get(&format!("/v1/sites/{name}/writes"), WORK).await
     }
 
     /// See [`crate::operator::Operator::show_release`].

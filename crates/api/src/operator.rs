@@ -15,6 +15,7 @@ use pressroom_model::id::{EnvironmentName, InstanceId, SiteName};
 use pressroom_model::rollout::Record;
 use pressroom_model::secret::Secret;
 use pressroom_model::status::Status;
+use pressroom_model::writes::Written;
 use serde::{Deserialize, Serialize};
 
 use crate::environment::{Environment, Letter, NewEnvironment, Promotion, TableDiff};
@@ -75,6 +76,9 @@ pub trait Operator: Send + Sync + 'static {
     fn diff(&self, _name: SiteName, _which: Which) -> Answer<'_, Diff> {
         unable()
     }
+
+    /// Who wrote what beside the database: media, caches, drop-ins, and what was refused.
+    fn writes(&self, name: SiteName) -> Answer<'_, Vec<Written>>;
 
     /// Hashes every file of a release again.
     fn verify(&self, name: SiteName, which: Which) -> Answer<'_, Vec<Damage>>;

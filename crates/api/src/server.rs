@@ -13,6 +13,7 @@
 //! | `POST /v1/sites/NAME/initial-admin` | | [`crate::operator::InitialAdmin`] or `null`, once |
 //! | `POST /v1/sites/NAME/purge` | `model::affirmation::Purge` | `model::affirmation::Receipt` |
 //! | `GET /v1/sites/NAME/releases` | | list of `model::rollout::Record` |
+//! | `GET /v1/sites/NAME/writes` | | list of `model::writes::Written` |
 //! | `POST /v1/sites/NAME/release` | [`Which`] | [`crate::release::Details`] |
 //! | `POST /v1/sites/NAME/compare` | [`crate::release::Code`] | [`crate::release::Diff`] |
 //! | `POST /v1/sites/NAME/diff` | [`Which`] | [`crate::release::Diff`] |
@@ -193,6 +194,7 @@ impl Server {
                 Ok(good(&operator.purge(name, body(request).await?).await?))
             }
             (&Method::GET, "releases") => Ok(good(&operator.releases(name).await?)),
+            (&Method::GET, "writes") => Ok(good(&operator.writes(name).await?)),
             (&Method::POST, "release") => {
                 Ok(good(&operator.show_release(name, body(request).await?).await?))
             }

@@ -56,7 +56,7 @@ pub(crate) enum Command {
     /// Environments: copies of a site for trying things
     #[command(subcommand)]
     Env(Env),
-    /// Sites: add, list, show, remove
+    /// Sites: add, list, show, writes, remove
     #[command(subcommand)]
     Site(Site),
     /// Stored pages
@@ -194,6 +194,14 @@ pub(crate) enum Site {
     List(Json),
     /// Show one site
     Show {
+        /// Its name
+        name: SiteName,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show who wrote what beside the database: media, caches, drop-ins, and what was refused
+    Writes {
         /// Its name
         name: SiteName,
         /// Print JSON
@@ -517,6 +525,7 @@ mod tests {
             "site add shop --domain shop.example.com --title Shop",
             "site list --json",
             "site show blog",
+            "site writes blog --json",
             "site remove blog --yes",
             "config check",
             "config show",

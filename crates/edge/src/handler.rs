@@ -271,10 +271,11 @@ fn resolve(
     }
 }
 
-/// A file that a former release had and this one has not: pages that were made before the switch still name it.
+/// A file that a former release had and this one has not, because pages that were made before the switch still name it; or one
+/// that a plugin keeps for visitors. Pages that plugins keep are no files for visitors: they may be somebody's.
 fn former<'a>(asking: &Asking, site: &'a Site) -> Option<(&'a Arc<Library>, String)> {
     let path = asking.parts.uri.path();
-    if !looks_like_file(path) {
+    if !looks_like_file(path) || [".html", ".htm", ".gz"].iter().any(|end| path.ends_with(end)) {
         return None;
     }
     site.former.iter().find_map(|library| match route(path, site.model.network, &**library) {

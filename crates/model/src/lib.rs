@@ -12,6 +12,7 @@
 //! - [`verdict`] healthy or not, and why
 //! - [`snapshot`] the immutable view that the edge serves from
 //! - [`affirmation`] what PHP says to its local edge
+//! - [`writes`] what PHP writes beside its database
 //! - [`status`] the report of `pressroom status --json`
 
 pub mod affirmation;
@@ -27,3 +28,4 @@ pub mod snapshot;
 pub mod status;
 pub mod unit;
 pub mod verdict;
+pub mod writes;

@@ -1,6 +1,7 @@
 //! Thoughts: what should be done next, and why. Pure functions over intent and observation.
 //!
 //! - [`health`] from answers of a probe to a verdict
+//! - [`writes`] what of refused writes is told
 //! - [`supervise`] one process: start it, wait, stop it, kill it
 //! - [`machine`] one machine: engines, sites, instances, edge, and their order
 //! - [`affirm`] which affirmation socket is whose
@@ -31,3 +32,4 @@ pub mod retention;
 pub mod rollout;
 pub mod sessions;
 pub mod supervise;
+pub mod writes;

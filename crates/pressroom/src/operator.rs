@@ -20,6 +20,7 @@ use pressroom_model::config::Config;
 use pressroom_model::id::{EnvironmentName, SiteName};
 use pressroom_model::rollout::Record;
 use pressroom_model::status::Status;
+use pressroom_model::writes::Written;
 use pressroom_plan::change;
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::{self, Shutdown, Trigger};
@@ -425,6 +426,15 @@ impl Operator for ThisOperator {
         Box::pin(async move {
             self.known(&name)?;
             Ok(self.agent.releases(&name))
+        })
+    }
+
+    fn writes(&self, name: SiteName) -> Answer<'_, Vec<Written>> {
+        Box::pin(async move {
+            self.known(&name)?;
+            self.agent.writes(&name).await.map_err(|error| {
+                Failure::ours(format!("what `{name}` wrote cannot be listed")).cause(error)
+            })
         })
     }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use pressroom_model::id::ReleaseId;
+use pressroom_model::writes::SCRATCH;
 
 /// First line of the text form.
 const HEAD: &str = "pressroom-release 1";
@@ -81,6 +82,15 @@ impl Manifest {
     /// All bytes.
     pub fn bytes(&self) -> u64 {
         self.files.values().map(|file| file.size).sum()
+    }
+
+    /// The folders that plugins may keep for themselves beside it: those that hold no code of it.
+    pub fn scratch(&self) -> impl Iterator<Item = &'static str> {
+        let has = |folder: &str| {
+            let mut from = self.files.range(folder.to_owned()..).map(|(path, _)| path);
+            from.any(|path| path == folder || path.starts_with(&format!("{folder}/")))
+        };
+        SCRATCH.iter().map(|scratch| scratch.path).filter(move |folder| !has(folder))
     }
 
     /// Reads the canonical text; what is wrong otherwise.

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use pressroom_model::config::Source;
 use pressroom_model::id::ReleaseId;
+use pressroom_model::writes::SCRATCH;
 
 use crate::copy::{self, Bytes};
 use crate::manifest::{File, Manifest};
@@ -396,11 +397,14 @@ impl Releases {
         self.verify_tree(id, &self.real_tree(id)?)
     }
 
-    /// The same for a site's tree of the release; its link to the uploads is no part of it.
+    /// The same for a site's tree of the release; its links to the uploads and to plugins' scratch are no part of it.
     pub fn verify_linked(&self, id: &ReleaseId, tree: &Path) -> Result<Vec<Fault>, ReleaseError> {
         let real = tree.canonicalize().map_err(failed("cannot read the release", tree))?;
         let mut faults = self.verify_tree(id, &real)?;
-        faults.retain(|fault| fault.path != "wp-content/uploads");
+        faults.retain(|fault| {
+            let is_scratch = SCRATCH.iter().any(|scratch| scratch.path == fault.path);
+            fault.path != "wp-content/uploads" && !is_scratch
+        });
         Ok(faults)
     }
 
@@ -425,8 +429,8 @@ impl Releases {
         Ok(faults)
     }
 
-    /// Hard-links the release to `SITE_DIR/releases/ID`, with `wp-content/uploads` leading to `SITE_DIR/uploads`,
-    /// and returns the new tree. On another file system files are copied. Doing it twice makes it once.
+    /// Hard-links the release to `SITE_DIR/releases/ID`, with `wp-content/uploads` leading to `SITE_DIR/uploads` and the
+    /// folders of [`SCRATCH`] to `SITE_DIR/scratch/ID`, and returns the new tree. On another file system files are copied. Doing it twice makes it once.
     pub fn materialise(&self, id: &ReleaseId, site_dir: &Path) -> Result<PathBuf, ReleaseError> {
         let manifest = self.manifest(id)?;
         let site = std::path::absolute(site_dir).map_err(failed("cannot find", site_dir))?;
@@ -447,6 +451,10 @@ impl Releases {
         make_folder(&scratch.0.join("wp-content"))?;
         symlink(site.join("uploads"), &uploads)
             .map_err(failed("cannot make the link", &uploads))?;
+        for name in manifest.scratch() {
+            let (to, link) = (site.join("scratch").join(id.as_str()), scratch.0.join(name));
+            symlink(to.join(name), &link).map_err(failed("cannot make the link", &link))?;
+        }
         sync_all(&scratch.0)?;
         fs::rename(&scratch.0, &tree).map_err(failed("cannot rename to", &tree))?;
         sync_folder(&folder).map_err(failed("cannot sync", &folder))?;

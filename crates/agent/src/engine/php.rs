@@ -140,7 +140,13 @@ impl Instances {
 
     fn write_ini(&self, folder: &Path, readable: files::Owner) -> Result<(), Error> {
         files::folder(folder, 0o750, readable)?;
-        files::write(&folder.join("90-pressroom.ini"), self.ini.as_bytes(), 0o640, readable)?;
+        // What the site can write may change, though code does not: it is read each time.
+        let list = folder.join("opcache.list");
+        let site = self.layout.site(&self.site.name);
+        let written = format!("{0}/scratch/*\n{0}/uploads/*\n", site.display());
+        files::write(&list, written.as_bytes(), 0o640, readable)?;
+        let ini = format!("{}\nopcache.blacklist_filename = {}\n", self.ini, list.display());
+        files::write(&folder.join("90-pressroom.ini"), ini.as_bytes(), 0o640, readable)?;
         Ok(())
     }
 

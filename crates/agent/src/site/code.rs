@@ -218,9 +218,11 @@ impl Agent {
         let _made = self.collection.read().await;
         let releases = Releases::at(self.layout.releases());
         let (id, of) = (release.id.clone(), site.name.clone());
+        let scratch = self.scratch_of(&site.name)?;
         off_the_loop(move || {
             let failed = |source| Error::Code { site: of, source };
-            releases.materialise(&id, &folder).map_err(failed)
+            releases.materialise(&id, &folder).map_err(failed)?;
+            scratch(&releases, &id)
         })
         .await?;
         self.bring_near(&site.name, &release);
@@ -252,6 +254,7 @@ impl Agent {
             Code::Source(Source::Git { .. }) => self.users.builder()?,
             _ => None,
         };
+        let scratch = self.scratch_of(&site.name)?;
         let (built, seen) = off_the_loop(move || {
             let failed = |source| Error::Code { site: name.clone(), source };
             let files = ours().iter().map(|(path, bytes)| (path.clone(), bytes.to_vec()));
@@ -288,6 +291,7 @@ impl Agent {
             };
             let built = built.map_err(failed)?;
             releases.materialise(&built.id, &folder).map_err(failed)?;
+            scratch(&releases, &built.id)?;
             Ok::<_, Error>((built, seen))
         })
         .await?;

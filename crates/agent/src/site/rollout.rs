@@ -334,8 +334,10 @@ impl Agent {
         off_the_loop(move || {
             for id in gone {
                 let tree = layout.site_root(&name, &id);
-                if tree.is_dir() {
-                    std::fs::remove_dir_all(&tree)?;
+                for folder in [tree, layout.scratch(&name, &id)] {
+                    if folder.is_dir() {
+                        std::fs::remove_dir_all(&folder)?;
+                    }
                 }
                 if !others.contains(&id) {
                     releases

@@ -23,6 +23,7 @@ use pressroom_model::rollout::Record;
 use pressroom_model::secret::Secret;
 use pressroom_model::status::{Pid, Process, Site, Status};
 use pressroom_model::verdict::Health;
+use pressroom_model::writes::{Class, Written};
 use pressroom_runtime::shutdown::{self, Trigger};
 use pressroom_runtime::tasks::Group;
 
@@ -173,6 +174,20 @@ impl Operator for Clerk {
                 None => Ok(()),
                 Some(id) => Err(Failure::yours(format!("`blog` has no release `{id}`"))),
             }
+        })
+    }
+
+    fn writes(&self, _name: SiteName) -> Answer<'_, Vec<Written>> {
+        Box::pin(async {
+            Ok(vec![Written {
+                class: Class::Refused,
+                path: "wp-content/x.log".into(),
+                by: Some("plugins/x".into()),
+                files: 3,
+                bytes: 0,
+                at_ms: Some(1_769_000_000_000),
+                because: "fopen: Read-only file system; log elsewhere".into(),
+            }])
         })
     }
 

@@ -1,4 +1,4 @@
-//! `pressroom site`: add, list, show, remove.
+//! `pressroom site`: add, list, show, writes, remove.
 //!
 //! Each changes the file first in memory, has it checked, and writes it only when the rest has gone well or needs it.
 
@@ -10,17 +10,22 @@ use pressroom_api::operator::Wish;
 use pressroom_model::config::Config;
 use pressroom_model::id::SiteName;
 use pressroom_model::status::Site as SiteStatus;
+use pressroom_model::writes::{Class, Written};
+use pressroom_runtime::clock;
 
+use super::release::size;
 use super::{Context, Done, read_password, status, wish};
 use crate::args::{NewSite, Site};
 use crate::edit::Edit;
 use crate::load;
+use crate::talk::Ink;
 
 pub(super) fn run(context: &Context<'_>, verb: Site) -> Done {
     match verb {
         Site::Add { name, title, new, yes } => add(context, &name, title.as_deref(), &new, yes),
         Site::List(arguments) => list(context, arguments.json),
         Site::Show { name, json } => show(context, &name, json),
+        Site::Writes { name, json } => writes(context, &name, json),
         Site::Remove { name, yes } => remove(context, &name, yes),
     }
 }
@@ -127,6 +132,45 @@ fn show(context: &Context<'_>, name: &SiteName, json: bool) -> Done {
     ));
     context.talk.data(lines.join("\n"));
     Ok(0)
+}
+
+fn writes(context: &Context<'_>, name: &SiteName, json: bool) -> Done {
+    let all = context.ask(context.client.writes(name))?;
+    if json {
+        context.talk.json(&all);
+        return Ok(0);
+    }
+    let classes = [
+        (Class::Media, "media: kept, served, copied into environments"),
+        (Class::Scratch, "scratch: what plugins can make anew; goes with its release"),
+        (Class::Code, "code: part of the release"),
+        (Class::Refused, "refused: everything else is read-only"),
+    ];
+    let mut lines = Vec::new();
+    for (class, title) in classes {
+        let of_class: Vec<_> = all.iter().filter(|one| one.class == class).collect();
+        if of_class.is_empty() {
+            continue;
+        }
+        lines.push(context.talk.ink(Ink::Faint, title));
+        lines.extend(of_class.into_iter().map(written));
+    }
+    if lines.is_empty() {
+        context.talk.say(format!("`{name}` wrote nothing beside its database."));
+    } else {
+        context.talk.data(lines.join("\n"));
+    }
+    Ok(0)
+}
+
+fn written(one: &Written) -> String {
+    let by = one.by.as_deref().unwrap_or("?");
+    let at = one.at_ms.map(clock::rfc3339).unwrap_or_default();
+    let much = match one.class {
+        Class::Refused => format!("{} ×", one.files),
+        _ => format!("{} files, {}", one.files, size(one.bytes)),
+    };
+    format!("  {:<40} {by:<20} {much:<22} {at}\n      {}", one.path, one.because)
 }
 
 /// The sites that run; without an agent those of the configuration.

@@ -94,7 +94,7 @@ fn a_hole_in_a_plugin_ends_at_the_sites_walls_and_the_site_has_all_it_needs(runt
     assert_eq!(seen("code"), ["/srv/site/"], "the same place for every release");
     assert_eq!(seen("data"), ["engines", "run", "sites"]);
     assert_eq!(seen("sites"), ["one"]);
-    assert_eq!(seen("site"), ["config", "logs", "tmp", "uploads"]);
+    assert_eq!(seen("site"), ["config", "logs", "scratch", "tmp", "uploads"]);
     assert_eq!(seen("run"), ["affirm", "mariadb", "php", "redis-cache", "redis-sessions"]);
     assert_eq!(seen("engines"), ["php-one-N"]);
     let processes = seen("processes");
@@ -203,4 +203,82 @@ fn what_a_site_takes_beyond_its_limits_ends_its_own_and_nobody_else(runtime: Run
     wait_until("the bomb to be gone", Duration::from_secs(10), || processes_of(&house, "one") < 10);
     wait_until("the site to be back", Duration::from_secs(30), || house.is_healthy());
     assert_eq!(house.visitor("one").get("/?back").status, 200);
+}
+
+#[test]
+fn a_plugin_keeps_its_cache_and_the_list_says_who_wrote_what_and_what_was_refused() {
+    if !is_root() {
+        return;
+    }
+    let house = furnished("");
+    let mut visitor = house.visitor("one");
+    // What a plugin keeps is served to visitors, pages excepted, and none of it ever runs by its address.
+    let kept = evaluate(
+        &house,
+        "$d = WP_CONTENT_DIR . '/cache/autoptimize/css'; wp_mkdir_p($d); file_put_contents(\"$d/a.css\", 'a{}');
+         foreach (['html', 'php'] as $e) file_put_contents(\"$d/page.$e\", '<?php echo 6*7;');
+         wp_mkdir_p(wp_upload_dir()['basedir'] . '/hole'); file_put_contents(wp_upload_dir()['basedir'] . '/hole/list.csv', 'x');
+         $c = WP_CONTENT_DIR . '/w3tc-config/settings.php'; $said = '';
+         foreach ([1, 2] as $n) { file_put_contents($c, \"<?php return $n;\"); $said .= include $c; }
+         echo $said;",
+    );
+    assert_eq!(kept, "12", "what it wrote a moment ago is what it reads");
+    // The edge looks again within a second.
+    wait_until("the style sheet to be served", Duration::from_secs(5), || {
+        visitor.get("/wp-content/cache/autoptimize/css/a.css").body == "a{}"
+    });
+    for end in ["html", "php"] {
+        let answer = visitor.get(&format!("/wp-content/cache/autoptimize/css/page.{end}"));
+        let is_own = answer.body.contains("6*7") || answer.body == "42";
+        assert!(!is_own && answer.body.contains("</html>"), "{}", answer.body);
+    }
+
+    // What is neither is refused, and noted once, whether the plugin wants to hear of it or not.
+    let refused = evaluate(
+        &house,
+        "$p = WP_PLUGIN_DIR . '/hole'; echo json_encode([@file_put_contents(\"$p/hole.log\", 'x'), @file_put_contents(\"$p/hole.log\", 'x'), @mkdir(WP_CONTENT_DIR . '/mine'), @fopen(\"$p/none.txt\", 'r')]);",
+    );
+    assert_eq!(refused, "[false,false,false,false]");
+    let list: serde_json::Value =
+        serde_json::from_str(&house.must(&["site", "writes", "one", "--json"])).expect("JSON");
+    let all: Vec<(&str, &str, &str)> = list
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| {
+            let word = |name: &str| one[name].as_str().unwrap_or_default();
+            (word("class"), word("path"), word("by"))
+        })
+        .collect();
+    for expected in [
+        ("media", "wp-content/uploads/hole", "Hole"),
+        ("scratch", "wp-content/cache/autoptimize", "Autoptimize"),
+        ("scratch", "wp-content/w3tc-config", "W3 Total Cache"),
+        ("code", "wp-content/object-cache.php", "Pressroom"),
+        ("refused", "wp-content/plugins/hole/hole.log", "plugins/hole"),
+        ("refused", "wp-content/mine", "plugins/hole"),
+    ] {
+        assert_eq!(all.iter().filter(|one| **one == expected).count(), 1, "{expected:?}: {list:#}");
+    }
+    assert_eq!(all.iter().filter(|one| one.0 == "refused").count(), 2, "{list:#}");
+    let words = house.must(&["site", "writes", "one"]);
+    assert!(words.contains("let the plugin log below wp-content/uploads"), "{words}");
+    house.must(&["release", "verify", "one"]);
+
+    // WordPress does not ask for permissions that it will never have.
+    visitor.log_in("admin", crate::house::PASSWORD);
+    let page = visitor.get("/wp-admin/options-permalink.php").body;
+    let nonce =
+        page.split("name=\"_wpnonce\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let fields = [
+        ("_wpnonce", nonce.expect("a nonce")),
+        ("permalink_structure", "/%postname%/"),
+        ("submit", "1"),
+    ];
+    let mut page = visitor.post("/wp-admin/options-permalink.php", &fields);
+    if page.status == 302 {
+        page = visitor.get("/wp-admin/options-permalink.php?settings-updated=true");
+    }
+    assert!(page.body.contains("Permalink structure updated"), "{}", page.body);
+    assert!(!page.body.contains("htaccess") && !page.body.contains("writable"), "{}", page.body);
 }

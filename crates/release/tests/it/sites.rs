@@ -176,6 +176,10 @@ fn a_site_gets_the_same_files_and_its_own_uploads() {
         fs::read_link(tree.join("wp-content/uploads")).expect("a link"),
         site.join("uploads")
     );
+    assert_eq!(
+        fs::read_link(tree.join("wp-content/cache")).expect("a link"),
+        site.join("scratch").join(built.id.as_str()).join("wp-content/cache")
+    );
     assert_eq!(room.releases.materialise(&built.id, &site).expect("again"), tree);
     assert_eq!(names(&site.join("releases")), [built.id.to_string()]);
     assert_eq!(room.releases.verify(&built.id).expect("an answer"), []);
