@@ -32,7 +32,7 @@ pub use code::{Brought, Code, in_words, is_current, is_ours};
 pub use promote::Promoted;
 pub use remove::Removed;
 pub use rollout::Outcome;
-pub use script::ScriptError;
+pub use script::{ScriptError, enter};
 
 /// Why something could not be done for a site.
 #[derive(Debug, thiserror::Error)]

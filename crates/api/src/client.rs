@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::id::{EnvironmentName, SiteName};
+use pressroom_model::process::ProcessSpec;
 use pressroom_model::rollout::Record;
 use pressroom_model::status::Status;
 use pressroom_model::writes::Written;
@@ -28,6 +29,7 @@ use crate::operator::{Check, InitialAdmin, Planned, Visit, Why, Wish};
 use crate::progress::Progress;
 use crate::release::{Code, Damage, Deployment, Details, Diff, Which};
 use crate::server::Question;
+use crate::wp;
 
 /// Longest wait for an answer from memory.
 const AT_ONCE: Duration = Duration::from_secs(3);
@@ -170,6 +172,11 @@ impl Client {
     /// See [`crate::operator::Operator::releases`].
     pub async fn releases(&self, name: &SiteName) -> Result<Vec<Record>, Error> {
         self.get(&format!("/v1/sites/{name}/releases"), QUICK).await
+    }
+
+    /// See [`crate::operator::Operator::wp_cli`].
+    pub async fn wp_cli(&self, name: &SiteName, wish: &wp::Wish) -> Result<ProcessSpec, Error> {
+        self.post(&format!("/v1/sites/{name}/wp-cli"), wish, QUICK).await
     }
 
     /// See [`crate::operator::Operator::writes`].

@@ -5,6 +5,7 @@
 //!
 //! - [`operator`] the trait, and the values that it takes and gives
 //! - [`environment`] copies of a site for trying things
+//! - [`wp`] how wp-cli is asked for
 //! - [`release`] bringing code, looking at releases, going back
 //! - [`git`] a site's repository: its address, its token, what is pushed
 //! - [`failure`] an error for people, which knows whose fault it is
@@ -24,3 +25,4 @@ pub mod operator;
 pub mod progress;
 pub mod release;
 pub mod server;
+pub mod wp;

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
 use pressroom_model::id::{EnvironmentName, InstanceId, SiteName};
+use pressroom_model::process::ProcessSpec;
 use pressroom_model::rollout::Record;
 use pressroom_model::secret::Secret;
 use pressroom_model::status::Status;
@@ -23,6 +24,7 @@ use crate::failure::Failure;
 use crate::git::{Access, Pushed, TokenWish};
 use crate::progress::Progress;
 use crate::release::{Code, Damage, Deployment, Details, Diff, Which};
+use crate::wp;
 
 /// A future answer; `Box::pin(async move { … })` makes one.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
@@ -79,6 +81,9 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Who wrote what beside the database: media, caches, drop-ins, and what was refused.
     fn writes(&self, name: SiteName) -> Answer<'_, Vec<Written>>;
+
+    /// How wp-cli is run for a site; it holds no secret. Runs nothing.
+    fn wp_cli(&self, name: SiteName, wish: wp::Wish) -> Answer<'_, ProcessSpec>;
 
     /// Hashes every file of a release again.
     fn verify(&self, name: SiteName, which: Which) -> Answer<'_, Vec<Damage>>;

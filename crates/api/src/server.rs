@@ -14,6 +14,7 @@
 //! | `POST /v1/sites/NAME/purge` | `model::affirmation::Purge` | `model::affirmation::Receipt` |
 //! | `GET /v1/sites/NAME/releases` | | list of `model::rollout::Record` |
 //! | `GET /v1/sites/NAME/writes` | | list of `model::writes::Written` |
+//! | `POST /v1/sites/NAME/wp-cli` | [`crate::wp::Wish`] | `model::process::ProcessSpec` |
 //! | `POST /v1/sites/NAME/release` | [`Which`] | [`crate::release::Details`] |
 //! | `POST /v1/sites/NAME/compare` | [`crate::release::Code`] | [`crate::release::Diff`] |
 //! | `POST /v1/sites/NAME/diff` | [`Which`] | [`crate::release::Diff`] |
@@ -194,6 +195,9 @@ impl Server {
                 Ok(good(&operator.purge(name, body(request).await?).await?))
             }
             (&Method::GET, "releases") => Ok(good(&operator.releases(name).await?)),
+            (&Method::POST, "wp-cli") => {
+                Ok(good(&operator.wp_cli(name, body(request).await?).await?))
+            }
             (&Method::GET, "writes") => Ok(good(&operator.writes(name).await?)),
             (&Method::POST, "release") => {
                 Ok(good(&operator.show_release(name, body(request).await?).await?))

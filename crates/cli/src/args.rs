@@ -59,6 +59,8 @@ pub(crate) enum Command {
     /// Sites: add, list, show, writes, remove
     #[command(subcommand)]
     Site(Site),
+    /// Run wp-cli for a site: as its user, within its walls, on the code that serves; exits as wp-cli does
+    Wp(Wp),
     /// Stored pages
     #[command(subcommand)]
     Cache(Cache),
@@ -404,6 +406,21 @@ pub(crate) enum Git {
     },
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Wp {
+    /// The site
+    pub(crate) site: SiteName,
+    /// In this environment of the site
+    #[arg(long, value_name = "NAME")]
+    pub(crate) env: Option<EnvironmentName>,
+    /// The phar of wp-cli [default: `wp_cli` in `[wordpress]` of the configuration, else `wp` in PATH]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) phar: Option<PathBuf>,
+    /// What wp-cli is to do, behind `--`
+    #[arg(last = true, required = true)]
+    pub(crate) arguments: Vec<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cache {
     /// Make stored pages of a site stale
@@ -527,6 +544,8 @@ mod tests {
             "site show blog",
             "site writes blog --json",
             "site remove blog --yes",
+            "wp blog -- option get siteurl --format=json",
+            "wp blog --env staging --phar /opt/wp.phar -- --info",
             "config check",
             "config show",
             "config reference",
@@ -548,6 +567,8 @@ mod tests {
             "cache purge blog --all --tag a",
             "deploy",
             "deploy blog /code --dry-run --wait",
+            "wp blog",
+            "wp blog option get siteurl",
             "env create shop",
             "env create shop production",
             "env create shop staging --from elsewhere",

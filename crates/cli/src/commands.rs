@@ -17,6 +17,7 @@ mod status;
 mod tls;
 mod up;
 mod why;
+mod wp;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -197,6 +198,7 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         Command::Git(verb) => git::run(context, verb),
         Command::GitReceive { site } => git_receive::run(context, &site),
         Command::Site(site) => site::run(context, site),
+        Command::Wp(arguments) => wp::run(context, arguments),
         Command::Cache(args::Cache::Purge { site, tag, url, all }) => {
             cache::purge(context, &site, tag, url, all)
         }

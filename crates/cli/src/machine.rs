@@ -10,6 +10,7 @@ use pressroom_api::operator::Check;
 use pressroom_api::progress::Progress;
 use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
+use pressroom_model::process::ProcessSpec;
 
 use crate::place::Place;
 
@@ -50,6 +51,9 @@ pub trait Machine {
 
     /// Writes the systemd unit to `path`, reloads systemd and enables it; starting is left to the operator.
     fn install_unit(&self, path: &Path, text: &str) -> Result<(), Failure>;
+
+    /// Runs a command of a site's as the agent says, with our own standard input and output; its exit status.
+    fn enter(&self, place: &Place, spec: &ProcessSpec) -> Result<u8, Failure>;
 
     /// The path of this program, for unit files and hints.
     fn program(&self) -> PathBuf;

@@ -438,6 +438,13 @@ fn a_refused_deploy_names_file_and_line_and_what_still_serves() {
 }
 
 #[test]
+fn wp_cli_ends_as_it_ends() {
+    let stage = Stage::new();
+    assert_eq!(stage.run(UP).status, 0);
+    assert_eq!(stage.run("wp blog -- eval exit(3);").status, 3);
+}
+
+#[test]
 fn a_damaged_release_is_our_failure() {
     let stage = Stage::new();
     assert_eq!(stage.run(UP).status, 0);

@@ -28,8 +28,19 @@ pub struct Config {
     pub database: Database,
     /// The object cache and the sessions.
     pub cache: Cache,
+    /// What all sites need of WordPress's own world.
+    #[serde(default)]
+    pub wordpress: WordPress,
     /// The sites, in the order of the file.
     pub sites: Vec<Site>,
+}
+
+/// What all sites need of WordPress's own world.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WordPress {
+    /// The phar of wp-cli.
+    #[serde(default)]
+    pub wp_cli: Option<PathBuf>,
 }
 
 /// This machine.

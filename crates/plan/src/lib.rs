@@ -1,6 +1,7 @@
 //! Thoughts: what should be done next, and why. Pure functions over intent and observation.
 //!
 //! - [`health`] from answers of a probe to a verdict
+//! - [`wp`] what wp-cli can do here
 //! - [`writes`] what of refused writes is told
 //! - [`supervise`] one process: start it, wait, stop it, kill it
 //! - [`machine`] one machine: engines, sites, instances, edge, and their order
@@ -32,4 +33,5 @@ pub mod retention;
 pub mod rollout;
 pub mod sessions;
 pub mod supervise;
+pub mod wp;
 pub mod writes;

@@ -1,5 +1,6 @@
 //! What commands need of this machine, done with the agent's hands.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use pressroom_cli::machine::{Machine, Package, Role, Stopped};
 use pressroom_cli::place::Place;
 use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
-use pressroom_model::process::{Reply, Request};
+use pressroom_model::process::{ProcessSpec, Reply, Request};
 
 use crate::roles;
 
@@ -196,6 +197,18 @@ impl Machine for ThisMachine {
             }
         }
         Ok(())
+    }
+
+    fn enter(&self, place: &Place, spec: &ProcessSpec) -> Result<u8, Failure> {
+        let value = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
+        let terminal = ["TERM", "COLUMNS", "LINES", "NO_COLOR"].into_iter().filter_map(value);
+        let status = pressroom_agent::site::enter(&place.data, spec, terminal);
+        let status = status.map_err(|error| {
+            Failure::ours(format!("`{}` cannot be started", spec.program.display())).cause(error)
+        })?;
+        // As shells have it.
+        let signal = status.signal().map(|signal| signal.saturating_add(128));
+        Ok(status.code().or(signal).and_then(|code| u8::try_from(code).ok()).unwrap_or(2))
     }
 
     fn program(&self) -> PathBuf {

@@ -4,7 +4,7 @@
 //! - [`roles`] our own long-running processes: keeper, agent, edge
 //! - [`operator`] what operators may ask of a running agent
 //! - [`deliver`] bringing code and going back; [`push`] what came by git; [`look`] what is in a release
-//! - [`cron`] the cron loop's way to the sites; [`visit`] one request as a visitor; [`why`] one request explained
+//! - [`cron`] the cron loop's way to the sites; [`visit`] one request as a visitor; [`why`] one request explained; [`wp`] wp-cli for a site
 
 mod cron;
 mod deliver;
@@ -16,6 +16,7 @@ mod push;
 mod roles;
 mod visit;
 mod why;
+mod wp;
 
 use std::process::ExitCode;
 

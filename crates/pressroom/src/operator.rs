@@ -15,9 +15,11 @@ use pressroom_api::git::{Access, Pushed, TokenWish};
 use pressroom_api::operator::{Answer, Check, InitialAdmin, Operator, Planned, Visit, Why, Wish};
 use pressroom_api::progress::{Progress, Step, StepState};
 use pressroom_api::release::{Code, Damage, Deployment, Details, Diff, Which};
+use pressroom_api::wp;
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
 use pressroom_model::id::{EnvironmentName, SiteName};
+use pressroom_model::process::ProcessSpec;
 use pressroom_model::rollout::Record;
 use pressroom_model::status::Status;
 use pressroom_model::writes::Written;
@@ -426,6 +428,17 @@ impl Operator for ThisOperator {
         Box::pin(async move {
             self.known(&name)?;
             Ok(self.agent.releases(&name))
+        })
+    }
+
+    fn wp_cli(&self, name: SiteName, wish: wp::Wish) -> Answer<'_, ProcessSpec> {
+        Box::pin(async move {
+            self.known(&name)?;
+            let name = match &wish.environment {
+                Some(environment) => self.environments_here().find(&name, environment)?,
+                None => name,
+            };
+            crate::wp::command(&self.agent, &name, &wish)
         })
     }
 

@@ -1,15 +1,19 @@
 //! Our own PHP scripts (install, cron), run as the site's user with the site's environment and confinement. Secrets go in by standard
 //! input, answers come out as JSON; what PHP says besides is in the error.
 
-use std::process::Stdio;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use pressroom_model::confinement::{Access, Confinement, Place};
 use pressroom_model::id::{ReleaseId, SiteName};
+use pressroom_model::process::{ProcessSpec, Restart, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::agent::Agent;
 use crate::confinement::{self, Inhabitant, Means};
-use crate::facts::Prepared;
+use crate::facts::{Prepared, Release};
 use crate::files;
 use crate::keeper::{confine, limit};
 
@@ -52,6 +56,10 @@ pub enum ScriptError {
 
 /// An argument that stands for the folder of the site's WordPress.
 pub(super) const ROOT: &str = "{root}";
+/// Where a confined wp-cli sees its own phar.
+const WP_CLI: &str = "/srv/wp-cli.phar";
+/// The variable with the name of the site.
+const SITE: &str = "PRESSROOM_SITE";
 const LIMIT: Duration = Duration::from_secs(300);
 /// The same for a command around a deploy, in seconds: less, so that `timeout` ends all of it before we end `timeout`.
 const HOOK_LIMIT: u64 = 290;
@@ -167,17 +175,7 @@ impl Agent {
         script: &str,
         arguments: &[&str],
     ) -> std::io::Result<tokio::process::Command> {
-        let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
-        // What visitors get, or will get first: never a candidate.
-        let serving = facts.serving.map(|serving| {
-            // What a container can do is no matter of the machine; scripts are in none.
-            let means = if serving.image.is_some() { self.means() } else { serving.means };
-            (serving.release, means)
-        });
-        let newest = facts.release.map(|release| (release, self.means()));
-        let (Some(prepared), Some((release, means))) = (facts.prepared, serving.or(newest)) else {
-            return Err(std::io::Error::other("the site is not prepared yet"));
-        };
+        let (prepared, release, means) = self.stage(name)?;
         let outside = self.layout.site_root(name, &release.id);
         let root = means.php_root().unwrap_or_else(|| outside.clone());
         let mut command =
@@ -201,6 +199,65 @@ impl Agent {
         Ok(command)
     }
 
+    /// What a script runs in: what visitors get, or will get first; never a candidate.
+    fn stage(&self, name: &SiteName) -> std::io::Result<(Prepared, Release, Means)> {
+        let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
+        let serving = facts.serving.map(|serving| {
+            // What a container can do is no matter of the machine; scripts are in none.
+            let means = if serving.image.is_some() { self.means() } else { serving.means };
+            (serving.release, means)
+        });
+        let newest = facts.release.map(|release| (release, self.means()));
+        match (facts.prepared, serving.or(newest)) {
+            (Some(prepared), Some((release, means))) => Ok((prepared, release, means)),
+            _ => Err(std::io::Error::other("the site is not prepared yet")),
+        }
+    }
+
+    /// How wp-cli runs for a site, in the code that serves: for [`enter`], which somebody else calls, whose terminal it is.
+    pub fn wp_cli(
+        &self,
+        name: &SiteName,
+        phar: &Path,
+        arguments: &[String],
+    ) -> std::io::Result<ProcessSpec> {
+        let (prepared, release, means) = self.stage(name)?;
+        let (mut env, root, mut confinement) =
+            self.surroundings(name, &prepared, (&release.id, means));
+        // The scheduler's key is nobody else's.
+        env.remove("PRESSROOM_CRON_KEY");
+        let tmp = self.layout.tmp(name);
+        env.insert("HOME".into(), tmp.display().to_string());
+        env.insert("WP_CLI_CACHE_DIR".into(), tmp.join("wp-cli").display().to_string());
+        env.insert("WP_CLI_DISABLE_AUTO_CHECK_UPDATE".into(), "1".into());
+        let mut seen = phar.to_owned();
+        if let Some(view) = confinement.as_mut().and_then(|confinement| confinement.view.as_mut()) {
+            seen = WP_CLI.into();
+            let (from, to) = (phar.to_owned(), seen.clone());
+            view.places.push(Place::Bind { from, to, access: Access::Read, if_there: false });
+        }
+        let php = ["-d", "display_errors=stderr", "-d", "memory_limit=512M"];
+        let mut args: Vec<String> = php.map(str::to_owned).to_vec();
+        args.extend([seen.display().to_string(), format!("--path={}", root.display())]);
+        args.extend(arguments.iter().cloned());
+        Ok(ProcessSpec {
+            name: "wp-cli".into(),
+            program: format!("/usr/bin/php{}", prepared.site.php.version).into(),
+            args,
+            env,
+            cwd: Some(root),
+            user: prepared.user,
+            confinement,
+            listeners: Vec::new(),
+            umask: 0o022,
+            open_files: None,
+            output: "/dev/null".into(),
+            output_limit: 0,
+            stop: Stop::default(),
+            restart: Restart::Never,
+        })
+    }
+
     /// User, folder and environment of whatever runs for a site in the code of a release.
     fn outfit(
         &self,
@@ -209,39 +266,58 @@ impl Agent {
         prepared: &Prepared,
         (release, means): (&ReleaseId, Means),
     ) -> std::io::Result<()> {
-        let outside = self.layout.site_root(name, release);
-        let root = means.php_root().unwrap_or_else(|| outside.clone());
+        let (env, root, confinement) = self.surroundings(name, prepared, (release, means));
         command
-            .current_dir(&outside)
+            .current_dir(self.layout.site_root(name, release))
             .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("LANG", "C.UTF-8")
-            .env("TMPDIR", self.layout.tmp(name))
-            .env("PHP_INI_SCAN_DIR", self.cli_ini(&prepared.site))
-            .env("PRESSROOM_SITE", name.as_str())
-            .env("PRESSROOM_AFFIRM", self.layout.affirm(name))
-            .env("PRESSROOM_CONFIG", self.layout.site_config(name))
-            .env("PRESSROOM_ROOT", &root)
-            .env("PRESSROOM_CRON_KEY", prepared.secrets.cron.reveal())
+            .envs(env)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        if prepared.user.is_some() {
-            // The same view as the instances', so that a path that WordPress keeps means the same to both.
-            let limits = prepared.site.php.most();
-            let confinement = confinement::of_site(
-                &self.layout,
-                (name, &outside),
-                Inhabitant::Script,
-                means,
-                limits,
-            );
+        if let Some(confinement) = confinement {
             // What is lacking the keeper has said of the instances.
+            let limits = confinement.limits;
             let _ = limit(command.as_std_mut(), self.layout.data(), name.as_str(), limits);
             confine(command.as_std_mut(), &confinement, prepared.user.as_ref(), &root)?;
         }
         Ok(())
+    }
+
+    /// Environment, folder and confinement of whatever runs for a site in the code of a release; the folder is that of WordPress,
+    /// as it is seen there.
+    fn surroundings(
+        &self,
+        name: &SiteName,
+        prepared: &Prepared,
+        (release, means): (&ReleaseId, Means),
+    ) -> (BTreeMap<String, String>, PathBuf, Option<Confinement>) {
+        let outside = self.layout.site_root(name, release);
+        let root = means.php_root().unwrap_or_else(|| outside.clone());
+        let path = |path: &Path| path.display().to_string();
+        let env = [
+            ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
+            ("LANG", "C.UTF-8".to_owned()),
+            ("TMPDIR", path(&self.layout.tmp(name))),
+            ("PHP_INI_SCAN_DIR", self.cli_ini(&prepared.site)),
+            (SITE, name.to_string()),
+            ("PRESSROOM_AFFIRM", path(&self.layout.affirm(name))),
+            ("PRESSROOM_CONFIG", path(&self.layout.site_config(name))),
+            ("PRESSROOM_ROOT", path(&root)),
+            ("PRESSROOM_CRON_KEY", prepared.secrets.cron.reveal().to_owned()),
+        ];
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        // The same view as the instances', so that a path that WordPress keeps means the same to both.
+        let confinement = prepared.user.is_some().then(|| {
+            confinement::of_site(
+                &self.layout,
+                (name, &outside),
+                Inhabitant::Script,
+                means,
+                prepared.site.php.most(),
+            )
+        });
+        (env, root, confinement)
     }
 
     /// The folder with our scripts, readable by every site.
@@ -253,4 +329,24 @@ impl Agent {
         }
         Ok(folder)
     }
+}
+
+/// Runs a command of a site's with our own standard input and output, and waits for its end; `terminal` are variables that say
+/// how wide and coloured that is.
+pub fn enter(
+    data: &Path,
+    spec: &ProcessSpec,
+    terminal: impl IntoIterator<Item = (String, String)>,
+) -> std::io::Result<ExitStatus> {
+    let mut command = std::process::Command::new(&spec.program);
+    command.args(&spec.args).env_clear().envs(&spec.env).envs(terminal);
+    let folder = spec.cwd.clone().unwrap_or_else(|| "/".into());
+    match (&spec.confinement, spec.env.get(SITE)) {
+        (Some(confinement), Some(site)) => {
+            let _ = limit(&mut command, data, site, confinement.limits);
+            confine(&mut command, confinement, spec.user.as_ref(), &folder)?;
+        }
+        _ => drop(command.current_dir(folder)),
+    }
+    command.status()
 }

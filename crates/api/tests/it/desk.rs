@@ -15,10 +15,12 @@ use pressroom_api::operator::{
 };
 use pressroom_api::progress::{Progress, Step};
 use pressroom_api::release::{Code, Damage, Deployment, Details, Diff, Which};
+use pressroom_api::wp;
 use pressroom_api::{console, server};
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::file::{self, Facts};
 use pressroom_model::id::SiteName;
+use pressroom_model::process::ProcessSpec;
 use pressroom_model::rollout::Record;
 use pressroom_model::secret::Secret;
 use pressroom_model::status::{Pid, Process, Site, Status};
@@ -174,6 +176,13 @@ impl Operator for Clerk {
                 None => Ok(()),
                 Some(id) => Err(Failure::yours(format!("`blog` has no release `{id}`"))),
             }
+        })
+    }
+
+    fn wp_cli(&self, name: SiteName, wish: wp::Wish) -> Answer<'_, ProcessSpec> {
+        Box::pin(async move {
+            let spec = serde_json::json!({ "name": name, "program": "/php", "args": wish.arguments, "output": "/dev/null" });
+            serde_json::from_value(spec).map_err(|error| Failure::ours(error.to_string()))
         })
     }
 

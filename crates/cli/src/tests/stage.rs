@@ -16,10 +16,12 @@ use pressroom_api::operator::{
 use pressroom_api::progress::Progress;
 use pressroom_api::release::{Code, Damage, Deployment, Details, Diff, PartMove, Which};
 use pressroom_api::server::{self, Server};
+use pressroom_api::wp;
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
 use pressroom_model::id::{EnvironmentName, SiteName};
+use pressroom_model::process::ProcessSpec;
 use pressroom_model::rollout::{Part, PartKind, Record, Standing};
 use pressroom_model::secret::Secret;
 use pressroom_model::status::{Pid, Process, Site, Status};
@@ -216,6 +218,11 @@ impl Machine for Stage {
         Ok(())
     }
 
+    fn enter(&self, _place: &Place, spec: &ProcessSpec) -> Result<u8, Failure> {
+        assert_eq!(spec.args, ["eval", "exit(3);"]);
+        Ok(3)
+    }
+
     fn program(&self) -> PathBuf {
         "/usr/bin/pressroom".into()
     }
@@ -394,6 +401,13 @@ impl Operator for Clerk {
                     record("a", Standing::Parked, "first"),
                 ],
             })
+        })
+    }
+
+    fn wp_cli(&self, name: SiteName, wish: wp::Wish) -> Answer<'_, ProcessSpec> {
+        Box::pin(async move {
+            let spec = serde_json::json!({ "name": name, "program": "/php", "args": wish.arguments, "output": "/dev/null" });
+            serde_json::from_value(spec).map_err(|error| Failure::ours(error.to_string()))
         })
     }
 

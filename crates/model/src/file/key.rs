@@ -110,6 +110,9 @@ pub const KEYS: &[Key] = keys! {
     "media", Kind::Table, Nothing, "Uploaded files.";
     "media.engine", Kind::Engine, Is(r#""managed""#), "Who keeps them. Managed is the local disk.";
 
+    "wordpress", Kind::Table, Nothing, "What all sites need of WordPress's own world.";
+    "wordpress.wp_cli", Kind::Text("path", path), Follows("`wp` in `PATH`"), "The phar of wp-cli, for `pressroom wp`. Everybody must be able to read it.";
+
     "site", Kind::Tables, Nothing, "One WordPress each. A multisite network is one site.";
     "site.name", Kind::Text("name", site_name), Never, "Its name: at most 24 lower-case letters, digits and `-`. Part of its system user, database and folders, so it cannot change.";
     "site.domains", Kind::Texts("host name", domain::check), Follows("`localhost` for the first site"), "Host names that it answers for; the first is in its URLs. `*.example.com` stands for one label. Every site also answers for `NAME.localhost`.";

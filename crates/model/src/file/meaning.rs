@@ -12,7 +12,7 @@ use super::reader::Reader;
 use super::{Facts, Faults};
 use crate::config::{
     Admin, Cache, CertificateFiles, Config, Console, Database, Edge, Hooks, Instances, Limits,
-    Node, PageCache, Php, Runtime, Site, Source,
+    Node, PageCache, Php, Runtime, Site, Source, WordPress,
 };
 use crate::id::{NodeName, SiteName};
 use crate::snapshot::{LogFormat, Network};
@@ -42,6 +42,9 @@ pub(super) fn read(
         console,
         database: Database::Managed { memory: file.within("database").size("memory") },
         cache: Cache::Managed { memory: file.within("cache").size("memory") },
+        wordpress: WordPress {
+            wp_cli: file.within("wordpress").text("wp_cli").map(|path| facts.folder.join(path)),
+        },
         sites: sites(&file, facts, faults, is_broken),
     }
 }

@@ -39,6 +39,10 @@ pub fn show(config: &Config) -> String {
     page.engine("[database]", *memory);
     let Cache::Managed { memory } = &config.cache;
     page.engine("[cache]", *memory);
+    if let Some(phar) = &config.wordpress.wp_cli {
+        page.head("[wordpress]");
+        page.text("wp_cli", phar.display());
+    }
     for site in &config.sites {
         page.site(site);
     }

@@ -27,3 +27,4 @@ mod sources;
 mod stored;
 mod visitor;
 mod walls;
+mod wp;

@@ -26,6 +26,7 @@ battery! {
     a_hole_in_a_plugin_ends_at_the_sites_walls_and_the_site_has_all_it_needs
     a_scheduled_event_runs_within_the_same_walls
     what_a_site_takes_beyond_its_limits_ends_its_own_and_nobody_else
+    a_plugin_keeps_its_cache_and_the_list_says_who_wrote_what_and_what_was_refused
 }
 
 /// Two sites of which `one` has a hole, with these further values of `[site.php]`.
@@ -205,12 +206,13 @@ fn what_a_site_takes_beyond_its_limits_ends_its_own_and_nobody_else(runtime: Run
     assert_eq!(house.visitor("one").get("/?back").status, 200);
 }
 
-#[test]
-fn a_plugin_keeps_its_cache_and_the_list_says_who_wrote_what_and_what_was_refused() {
-    if !is_root() {
+fn a_plugin_keeps_its_cache_and_the_list_says_who_wrote_what_and_what_was_refused(
+    runtime: Runtime,
+) {
+    if !runtime.can_be_judged() {
         return;
     }
-    let house = furnished("");
+    let house = furnished(runtime, "");
     let mut visitor = house.visitor("one");
     // What a plugin keeps is served to visitors, pages excepted, and none of it ever runs by its address.
     let kept = evaluate(
