@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use pressroom_model::environment::MadeBy;
 use pressroom_model::id::{EnvironmentName, ReleaseId, SiteName};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,9 @@ pub struct Environment {
     pub payments: bool,
     /// When it was made, milliseconds since 1970.
     pub made_ms: u64,
+    /// What made it.
+    #[serde(default)]
+    pub made_by: MadeBy,
 }
 
 /// A letter that an environment wanted to send.

@@ -25,6 +25,20 @@ pub struct Environment {
     /// When it was made, milliseconds since 1970.
     #[serde(default)]
     pub made_ms: u64,
+    /// What made it.
+    #[serde(default)]
+    pub made_by: MadeBy,
+}
+
+/// What made an environment; the same takes it away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MadeBy {
+    /// Somebody's command.
+    #[default]
+    Command,
+    /// A push of the git branch with its name: it goes with that.
+    Branch,
 }
 
 impl Environment {

@@ -140,6 +140,7 @@ mod tests {
             cron: false,
             payments: false,
             made_ms: 1,
+            made_by: pressroom_model::environment::MadeBy::Command,
         }
     }
 

@@ -11,6 +11,7 @@ use pressroom_api::failure::Failure;
 use pressroom_api::progress::Progress;
 use pressroom_api::release::Diff;
 use pressroom_model::config::Site;
+use pressroom_model::environment::MadeBy;
 use pressroom_model::id::{EnvironmentName, SiteName};
 
 /// The environments of this agent.
@@ -36,6 +37,7 @@ impl Environments<'_> {
                 cron: environment.cron,
                 payments: environment.payments,
                 made_ms: environment.made_ms,
+                made_by: environment.made_by,
             })
         };
         let mut all: Vec<Environment> = config.sites.iter().filter_map(shown).collect();
@@ -64,6 +66,7 @@ impl Environments<'_> {
         &self,
         of: &SiteName,
         new: NewEnvironment,
+        made_by: MadeBy,
     ) -> Result<SiteName, Failure> {
         let refuse = |what: &str| {
             Failure::yours(format!("no environment of `{of}` can be made"))
@@ -81,7 +84,8 @@ impl Environments<'_> {
             return Err(refuse("the site serves nothing yet")
                 .hint("`pressroom status` shows what it waits for"));
         }
-        let wished = environment::Wished { name: new.name, cron: new.cron, payments: new.payments };
+        let NewEnvironment { name, cron, payments } = new;
+        let wished = environment::Wished { name, cron, payments, made_by };
         self.agent.add_environment(of, wished).await.map_err(|error| match error {
             site::Error::Name(_)
             | site::Error::Twice { .. }

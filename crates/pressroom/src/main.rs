@@ -3,9 +3,10 @@
 //! - [`machine`] what commands need of this machine, done with the agent's hands
 //! - [`roles`] our own long-running processes: keeper, agent, edge
 //! - [`operator`] what operators may ask of a running agent
-//! - [`deliver`] bringing code and going back; [`push`] what came by git; [`look`] what is in a release
+//! - [`deliver`] bringing code and going back; [`push`] and [`branch`] what came by git; [`look`] what is in a release
 //! - [`cron`] the cron loop's way to the sites; [`visit`] one request as a visitor; [`why`] one request explained; [`wp`] wp-cli for a site
 
+mod branch;
 mod cron;
 mod deliver;
 mod environments;

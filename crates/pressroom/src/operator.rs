@@ -18,6 +18,7 @@ use pressroom_api::release::{Code, Damage, Deployment, Details, Diff, Which};
 use pressroom_api::wp;
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
+use pressroom_model::environment::MadeBy;
 use pressroom_model::id::{EnvironmentName, SiteName};
 use pressroom_model::process::ProcessSpec;
 use pressroom_model::rollout::Record;
@@ -37,7 +38,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// The running agent as operators see it.
 pub(crate) struct ThisOperator {
-    agent: Arc<Agent>,
+    pub(crate) agent: Arc<Agent>,
 }
 
 impl ThisOperator {
@@ -46,7 +47,7 @@ impl ThisOperator {
         Self { agent }
     }
 
-    fn delivery(&self, name: &SiteName) -> Result<Delivery<'_>, Failure> {
+    pub(crate) fn delivery(&self, name: &SiteName) -> Result<Delivery<'_>, Failure> {
         self.known(name)?;
         let site = self.agent.site(name).ok_or_else(|| {
             Failure::yours(format!("there is no site `{name}`")).state("nothing was changed")
@@ -54,7 +55,7 @@ impl ThisOperator {
         Ok(Delivery { agent: &self.agent, site })
     }
 
-    fn environments_here(&self) -> Environments<'_> {
+    pub(crate) fn environments_here(&self) -> Environments<'_> {
         Environments { agent: &self.agent }
     }
 
@@ -96,7 +97,7 @@ impl ThisOperator {
             .state(format!("sites: {}", names.join(", "))))
     }
 
-    async fn settle(
+    pub(crate) async fn settle(
         &self,
         progress: &Progress,
         mut events: tokio::sync::broadcast::Receiver<Event>,
@@ -227,6 +228,32 @@ impl ThisOperator {
                 .state("nothing was changed")),
             None => Ok(()),
         }
+    }
+
+    /// Deletes an environment.
+    pub(crate) async fn take_away(
+        &self,
+        of: &SiteName,
+        name: &EnvironmentName,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        let site = self.environments_here().find(of, name)?;
+        let mut events = self.agent.follow();
+        let step = progress.begin(format!("delete what `{site}` had"));
+        let removed = self.agent.remove_environment(&site);
+        let mut removed = std::pin::pin!(removed);
+        let removed = loop {
+            tokio::select! {
+                event = events.recv() => if let Ok(event) = event { progress.tell(self::step(event)) },
+                removed = &mut removed => break removed,
+            }
+        };
+        removed.map(|()| step.done("")).map_err(|error| {
+            Failure::ours(format!("`{site}` could not be deleted"))
+                .cause(error)
+                .state("it is not served any more; what was not deleted is still there")
+                .hint("the agent goes on trying; `pressroom status` shows how that goes")
+        })
     }
 
     async fn apply_now(&self, wish: Wish, progress: &Progress) -> Result<(), Failure> {
@@ -460,7 +487,7 @@ impl Operator for ThisOperator {
     }
 
     fn push(&self, name: SiteName, pushed: Pushed, progress: Progress) -> Answer<'_, ()> {
-        Box::pin(async move { self.delivery(&name)?.push(pushed, &progress).await })
+        Box::pin(async move { self.take_push(&name, &pushed, &progress).await })
     }
 
     fn git_access(&self, name: SiteName, wish: TokenWish) -> Answer<'_, Access> {
@@ -491,7 +518,7 @@ impl Operator for ThisOperator {
         Box::pin(async move {
             self.known(&of)?;
             let events = self.agent.follow();
-            self.environments_here().add(&of, new).await?;
+            self.environments_here().add(&of, new, MadeBy::Command).await?;
             self.settle(&progress, events).await
         })
     }
@@ -530,25 +557,7 @@ impl Operator for ThisOperator {
         name: EnvironmentName,
         progress: Progress,
     ) -> Answer<'_, ()> {
-        Box::pin(async move {
-            let site = self.environments_here().find(&of, &name)?;
-            let mut events = self.agent.follow();
-            let step = progress.begin(format!("delete what `{site}` had"));
-            let removed = self.agent.remove_environment(&site);
-            let mut removed = std::pin::pin!(removed);
-            let removed = loop {
-                tokio::select! {
-                    event = events.recv() => if let Ok(event) = event { progress.tell(self::step(event)) },
-                    removed = &mut removed => break removed,
-                }
-            };
-            removed.map(|()| step.done("")).map_err(|error| {
-                Failure::ours(format!("`{site}` could not be deleted"))
-                    .cause(error)
-                    .state("it is not served any more; what was not deleted is still there")
-                    .hint("the agent goes on trying; `pressroom status` shows how that goes")
-            })
-        })
+        Box::pin(async move { self.take_away(&of, &name, &progress).await })
     }
 
     fn letters(&self, of: SiteName, name: EnvironmentName) -> Answer<'_, Vec<Letter>> {

@@ -38,6 +38,11 @@ impl Update {
         is_name.then(|| Self { name: name.to_owned(), old, new })
     }
 
+    /// Whether the name is to go.
+    pub fn is_deletion(&self) -> bool {
+        self.new.is_none()
+    }
+
     /// Whether it is the branch that is served.
     pub fn is_main(&self) -> bool {
         self.name == MAIN
@@ -50,6 +55,9 @@ pub enum Refusal {
     /// The branch that is served cannot go.
     #[error("`main` is what the site serves: it cannot be deleted")]
     Deletion,
+    /// There is nothing that a branch could differ from.
+    #[error("the site serves nothing yet")]
+    NoMain,
     /// Something else serves by now.
     #[error("`main` has moved since you fetched it: another release serves now")]
     Moved,
@@ -106,7 +114,25 @@ impl History {
         off_the_loop(move || repository.set(&update.new, &[&release], Some(&update.old))).await
     }
 
-    /// Takes a branch that is not `main` as it is: nothing is deployed. This is where a branch would become an environment.
+    /// Judges a push to another branch, and unpacks what tells it from the serving release into `folder`. It need not build on
+    /// that: a branch may be what it likes.
+    pub async fn examine_branch(
+        &self,
+        update: &Update,
+        folder: PathBuf,
+    ) -> Result<Incoming, Refusal> {
+        let (repository, update) = (self.repository.clone(), update.clone());
+        let examined = off_the_loop(move || {
+            Ok::<_, GitError>(repository.state().map_err(Refusal::from).and_then(|known| {
+                let main = known.main.as_ref().ok_or(Refusal::NoMain)?;
+                let base = at(&known).into_iter().next().ok_or(Refusal::NoMain)?;
+                unpacked(&repository, (&main.id, base), &update, folder)
+            }))
+        });
+        examined.await?
+    }
+
+    /// Moves a branch that is not `main`, or deletes it.
     pub async fn take_branch(&self, update: &Update) -> Result<(), GitError> {
         let (repository, update) = (self.repository.clone(), update.clone());
         off_the_loop(move || repository.move_branch(&update.name, &update.old, &update.new)).await
@@ -126,7 +152,17 @@ fn examine(repository: &Repository, update: &Update, folder: PathBuf) -> Result<
     }
     // The history was brought up to date before: its end is a release.
     let base = at(&known).into_iter().next().ok_or(Refusal::Moved)?;
-    let changes = parse(&repository.changes(&main.id, &update.new)?);
+    unpacked(repository, (&main.id, base), update, folder)
+}
+
+/// What a release is made of that has the code of the pushed commit: what differs from that of `main`, which is `base`.
+fn unpacked(
+    repository: &Repository,
+    (main, base): (&Oid, ReleaseId),
+    update: &Update,
+    folder: PathBuf,
+) -> Result<Incoming, Refusal> {
+    let changes = parse(&repository.changes(main, &update.new)?);
     let refused: Vec<(String, &'static str)> =
         changes.iter().filter_map(|change| Some((change.path.clone(), refuse(change)?))).collect();
     if !refused.is_empty() {

@@ -5,7 +5,7 @@
 //! whose addresses are moved and whose users' ways in are replaced.
 
 use pressroom_model::config::Site;
-use pressroom_model::environment::{self, Environment};
+use pressroom_model::environment::{self, Environment, MadeBy};
 use pressroom_model::id::{EnvironmentName, SiteName};
 use pressroom_model::secret::Secret;
 use pressroom_model::snapshot::Guard;
@@ -32,6 +32,8 @@ pub struct Wished {
     pub cron: bool,
     /// Whether its shop offers ways to pay.
     pub payments: bool,
+    /// What makes it.
+    pub made_by: MadeBy,
 }
 
 /// What `rewrite.php` says, as far as people need it.
@@ -74,6 +76,7 @@ impl Agent {
             cron: wished.cron,
             payments: wished.payments,
             made_ms: clock::wall_ms(),
+            made_by: wished.made_by,
         };
         environments.push(environment.clone());
         if let Some(fault) = pressroom_plan::environment::fault(&written, &environments) {

@@ -122,7 +122,7 @@ fn guest(house: &House, made: &Value) -> Visitor {
 }
 
 /// Base64.
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for three in text.as_bytes().chunks(3) {

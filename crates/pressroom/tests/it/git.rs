@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::environments::encode;
 use crate::house::{House, signal, tree_with, wait_until};
 
 static MOMENT: AtomicU64 = AtomicU64::new(0);
@@ -212,9 +213,9 @@ fn a_site_is_cloned_pushed_to_and_rolled_back_with_stock_git() {
 
     // Other branches and tags are kept, and move nothing.
     dora.must(&["tag", "v1"]);
-    let words = dora.must(&["push", "origin", "main:refs/heads/staging", "v1"]);
-    assert!(words.contains("only `main` is deployed"), "{words}");
-    assert!(dora.must(&["ls-remote", "origin"]).contains("refs/heads/staging"));
+    let words = dora.must(&["push", "origin", "main:refs/heads/not/one", "v1"]);
+    assert!(words.contains("kept as a branch without an environment"), "{words}");
+    assert!(dora.must(&["ls-remote", "origin"]).contains("refs/heads/not/one"));
     assert!(!dora.must(&["ls-remote", "origin"]).contains("refs/pressroom"));
     let words = dora.fails(&["push", "origin", ":main"]);
     assert!(words.contains("it cannot be deleted"), "{words}");
@@ -249,6 +250,91 @@ fn a_site_is_cloned_pushed_to_and_rolled_back_with_stock_git() {
     house.must(&["git", "token", "blog", "--revoke"]);
     assert!(dora.fails(&["ls-remote", &other]).contains("Authentication failed"));
     house.must(&["doctor"]);
+}
+
+/// What an environment's visitor with the password is served.
+fn shown(house: &House, site: &str) -> String {
+    let list: Value = serde_json::from_str(&house.must(&["env", "list", "--json"])).expect("JSON");
+    let list = list.as_array().expect("a list");
+    let found = list.iter().find(|one| one["site"] == site).expect("the environment");
+    let file = found["admin_password_file"].as_str().expect("a file");
+    let password = fs::read_to_string(file).expect("the password");
+    let mut visitor = house.visitor(site);
+    let basic = encode(&format!("guest:{}", password.trim_end()));
+    visitor.headers.push(("Authorization".into(), format!("Basic {basic}")));
+    let path = format!("/?n={}", MOMENT.fetch_add(1, Ordering::Relaxed));
+    visitor.get(&path).body
+}
+
+fn environments(house: &House) -> Vec<(String, String)> {
+    let list: Value = serde_json::from_str(&house.must(&["env", "list", "--json"])).expect("JSON");
+    let word = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
+    let list = list.as_array().expect("a list");
+    list.iter().map(|one| (word(one, "name"), word(one, "made_by"))).collect()
+}
+
+#[test]
+fn another_branch_is_an_environment_that_comes_and_goes_with_it() {
+    let (house, _tree) = furnished();
+    let dora = cloned(&house, &address(&house, &token(&house)), "dora");
+    dora.must(&["checkout", "-q", "-b", "feature"]);
+
+    // A first push that is refused leaves nothing.
+    dora.commit("wp-content/uploads/a.jpg", "x", "data");
+    let words = dora.fails(&["push", "origin", "feature"]);
+    assert!(words.contains("uploads are data") && words.contains("remote rejected"), "{words}");
+    dora.must(&["reset", "-q", "--hard", "main"]);
+    dora.commit(PLUGIN, "<?php\n\nif (;\n", "break it");
+    let words = dora.fails(&["push", "origin", "feature"]);
+    assert!(words.contains("words.php on line 3"), "{words}");
+    assert_eq!(environments(&house), []);
+    assert!(!dora.must(&["ls-remote", "origin"]).contains("refs/heads/feature"));
+    dora.must(&["reset", "-q", "--hard", "main"]);
+
+    // The first good one makes it, with the pushed code, beside the site.
+    dora.commit(PLUGIN, &say("branched"), "branch off");
+    let start = Instant::now();
+    let words = dora.must(&["push", "origin", "feature"]);
+    println!("an environment by a push after {:?}:\n{words}", start.elapsed());
+    assert!(words.contains(&format!("feature is at {}", house.home("blog--feature"))), "{words}");
+    assert_eq!(environments(&house), [("feature".into(), "branch".into())]);
+    assert!(shown(&house, "blog--feature").contains("<!-- branched -->"));
+    assert!(served(&house, "one") && !served(&house, "branched"));
+
+    // Later ones deploy to it, or are refused; a branch may be rewritten.
+    dora.commit(PLUGIN, &say("rewritten"), "more");
+    dora.must(&["push", "-q", "origin", "feature"]);
+    dora.must(&["reset", "-q", "--hard", "main"]);
+    dora.commit(PLUGIN, &say("otherwise"), "otherwise");
+    let start = Instant::now();
+    dora.must(&["push", "-q", "--force", "origin", "feature"]);
+    println!("a later push after {:?}", start.elapsed());
+    assert!(shown(&house, "blog--feature").contains("<!-- otherwise -->"));
+    let good = dora.head();
+    dora.commit(PLUGIN, "<?php\n\nif (;\n", "break it");
+    let words = dora.fails(&["push", "origin", "feature"]);
+    assert!(words.contains("words.php on line 3"), "{words}");
+    assert!(shown(&house, "blog--feature").contains("<!-- otherwise -->"));
+    assert!(dora.must(&["ls-remote", "origin", "feature"]).starts_with(&good));
+
+    // It goes with its branch, and can be merged before.
+    dora.must(&["checkout", "-q", "main"]);
+    dora.must(&["merge", "-q", "--ff-only", &good]);
+    dora.must(&["push", "-q", "origin", "main"]);
+    assert!(served(&house, "otherwise"));
+    let words = dora.must(&["push", "origin", ":feature"]);
+    assert!(words.contains("gone with its branch"), "{words}");
+    assert_eq!(environments(&house), []);
+    assert!(!dora.must(&["ls-remote", "origin"]).contains("refs/heads/feature"));
+
+    // One that a command made takes pushes, and outlives the branch.
+    house.must(&["env", "create", "blog", "staging"]);
+    dora.commit(PLUGIN, &say("staged"), "stage");
+    dora.must(&["push", "-q", "origin", "main:staging"]);
+    assert!(shown(&house, "blog--staging").contains("<!-- staged -->"));
+    let words = dora.must(&["push", "origin", ":staging"]);
+    assert!(words.contains("was made by a command and stays"), "{words}");
+    assert_eq!(environments(&house), [("staging".into(), "command".into())]);
 }
 
 #[test]
