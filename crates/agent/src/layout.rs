@@ -200,6 +200,10 @@ impl Layout {
     pub fn incoming(&self, site: &SiteName) -> PathBuf {
         self.histories().join(format!(".incoming-{site}"))
     }
+    /// Published versions of WordPress that were downloaded.
+    pub fn downloads(&self) -> PathBuf {
+        self.at("downloads")
+    }
     /// Folders of all checkouts.
     pub fn builds(&self) -> PathBuf {
         self.at("build")

@@ -8,6 +8,7 @@
 //! - [`facts`] what it knows of a site, and keeps
 //! - [`engine`] MariaDB, Redis, php-fpm and the edge: files, processes, probes
 //! - [`git`] a site's releases as commits, and pushes as deploys
+//! - [`published`] versions of WordPress from wordpress.org or a mirror
 //! - `integrity` what lies where it has no business
 //! - [`site`] a site's folders, code, database and WordPress
 //! - [`writes`] what a site writes beside its database
@@ -38,6 +39,7 @@ pub mod mailbox;
 pub mod observe;
 pub mod packages;
 pub mod probe;
+pub mod published;
 pub mod report;
 pub mod secrets;
 pub mod sessions;

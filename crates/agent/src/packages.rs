@@ -13,6 +13,7 @@ use pressroom_model::config::{Config, Runtime, Site, Source};
 
 use crate::engine::docker;
 use crate::git::repository;
+use crate::published::CURL;
 
 /// A package that is needed, and what for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +96,9 @@ pub fn needed(config: &Config) -> Vec<Needed> {
         // Who names a socket, or has one, has Docker from elsewhere.
         let is_there = config.node.docker.is_some() || Path::new(docker::MACHINES).exists();
         all.push(Needed { is_optional: is_there, ..package });
+    }
+    if config.sites.iter().any(|site| matches!(site.wordpress, Source::Version(_))) {
+        all.push(package("curl", "sites with a `version` of WordPress", CURL));
     }
     let git = package("git", "releases as commits, and `git push`", repository::GIT);
     let is_source = |site: &Site| matches!(site.wordpress, Source::Git { .. });

@@ -58,6 +58,9 @@ pub enum Error {
     /// An engine.
     #[error(transparent)]
     Engine(#[from] crate::engine::Error),
+    /// A version that is to be downloaded.
+    #[error(transparent)]
+    Published(#[from] crate::published::PublishedError),
     /// Its code.
     #[error("the code of `{site}`: {source}")]
     Code {

@@ -224,7 +224,7 @@ pub(crate) enum Site {
 pub(crate) struct Deploy {
     /// The site
     pub(crate) site: SiteName,
-    /// A folder (a whole WordPress, or a wp-content alone) or a .tar.gz or .zip [default: the source in the configuration]
+    /// A folder (a whole WordPress, or a wp-content alone), a .tar.gz or .zip, or `wordpress:VERSION` [default: the source in the configuration]
     pub(crate) source: Option<PathBuf>,
     /// What the archive must be: its SHA-256
     #[arg(long, value_name = "DIGITS", requires = "source")]
@@ -517,6 +517,7 @@ mod tests {
             "deploy blog /code --wait --json",
             "deploy blog /code --dry-run",
             "deploy blog code.zip --sha256 ab -m text",
+            "deploy blog wordpress:6.5.2",
             "release list blog --json",
             "release show blog",
             "release show blog ab --json",

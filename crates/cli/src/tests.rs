@@ -441,7 +441,9 @@ fn a_refused_deploy_names_file_and_line_and_what_still_serves() {
 fn wp_cli_ends_as_it_ends() {
     let stage = Stage::new();
     assert_eq!(stage.run(UP).status, 0);
-    assert_eq!(stage.run("wp blog -- eval exit(3);").status, 3);
+    let data = stage.data().display();
+    let ended = stage.run(&format!("wp blog --data {data} -- eval exit(3);"));
+    assert_eq!(ended.status, 3, "{ended:?}");
 }
 
 #[test]

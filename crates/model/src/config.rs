@@ -41,6 +41,9 @@ pub struct WordPress {
     /// The phar of wp-cli.
     #[serde(default)]
     pub wp_cli: Option<PathBuf>,
+    /// Where versions of WordPress are had in wordpress.org's place, without a slash at its end.
+    #[serde(default)]
+    pub mirror: Option<String>,
 }
 
 /// This machine.
@@ -165,6 +168,8 @@ pub enum Source {
         /// Its digest, 64 hexadecimal digits.
         sha256: String,
     },
+    /// A version that wordpress.org publishes; made by [`Source::published`].
+    Version(String),
     /// A git repository with a whole WordPress tree, or a Bedrock project.
     Git {
         /// An absolute path, or what git takes as an address.
@@ -172,6 +177,25 @@ pub enum Source {
         /// A branch, a tag or a commit.
         reference: String,
     },
+}
+
+impl Source {
+    /// A version that wordpress.org publishes; what is wrong with its name otherwise.
+    pub fn published(version: &str) -> Result<Self, &'static str> {
+        let (numbers, end) = version.split_once('-').unwrap_or((version, "RC1"));
+        let is_number = |part: &str| {
+            (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        let parts: Vec<&str> = numbers.split('.').collect();
+        let is_end = |prefix: &str| end.strip_prefix(prefix).is_some_and(is_number);
+        let is_good = (2..=3).contains(&parts.len())
+            && parts.into_iter().all(is_number)
+            && (is_end("RC") || is_end("beta"));
+        match is_good {
+            true => Ok(Self::Version(version.to_owned())),
+            false => Err("write a version of WordPress: `6.5.2`, `6.6-RC1`"),
+        }
+    }
 }
 
 /// The administrator made at installation; later changes happen in WordPress.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pressroom_agent::agent::{Agent, Event};
 use pressroom_agent::facts::{Origin, Release};
 use pressroom_agent::git::source::SourceError;
+use pressroom_agent::published::PublishedError;
 use pressroom_agent::site::{self, Brought, Outcome};
 use pressroom_api::failure::Failure;
 use pressroom_api::progress::{Progress, Running};
@@ -302,6 +303,7 @@ impl Delivery<'_> {
     pub(crate) fn not_made(&self, error: site::Error) -> Failure {
         let is_theirs = match &error {
             site::Error::Code { source, .. } => !matches!(source, ReleaseError::Io { .. }),
+            site::Error::Published(source) => !matches!(source, PublishedError::Io(_)),
             site::Error::Source { source, .. } => {
                 !matches!(source, SourceError::Io(_) | SourceError::Git(_))
             }

@@ -9,6 +9,7 @@
 //! - [`source`] which files of a source belong to its code, and which never do
 //! - [`archive`] `.tar.gz` and `.zip`, believed only by their digest and within limits
 //! - [`worktree`] a writable copy of a release
+//! - [`published`] archives of WordPress, against the digests that are published for them
 //! - [`parts`] the plugins and themes of a release, with their versions
 //! - [`wordpress`] whether a tree is a WordPress, and which
 //!
@@ -20,6 +21,7 @@ mod copy;
 pub mod manifest;
 pub mod overlay;
 pub mod parts;
+pub mod published;
 pub mod releases;
 pub mod source;
 pub mod wordpress;
@@ -50,6 +52,32 @@ pub enum ReleaseError {
     NotFetched {
         /// Which.
         url: String,
+    },
+    /// A published version is made into an archive by somebody else, before.
+    #[error("WordPress {version} was not downloaded")]
+    NotDownloaded {
+        /// Which.
+        version: String,
+    },
+    /// An archive is not the one that is published.
+    #[error("`{}` has the SHA-1 digest {found}, but {expected} is published for it", .path.display())]
+    NotPublished {
+        /// The archive.
+        path: PathBuf,
+        /// As published.
+        expected: String,
+        /// As computed.
+        found: String,
+    },
+    /// A file of a published archive is not the one that is published.
+    #[error("`{file}` in `{}` {why}", .path.display())]
+    ForeignFile {
+        /// The archive.
+        path: PathBuf,
+        /// The file in it.
+        file: String,
+        /// What is wrong.
+        why: &'static str,
     },
     /// The archive is not the one that was meant.
     #[error("`{}` has the SHA-256 digest {found}, not {expected}", .path.display())]

@@ -154,6 +154,9 @@ impl Releases {
                 (place, tree)
             }
             Source::Path(path) => (path.clone(), source::project(path)?),
+            Source::Version(version) => {
+                return Err(ReleaseError::NotDownloaded { version: version.clone() });
+            }
             Source::Git { url, .. } => return Err(ReleaseError::NotFetched { url: url.clone() }),
             Source::Archive { path, sha256 } => {
                 progress(Progress::Unpacking);

@@ -56,6 +56,7 @@ pub fn fingerprint(source: &Source) -> Result<String, ReleaseError> {
         Source::Debian => debian(Path::new(DEBIAN), Path::new(DEBIAN_CONTENT))?,
         Source::Path(path) => project(path)?,
         Source::Git { reference, .. } => return Ok(reference.clone()),
+        Source::Version(version) => return Ok(version.clone()),
         Source::Archive { sha256, .. } => return Ok(sha256.to_ascii_lowercase()),
     };
     let mut hasher = blake3::Hasher::new();

@@ -17,6 +17,7 @@ use crate::apply::off_the_loop;
 use crate::engine::fingerprint;
 use crate::facts::{Origin, Release};
 use crate::git::source::{checkout, look};
+use crate::published::{Archive, fetch};
 
 static WORDPRESS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../wordpress");
 
@@ -105,6 +106,7 @@ fn our_digest() -> &'static String {
 pub fn in_words(source: &Source) -> String {
     match source {
         Source::Debian => "Debian's package".into(),
+        Source::Version(version) => format!("WordPress {version} as published"),
         Source::Git { url, reference } => format!("{url} at {reference}"),
         Source::Path(path) | Source::Archive { path, .. } => path.display().to_string(),
     }
@@ -255,6 +257,7 @@ impl Agent {
             _ => None,
         };
         let scratch = self.scratch_of(&site.name)?;
+        let mirror = self.config().and_then(|config| config.wordpress.mirror);
         let (built, seen) = off_the_loop(move || {
             let failed = |source| Error::Code { site: name.clone(), source };
             let files = ours().iter().map(|(path, bytes)| (path.clone(), bytes.to_vec()));
@@ -265,6 +268,10 @@ impl Agent {
                     let checkout =
                         checkout.map_err(|source| Error::Source { site: name.clone(), source })?;
                     (Code::Source(Source::Path(checkout.folder.clone())), Some(checkout))
+                }
+                Code::Source(Source::Version(version)) => {
+                    let Archive { path, sha256 } = fetch(&layout, mirror.as_deref(), &version)?;
+                    (Code::Source(Source::Archive { path, sha256 }), None)
                 }
                 code => (code, None),
             };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use pressroom_api::failure::Failure;
 use pressroom_api::release::{Code, Deployment, Moved};
+use pressroom_model::config::Source;
 use pressroom_model::id::SiteName;
 use pressroom_model::rollout::{Record, Standing};
 
@@ -59,6 +60,16 @@ pub(super) fn serving(context: &Context<'_>, site: &SiteName) -> Result<Option<R
 /// What is brought. The agent does not know where we are: paths are made whole here.
 fn code(arguments: &Deploy) -> Result<Code, Failure> {
     let Some(source) = &arguments.source else { return Ok(Code::Configured) };
+    if let Some(version) = source.to_str().and_then(|text| text.strip_prefix("wordpress:"))
+        && !source.exists()
+    {
+        let published = Source::published(version).map_err(|why| {
+            Failure::yours(format!("`{version}` cannot be deployed"))
+                .cause(why)
+                .state("nothing was changed")
+        });
+        return published.map(Code::Source);
+    }
     let whole = |path: &PathBuf| {
         path.canonicalize().map_err(|error| {
             Failure::yours(format!("`{}` cannot be deployed", path.display()))

@@ -20,7 +20,7 @@ fn table(table: &DeTable<'_>, path: &str, faults: &mut Faults) {
         let name_text = name.get_ref().as_ref();
         let full = join(path, name_text);
         match key::find(&full) {
-            Some(known) => one(value, name.span(), known, faults),
+            Some(known) => one(value, known, faults),
             None => unknown(path, name_text, name.span(), faults),
         }
     }
@@ -46,21 +46,9 @@ fn unknown(path: &str, name: &str, span: Range<usize>, faults: &mut Faults) {
     }
 }
 
-fn one(
-    value: &Spanned<DeValue<'_>>,
-    name: Range<usize>,
-    known: &'static key::Key,
-    faults: &mut Faults,
-) {
+fn one(value: &Spanned<DeValue<'_>>, known: &'static key::Key, faults: &mut Faults) {
     let span = value.span();
     match (&known.kind, value.get_ref()) {
-        (Kind::Later(instead), _) => {
-            faults.add_with_hint(
-                name,
-                format!("`{}` is not in this version", known.path),
-                *instead,
-            );
-        }
         (Kind::Table, DeValue::Table(inner)) => {
             table(inner, known.path, faults);
             absent(inner, known.path, span, faults);

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::domain;
+use crate::config::Source;
 use crate::id::{NodeName, SiteName};
 
 /// One key.
@@ -45,8 +46,6 @@ pub enum Kind {
     Engine,
     /// Any names with strings, numbers or flags: `php.ini` values.
     Pairs,
-    /// Not in this version: refused, with what to do instead.
-    Later(&'static str),
 }
 
 /// Judges one string.
@@ -112,6 +111,7 @@ pub const KEYS: &[Key] = keys! {
 
     "wordpress", Kind::Table, Nothing, "What all sites need of WordPress's own world.";
     "wordpress.wp_cli", Kind::Text("path", path), Follows("`wp` in `PATH`"), "The phar of wp-cli, for `pressroom wp`. Everybody must be able to read it.";
+    "wordpress.mirror", Kind::Text("address", mirror), Follows("wordpress.org"), "Where versions of WordPress are had: below it are `wordpress-VERSION.tar.gz`, the same with `.sha1` behind it, and, where it has them, the digests of all files at `core/checksums/1.0/?version=VERSION&locale=en_US`. Whoever can change what it answers can change your code: use `https`, or a network that you trust.";
 
     "site", Kind::Tables, Nothing, "One WordPress each. A multisite network is one site.";
     "site.name", Kind::Text("name", site_name), Never, "Its name: at most 24 lower-case letters, digits and `-`. Part of its system user, database and folders, so it cannot change.";
@@ -121,12 +121,12 @@ pub const KEYS: &[Key] = keys! {
     "site.title", Kind::Text("text", title), Follows("the name"), "The title given at installation; change it in WordPress later.";
     "site.upload_limit", Kind::Size(MIB), Is(r#""1 GiB""#), "Largest upload: one setting for the edge and PHP.";
 
-    "site.wordpress", Kind::Table, Nothing, "Where the code comes from: one of `source`, `path`, `archive` and `git`.";
+    "site.wordpress", Kind::Table, Nothing, "Where the code comes from: one of `source`, `version`, `path`, `archive` and `git`.";
     "site.wordpress.source", Kind::Choice(&["debian"]), Is(r#""debian""#), "`debian`: the distribution's `wordpress` package.";
     "site.wordpress.path", Kind::Text("path", path), Nothing, "A folder with a whole WordPress tree. It is copied; later changes count at the next `apply`.";
     "site.wordpress.archive", Kind::Text("path", path), Nothing, "A `.tar.gz` or `.zip` file with a whole WordPress tree.";
     "site.wordpress.sha256", Kind::Text("64 hexadecimal digits", sha256), Nothing, "The archive's digest; needed with `archive`.";
-    "site.wordpress.version", Kind::Later("use `archive` with `sha256`, or `source = \"debian\"`"), Nothing, "Not in this version.";
+    "site.wordpress.version", Kind::Text("version", wordpress_version), Nothing, "A version that wordpress.org publishes: `6.5.2`. It is downloaded once, and believed by the digests that are published for it.";
     "site.wordpress.git", Kind::Text("path or address", repository), Nothing, "A git repository with a whole WordPress tree, or a Bedrock project. It is fetched at each `apply` and `deploy`.";
     "site.wordpress.ref", Kind::Text("ref", reference), Follows("what the repository calls `HEAD`"), "A branch, tag or commit; with `git`.";
 
@@ -292,6 +292,19 @@ fn repository(value: &str) -> Result<(), String> {
     require(
         !has_password,
         "leave the password out: this file is no place for secrets; use ssh with a key",
+    )
+}
+
+fn wordpress_version(value: &str) -> Result<(), String> {
+    Source::published(value).map(drop).map_err(str::to_owned)
+}
+
+fn mirror(value: &str) -> Result<(), String> {
+    let rest = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
+    let is_plain = |c: char| c.is_ascii_graphic() && !"@?#\"'\\".contains(c);
+    require(
+        rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(is_plain)),
+        "write an address as `https://mirror.example.com/wordpress`, without a password",
     )
 }
 

@@ -44,6 +44,10 @@ pub(super) fn read(
         cache: Cache::Managed { memory: file.within("cache").size("memory") },
         wordpress: WordPress {
             wp_cli: file.within("wordpress").text("wp_cli").map(|path| facts.folder.join(path)),
+            mirror: file
+                .within("wordpress")
+                .text("mirror")
+                .map(|mirror| mirror.trim_end_matches('/').to_owned()),
         },
         sites: sites(&file, facts, faults, is_broken),
     }
@@ -254,8 +258,10 @@ fn base_of(domain: &str) -> &str {
 }
 
 fn source(table: &Reader<'_>, facts: &Facts, faults: &mut Faults, is_broken: bool) -> Source {
-    let given: Vec<_> =
-        ["source", "path", "archive", "git"].into_iter().filter(|name| table.has(name)).collect();
+    let given: Vec<_> = ["source", "version", "path", "archive", "git"]
+        .into_iter()
+        .filter(|name| table.has(name))
+        .collect();
     if given.len() > 1 {
         let all: Vec<_> = given.iter().map(|name| format!("`{name}`")).collect();
         faults.add(
@@ -277,6 +283,9 @@ fn source(table: &Reader<'_>, facts: &Facts, faults: &mut Faults, is_broken: boo
         let url = if is_address { url } else { facts.folder.join(url).display().to_string() };
         let reference = table.text("ref").unwrap_or_else(|| "HEAD".to_owned());
         return Source::Git { url, reference };
+    }
+    if let Some(Ok(version)) = table.text("version").as_deref().map(Source::published) {
+        return version;
     }
     if let Some(path) = table.text("path") {
         return Source::Path(facts.folder.join(path));

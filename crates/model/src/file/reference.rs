@@ -22,7 +22,6 @@ impl Kind {
             }
             Self::Engine => "`\"managed\"`".to_owned(),
             Self::Pairs => "a table of strings, numbers and flags".to_owned(),
-            Self::Later(_) => "not in this version".to_owned(),
         }
     }
 }

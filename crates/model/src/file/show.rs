@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::{Cache, Config, Database, Limits, Site, Source};
+use crate::config::{Cache, Config, Database, Limits, Site, Source, WordPress};
 use crate::snapshot::LogFormat;
 use crate::unit::ByteSize;
 
@@ -39,9 +39,15 @@ pub fn show(config: &Config) -> String {
     page.engine("[database]", *memory);
     let Cache::Managed { memory } = &config.cache;
     page.engine("[cache]", *memory);
-    if let Some(phar) = &config.wordpress.wp_cli {
+    let WordPress { wp_cli, mirror } = &config.wordpress;
+    if wp_cli.is_some() || mirror.is_some() {
         page.head("[wordpress]");
+    }
+    if let Some(phar) = wp_cli {
         page.text("wp_cli", phar.display());
+    }
+    if let Some(mirror) = mirror {
+        page.text("mirror", mirror);
     }
     for site in &config.sites {
         page.site(site);
@@ -98,6 +104,7 @@ impl Page {
             "wordpress",
             match &site.wordpress {
                 Source::Debian => "{ source = \"debian\" }".to_owned(),
+                Source::Version(version) => format!("{{ version = {} }}", quoted(version)),
                 Source::Path(tree) => format!("{{ path = {} }}", path(tree)),
                 Source::Git { url, reference } => {
                     format!("{{ git = {}, ref = {} }}", quoted(url), quoted(reference))
