@@ -3,13 +3,13 @@
 //! Always: the folder belongs to the environment's user, who may be hostile, and we are root. So no link is followed, nothing but
 //! files is opened, and of each only so much is read as a head may have.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use mail_parser::{Address, MessageParser};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
 
 /// A letter that an environment wanted to send.
@@ -31,14 +31,15 @@ pub struct Letter {
 const MOST: usize = 1000;
 /// A head is not longer.
 const HEAD: u64 = 64 << 10;
+/// More of a letter is not read.
+const WHOLE: u64 = 1 << 20;
 /// A line is shown up to here.
 const LINE: usize = 500;
 
 /// The letters in a folder, the last one first; no folder is an empty one.
 pub fn letters(folder: &Path) -> io::Result<Vec<Letter>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = match openat(CWD, folder, flags, Mode::empty()) {
-        Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
+    let opened = match open_folder(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         opened => opened?,
     };
     let mut letters = Vec::new();
@@ -47,24 +48,16 @@ pub fn letters(folder: &Path) -> io::Result<Vec<Letter>> {
         let Some(id) = name.to_str().ok().and_then(|name| name.strip_suffix(".eml")) else {
             continue;
         };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(file) = openat(&opened, &name, flags, Mode::empty()) else { continue };
-        let seen = rustix::fs::fstat(&file)?;
-        if FileType::from_raw_mode(seen.st_mode) != FileType::RegularFile {
-            continue;
-        }
+        let Some((file, at_ms)) = open_letter(&opened, &name)? else { continue };
         let mut head = Vec::new();
-        File::from(file).take(HEAD).read_to_end(&mut head)?;
-        let head = String::from_utf8_lossy(&head);
-        let field = |name: &str| shown(&field(&head, name));
-        let at_ms =
-            u64::try_from(seen.st_mtime).unwrap_or(0) * 1000 + seen.st_mtime_nsec / 1_000_000;
+        file.take(HEAD).read_to_end(&mut head)?;
+        let head = MessageParser::default().parse_headers(&head).unwrap_or_default();
         letters.push(Letter {
             id: id.to_owned(),
             at_ms,
-            from: field("From"),
-            to: field("To"),
-            subject: field("Subject"),
+            from: shown(&people(head.from())),
+            to: shown(&people(head.to())),
+            subject: shown(head.subject().unwrap_or_default()),
         });
     }
     letters.sort_by(|a, b| (b.at_ms, &b.id).cmp(&(a.at_ms, &a.id)));
@@ -72,76 +65,55 @@ pub fn letters(folder: &Path) -> io::Result<Vec<Letter>> {
     Ok(letters)
 }
 
-/// A field of a head, its lines joined.
-fn field(head: &str, name: &str) -> String {
-    let mut found: Option<String> = None;
-    for line in head.lines().take_while(|line| !line.is_empty()) {
-        let goes_on = line.starts_with([' ', '\t']);
-        match &mut found {
-            Some(found) if goes_on => {
-                found.push(' ');
-                found.push_str(line.trim());
-            }
-            Some(_) => break,
-            None => {
-                let pair = line.split_once(':').filter(|_| !goes_on);
-                found = pair
-                    .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-                    .map(|(_, value)| value.trim().to_owned());
-            }
-        }
-    }
-    found.unwrap_or_default()
-}
-
-/// A field as people read it (RFC 2047), on one line and not too long.
-fn shown(field: &str) -> String {
-    let mut text = String::new();
-    let mut rest = field;
-    while let Some((before, word, after)) = encoded_word(rest) {
-        // White space between two encoded words is none.
-        if text.is_empty() || !before.trim().is_empty() {
-            text.push_str(before);
-        }
-        text.push_str(&word);
-        rest = after;
-    }
-    text.push_str(rest);
-    text.chars().filter(|c| !c.is_control()).take(LINE).collect()
-}
-
-/// What is before the first encoded word in UTF-8 or ASCII, the word, and what is behind.
-fn encoded_word(text: &str) -> Option<(&str, String, &str)> {
-    let start = text.find("=?")?;
-    let mut parts = text[start + 2..].splitn(4, '?');
-    let (charset, kind, word) = (parts.next()?, parts.next()?, parts.next()?);
-    let after = parts.next()?.strip_prefix('=')?;
-    let charset = charset.to_ascii_lowercase();
-    if !matches!(charset.as_str(), "utf-8" | "us-ascii") {
-        return None;
-    }
-    let bytes = match kind {
-        "B" | "b" => STANDARD.decode(word).ok()?,
-        "Q" | "q" => quoted(word)?,
-        _ => return None,
+/// What a letter says; of one that has only HTML what is left without the marks. `None`: there is no such letter.
+pub fn text(folder: &Path, id: &str) -> io::Result<Option<String>> {
+    let opened = match open_folder(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
     };
-    Some((&text[..start], String::from_utf8_lossy(&bytes).into_owned(), after))
+    let is_name = !id.contains(['/', '\0']);
+    let Ok(name) = CString::new(format!("{id}.eml")) else { return Ok(None) };
+    let Some((file, _)) = is_name.then(|| open_letter(&opened, &name)).transpose()?.flatten()
+    else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    file.take(WHOLE).read_to_end(&mut bytes)?;
+    let letter = MessageParser::default().parse(&bytes);
+    let body = letter.as_ref().and_then(|letter| letter.body_text(0));
+    Ok(Some(body.unwrap_or_else(|| String::from_utf8_lossy(&bytes)).into_owned()))
 }
 
-fn quoted(word: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut rest = word.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'_' => b' ',
-            b'=' => {
-                let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            other => other,
-        });
+fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(CWD, folder, flags, Mode::empty())?)
+}
+
+/// A letter's file and when it was written, milliseconds since 1970; `None`: it is no file, or gone.
+fn open_letter(folder: &OwnedFd, name: &CStr) -> io::Result<Option<(File, u64)>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = openat(folder, name, flags, Mode::empty()) else { return Ok(None) };
+    let seen = rustix::fs::fstat(&file)?;
+    if FileType::from_raw_mode(seen.st_mode) != FileType::RegularFile {
+        return Ok(None);
     }
-    Some(bytes)
+    let at_ms = u64::try_from(seen.st_mtime).unwrap_or(0) * 1000 + seen.st_mtime_nsec / 1_000_000;
+    Ok(Some((File::from(file), at_ms)))
+}
+
+/// People as a letter names them.
+fn people(address: Option<&Address<'_>>) -> String {
+    let person = |one: &mail_parser::Addr<'_>| match (one.name(), one.address()) {
+        (Some(name), Some(address)) => format!("{name} <{address}>"),
+        (name, address) => name.or(address).unwrap_or_default().to_owned(),
+    };
+    let all = address.map(|address| address.iter().map(person).collect::<Vec<_>>());
+    all.unwrap_or_default().join(", ")
+}
+
+/// On one line and not too long.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(LINE).collect()
 }
 
 #[cfg(test)]
@@ -149,12 +121,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_is_read_as_people_mean_it() {
-        let head = "To: a@b,\r\n\tc@d\r\nsubject: =?UTF-8?Q?Gr=C3=BC=C3=9Fe_an?=\r\n =?utf-8?B?IGFsbGU=?= \u{7}x\r\n\r\nFrom: body";
-        assert_eq!(shown(&field(head, "To")), "a@b, c@d");
-        assert_eq!(shown(&field(head, "Subject")), "Grüße an alle x");
-        assert_eq!(field(head, "From"), "");
-        assert_eq!(shown("=?UTF-8?Q?=C?="), "=?UTF-8?Q?=C?=");
+    fn letters_are_read_as_people_mean_them() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let letter = "From: =?UTF-8?B?QWTDqA==?= <ade@x.org>\r\nTo: a@b.org,\r\n\tc@d.org\r\nsubject: =?UTF-8?Q?Gr=C3=BC=C3=9Fe_an?=\r\n =?utf-8?B?IGFsbGU=?= \u{7}x\r\n\
+                      Content-Type: text/html; charset=UTF-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n<p>Sch=C3=B6n,<br>dass du da bist</p>";
+        std::fs::write(place.path().join("a.eml"), letter).expect("written");
+        let found = letters(place.path()).expect("read");
+        assert_eq!(found[0].from, "Adè <ade@x.org>");
+        assert_eq!(found[0].to, "a@b.org, c@d.org");
+        assert_eq!(found[0].subject, "Grüße an alle x");
+        let said = text(place.path(), "a").expect("read").expect("there");
+        assert!(said.contains("Schön,") && said.contains("dass du da bist"), "{said}");
+        assert!(!said.contains('<'), "{said}");
     }
 
     #[test]
@@ -168,5 +146,10 @@ mod tests {
         let found = letters(place.path()).expect("read");
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].id.as_str(), found[0].subject.as_str()), ("a", "one"));
+        assert_eq!(text(place.path(), "a").expect("read").as_deref(), Some("body"));
+        std::fs::write(place.path().join("half.txt"), "x").expect("written");
+        for none in ["b", "c", "d", "../a", "half.txt", "", "a.eml", "a\0"] {
+            assert_eq!(text(place.path(), none).expect("read"), None, "{none}");
+        }
     }
 }

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
+use crate::access::{Ticket, Visitor};
 use crate::environment::{self, Environment, Letter, NewEnvironment, Promotion, TableDiff};
 use crate::failure::Failure;
 use crate::git::{Access, Pushed, TokenWish};
@@ -157,6 +158,11 @@ impl Client {
     ) -> Result<(), Error> {
         let path = format!("/v1/sites/{name}/push");
         self.operate(Method::POST, &path, pushed, progress).await.map(drop)
+    }
+
+    /// A way into the console.
+    pub async fn console(&self, visitor: &Visitor) -> Result<Ticket, Error> {
+        self.post("/v1/console", visitor, QUICK).await
     }
 
     /// See [`crate::operator::Operator::git_access`].

@@ -71,6 +71,22 @@ pub struct Letter {
     pub file: PathBuf,
 }
 
+/// Which letter of an environment is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhichLetter {
+    /// The environment.
+    pub name: EnvironmentName,
+    /// The letter's name in the mailbox.
+    pub id: String,
+}
+
+/// What an environment wanted to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterText {
+    /// Its text; of a letter that has only HTML what is left without the marks.
+    pub text: String,
+}
+
 /// What of an environment becomes the site's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promotion {

@@ -19,7 +19,7 @@ use pressroom_model::status::Status;
 use pressroom_model::writes::Written;
 use serde::{Deserialize, Serialize};
 
-use crate::environment::{Environment, Letter, NewEnvironment, Promotion, TableDiff};
+use crate::environment::{Environment, Letter, LetterText, NewEnvironment, Promotion, TableDiff};
 use crate::failure::Failure;
 use crate::git::{Access, Pushed, TokenWish};
 use crate::progress::Progress;
@@ -125,6 +125,11 @@ pub trait Operator: Send + Sync + 'static {
 
     /// The letters that an environment wanted to send, the last one first.
     fn letters(&self, _of: SiteName, _name: EnvironmentName) -> Answer<'_, Vec<Letter>> {
+        unable()
+    }
+
+    /// What one of them says.
+    fn letter(&self, _of: SiteName, _name: EnvironmentName, _id: String) -> Answer<'_, LetterText> {
         unable()
     }
 

@@ -8,6 +8,7 @@
 //! | `POST /v1/apply` | [`Wish`] | [`crate::operation::Event`] lines |
 //! | `POST /v1/down` | | [`crate::operation::Event`] lines |
 //! | `GET /v1/operations/ID` | | [`crate::operation::Event`] lines, from the first |
+//! | `POST /v1/console` | [`Visitor`] | [`crate::access::Ticket`] |
 //! | `POST /v1/why` | `{"url"}` | [`crate::operator::Why`] |
 //! | `GET /v1/sites/NAME/visit` | | [`crate::operator::Visit`] |
 //! | `POST /v1/sites/NAME/initial-admin` | | [`crate::operator::InitialAdmin`] or `null`, once |
@@ -25,6 +26,7 @@
 //! | `POST /v1/sites/NAME/rollback` | [`Which`] | [`crate::operation::Event`] lines |
 //! | `GET /v1/environments` | | list of [`crate::environment::Environment`] |
 //! | `POST /v1/sites/NAME/letters` | [`environment::Which`] | list of [`crate::environment::Letter`] |
+//! | `POST /v1/sites/NAME/letter` | [`environment::WhichLetter`] | [`crate::environment::LetterText`] |
 //! | `POST /v1/sites/NAME/promotable` | [`environment::Which`] | [`crate::release::Diff`] |
 //! | `POST /v1/sites/NAME/compare-tables` | [`Promotion`] | list of [`environment::TableDiff`] |
 //! | `POST /v1/sites/NAME/create-environment` | [`NewEnvironment`] | [`crate::operation::Event`] lines |
@@ -42,7 +44,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -57,6 +59,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
+use crate::access::{Passes, Visitor};
 use crate::environment::{self, NewEnvironment, Promotion};
 use crate::failure::{Blame, Failure};
 use crate::git::Pushed;
@@ -102,15 +105,21 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 /// The API over an operator. Clones are the same.
 #[derive(Clone)]
 pub struct Server {
-    operator: Arc<dyn Operator>,
+    pub(crate) operator: Arc<dyn Operator>,
     operations: Operations,
+    pub(crate) passes: Passes,
     group: Group,
 }
 
 impl Server {
     /// Offers `operator`; connections and operations are tasks of `group`.
     pub fn new(operator: Arc<dyn Operator>, group: Group) -> Self {
-        Self { operator, operations: Operations::new(group.clone()), group }
+        Self {
+            operator,
+            operations: Operations::new(group.clone()),
+            passes: Passes::default(),
+            group,
+        }
     }
 
     /// Answers on `listener` until shutdown. Requests under way are finished by the group.
@@ -130,7 +139,7 @@ impl Server {
         Ok(())
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
         self.route(request).await.unwrap_or_else(|failure| {
             let status = match failure.blame {
                 Blame::Yours => StatusCode::UNPROCESSABLE_ENTITY,
@@ -154,6 +163,14 @@ impl Server {
             (&Method::POST, ["v1", "why"]) => {
                 let question: Question = body(request).await?;
                 Ok(good(&operator.why(question.url).await?))
+            }
+            (&Method::POST, ["v1", "console"]) => {
+                let visitor: Visitor = body(request).await?;
+                let closed = || {
+                    Failure::ours("the console is not open")
+                        .hint("`pressroom status` says why; `listen` of `[console]` says where")
+                };
+                Ok(good(&self.passes.ticket(visitor, Instant::now()).ok_or_else(closed)?))
             }
             (&Method::POST, ["v1", "apply"]) => {
                 let wish: Wish = body(request).await?;
@@ -257,6 +274,10 @@ impl Server {
                 let which: environment::Which = body(request).await?;
                 Ok(good(&operator.letters(of, which.name).await?))
             }
+            (&Method::POST, "letter") => {
+                let which: environment::WhichLetter = body(request).await?;
+                Ok(good(&operator.letter(of, which.name, which.id).await?))
+            }
             (&Method::POST, "promotable") => {
                 let which: environment::Which = body(request).await?;
                 Ok(good(&operator.promotable(of, which.name).await?))
@@ -340,7 +361,7 @@ fn unknown(method: &Method, path: &str) -> Failure {
         .hint("it may be of another version: `pressroom down`, then `pressroom up`, runs this one")
 }
 
-async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
+pub(crate) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
     let path = request.uri().path().to_owned();
     let whole = Limited::new(request.into_body(), BODY_LIMIT).collect();
     let bytes = tokio::time::timeout(REQUEST_TIME, whole)
@@ -361,11 +382,11 @@ fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("our values have string keys")
 }
 
-fn good(value: &impl Serialize) -> Response<Answer> {
+pub(crate) fn good(value: &impl Serialize) -> Response<Answer> {
     json(StatusCode::OK, value)
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Answer> {
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Answer> {
     let mut response = Response::new(Either::Left(Full::new(Bytes::from(to_json(value) + "\n"))));
     *response.status_mut() = status;
     response
@@ -374,10 +395,10 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Answer> {
     response
 }
 
-type Answer = Either<Full<Bytes>, Lines>;
+pub(crate) type Answer = Either<Full<Bytes>, Lines>;
 
 /// A body that is sent as it comes.
-struct Lines(mpsc::Receiver<Bytes>);
+pub(crate) struct Lines(mpsc::Receiver<Bytes>);
 
 impl Body for Lines {
     type Data = Bytes;

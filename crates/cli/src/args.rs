@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Apply(Apply),
     /// Show how things are
     Status(Status),
+    /// Print a way into the console that lets the browser change things: go back to a release, read an environment's mail
+    Console(Json),
     /// Look for what is wrong, or will be
     Doctor(Json),
     /// Show what processes wrote

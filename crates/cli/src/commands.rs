@@ -3,6 +3,7 @@
 mod apply;
 mod cache;
 mod config;
+mod console;
 mod deploy;
 mod doctor;
 mod down;
@@ -189,6 +190,7 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         Command::Down => down::run(context),
         Command::Apply(apply) => apply::run(context, &apply),
         Command::Status(status) => status::run(context, &status),
+        Command::Console(json) => console::run(context, &json),
         Command::Doctor(json) => doctor::run(context, &json),
         Command::Logs(logs) => logs::run(context, &logs),
         Command::Why(why) => why::run(context, &why),

@@ -6,7 +6,9 @@ use pressroom_agent::agent::Agent;
 use pressroom_agent::engine::mariadb::promote;
 use pressroom_agent::facts::{Origin, Release};
 use pressroom_agent::site::{self, environment, home};
-use pressroom_api::environment::{Environment, Letter, NewEnvironment, Promotion, TableDiff};
+use pressroom_api::environment::{
+    Environment, Letter, LetterText, NewEnvironment, Promotion, TableDiff,
+};
 use pressroom_api::failure::Failure;
 use pressroom_api::progress::Progress;
 use pressroom_api::release::Diff;
@@ -204,6 +206,23 @@ impl Environments<'_> {
             subject: letter.subject,
         };
         Ok(letters.into_iter().map(shown).collect())
+    }
+
+    /// What one of them says.
+    pub(crate) fn letter(
+        &self,
+        of: &SiteName,
+        name: &EnvironmentName,
+        id: &str,
+    ) -> Result<LetterText, Failure> {
+        let site = self.find(of, name)?;
+        let text = pressroom_agent::mailbox::text(&self.agent.layout.mailbox(&site), id)
+            .map_err(|error| Failure::ours("the letter cannot be read").cause(error))?;
+        let none = || {
+            Failure::yours(format!("`{site}` has no letter `{id}`"))
+                .hint("the oldest go when there are too many")
+        };
+        text.map(|text| LetterText { text }).ok_or_else(none)
     }
 }
 

@@ -9,12 +9,15 @@ use pressroom_agent::engine::edge;
 use pressroom_agent::git::{door, token};
 use pressroom_agent::secrets;
 use pressroom_api::console;
-use pressroom_api::environment::{Environment, Letter, NewEnvironment, Promotion, TableDiff};
+use pressroom_api::environment::{
+    Environment, Letter, LetterText, NewEnvironment, Promotion, TableDiff,
+};
 use pressroom_api::failure::Failure;
 use pressroom_api::git::{Access, Pushed, TokenWish};
 use pressroom_api::operator::{Answer, Check, InitialAdmin, Operator, Planned, Visit, Why, Wish};
 use pressroom_api::progress::{Progress, Step, StepState};
 use pressroom_api::release::{Code, Damage, Deployment, Details, Diff, Which};
+use pressroom_api::server::Server;
 use pressroom_api::wp;
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
@@ -564,6 +567,10 @@ impl Operator for ThisOperator {
         Box::pin(async move { self.environments_here().letters(&of, &name) })
     }
 
+    fn letter(&self, of: SiteName, name: EnvironmentName, id: String) -> Answer<'_, LetterText> {
+        Box::pin(async move { self.environments_here().letter(&of, &name, &id) })
+    }
+
     fn promote(&self, of: SiteName, promotion: Promotion, progress: Progress) -> Answer<'_, ()> {
         Box::pin(async move {
             if !promotion.tables.is_empty() {
@@ -625,7 +632,7 @@ fn words_of(text: &str) -> String {
 }
 
 /// Serves the console where the configuration says, and moves it when that changes.
-pub(crate) async fn keep_console(agent: Arc<Agent>, stop: Shutdown) {
+pub(crate) async fn keep_console(agent: Arc<Agent>, server: Server, stop: Shutdown) {
     let mut current: Option<(SocketAddr, Trigger, Group)> = None;
     while !stop.is_requested() {
         let wanted = agent.config().map(|config| config.console.listen);
@@ -635,7 +642,7 @@ pub(crate) async fn keep_console(agent: Arc<Agent>, stop: Shutdown) {
                 group.finish(Duration::from_secs(2)).await;
             }
             if let Some(address) = wanted {
-                current = open_console(&agent, address).await;
+                current = open_console(&agent, &server, address).await;
             }
         }
         let pause = if current.is_some() == wanted.is_some() { 500 } else { 5000 };
@@ -651,7 +658,8 @@ pub(crate) async fn keep_console(agent: Arc<Agent>, stop: Shutdown) {
 }
 
 async fn open_console(
-    agent: &Arc<Agent>,
+    agent: &Agent,
+    server: &Server,
     address: SocketAddr,
 ) -> Option<(SocketAddr, Trigger, Group)> {
     let listener = match tokio::net::TcpListener::bind(address).await {
@@ -661,10 +669,10 @@ async fn open_console(
             return None;
         }
     };
-    let operator: Arc<dyn Operator> = Arc::new(ThisOperator::new(Arc::clone(agent)));
+    let server = server.clone();
     let (trigger, stopped) = shutdown::pair();
     let group = Group::new("console", stopped);
     let connections = group.clone();
-    group.spawn("accept", move |stop| console::serve(listener, operator, connections, stop));
+    group.spawn("accept", move |stop| console::serve(listener, server, connections, stop));
     Some((address, trigger, group))
 }

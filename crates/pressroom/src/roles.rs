@@ -113,6 +113,7 @@ async fn run_agent(place: &Place, facts: Facts) -> Result<(), Failure> {
     let listener = server::bind(&layout.agent_socket())
         .map_err(|error| Failure::ours("cannot open the operator's door").cause(error))?;
     let server = server::Server::new(operator, group.clone());
+    let shown = server.clone();
     group.spawn("api", move |stop| async move {
         if let Err(error) = server.serve(listener, stop).await {
             tracing::error!(%error, "the operator's door is closed");
@@ -127,7 +128,7 @@ async fn run_agent(place: &Place, facts: Facts) -> Result<(), Failure> {
     }
     group.spawn("console", {
         let agent = Arc::clone(&agent);
-        move |stop| crate::operator::keep_console(agent, stop)
+        move |stop| crate::operator::keep_console(agent, shown, stop)
     });
     group.spawn("cron", {
         let sites = Arc::new(Sites(Arc::clone(&agent)));

@@ -48,10 +48,11 @@ impl Desk {
         let group = Group::new("test", stop);
         let door = server::Server::new(operator.clone(), group.clone());
         let listener = server::bind(&socket).expect("bound");
+        let shown = door.clone();
         group.spawn("api", |stop| async move { door.serve(listener, stop).await.expect("served") });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound");
-        let (shown, connections) = (operator.clone(), group.clone());
+        let connections = group.clone();
         group.spawn("console", |stop| console::serve(listener, shown, connections, stop));
         let client = Client::new(&socket);
         Self { operator, client, socket, console: address, trigger, group, _folder: folder }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pressroom_api::access::Visitor;
 use pressroom_api::client::{Client, Error};
 use pressroom_api::failure::{Blame, Failure};
 use pressroom_api::progress::{Progress, StepState};
@@ -181,6 +182,49 @@ async fn the_console_gives_nothing_to_other_names_and_changes_nothing() {
     let answer =
         browse(&desk, "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_ticket_lets_a_page_go_back_to_a_release_and_do_nothing_more() {
+    let desk = Desk::open().await;
+    let post = |path: &str, more: &str, body: &str| {
+        let length = body.len();
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{more}content-length: {length}\r\n\r\n{body}"
+        )
+    };
+    let stranger = browse(&desk, &post("/v1/sites/blog/rollback", "", "{}")).await;
+    assert!(stranger.starts_with("HTTP/1.1 401") && stranger.contains("pressroom console"));
+    let forged =
+        browse(&desk, &post("/v1/sites/blog/rollback", "authorization: Bearer x\r\n", "{}")).await;
+    assert!(forged.starts_with("HTTP/1.1 401"), "{forged}");
+
+    let visitor = Visitor { author: "ada".into() };
+    let ticket = desk.client.console(&visitor).await.expect("a ticket");
+    let (address, ticket) = ticket.url.reveal().split_once("#ticket=").expect("a ticket");
+    assert_eq!(address, format!("http://{}/", desk.console));
+    let given = format!("{{\"ticket\":\"{ticket}\"}}");
+    let answer = browse(&desk, &post("/session", "", &given)).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("set-cookie"), "{answer}");
+    let (_, told) = answer.split_once("\r\n\r\n").expect("a body");
+    let told: serde_json::Value = serde_json::from_str(told).expect("JSON");
+    assert_eq!(told["author"], "ada");
+    let again = browse(&desk, &post("/session", "", &given)).await;
+    assert!(again.starts_with("HTTP/1.1 401") && again.contains("frame-ancestors"), "{again}");
+
+    let session = told["session"].as_str().expect("a session");
+    let bearer = format!("authorization: Bearer {session}\r\n");
+    let back = browse(&desk, &post("/v1/sites/blog/rollback", &bearer, "{}")).await;
+    assert!(back.starts_with("HTTP/1.1 200") && back.contains("\"event\":\"end\""), "{back}");
+    for path in ["/v1/down", "/v1/console", "/v1/sites/blog/initial-admin"] {
+        let answer = browse(&desk, &post(path, &bearer, "{}")).await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    }
+    let elsewhere = format!(
+        "GET /v1/sites/blog/releases HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n{bearer}\r\n"
+    );
+    let answer = browse(&desk, &elsewhere).await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("localhost only"), "{answer}");
 }
 
 #[tokio::test]

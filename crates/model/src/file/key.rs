@@ -93,7 +93,7 @@ pub const KEYS: &[Key] = keys! {
     "edge.access_log", Kind::Choice(&["json", "combined", "off"]), Is(r#""json""#), "How a line of `logs/edge/access.log` looks.";
 
     "console", Kind::Table, Nothing, "The page that shows how things are.";
-    "console.listen", Kind::Text("address:port", loopback), Is(r#""127.0.0.1:7070""#), "Where the console listens. It has no login, so only loopback is allowed; come from elsewhere through `ssh -L`.";
+    "console.listen", Kind::Text("address:port", loopback), Is(r#""127.0.0.1:7070""#), "Where the console listens. It speaks plain HTTP and shows how things are to anybody, so only loopback is allowed; come from elsewhere through `ssh -L`.";
 
     "database", Kind::Table, Nothing, "MariaDB.";
     "database.engine", Kind::Engine, Is(r#""managed""#), "Who runs it.";
@@ -250,7 +250,7 @@ fn loopback(value: &str) -> Result<(), String> {
     let is_loopback = value.parse::<SocketAddr>().is_ok_and(|a| a.ip().is_loopback());
     require(
         is_loopback,
-        "the console has no login, so it listens on loopback only; reach it through `ssh -L`",
+        "the console speaks plain HTTP and shows how things are to anybody, so it listens on loopback only; reach it through `ssh -L`",
     )
 }
 

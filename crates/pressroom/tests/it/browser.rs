@@ -130,3 +130,32 @@ fn what_an_administrator_changes_in_a_browser_is_a_release_on_all_instances() {
     house.must(&["release", "rollback", "blog"]);
     assert!(house.tree("blog").join("wp-content/plugins/greeter").exists());
 }
+
+#[test]
+fn the_console_goes_back_to_a_release_and_shows_mail_to_whoever_was_let_in() {
+    let house = House::empty();
+    let page = |words: &str| format!("<?php header('Cache-Control: no-store'); echo '{words}';");
+    let tree = tree_with(house.folder(), &[("version.php", page("one").as_str())]);
+    house.configure(&format!(
+        "[[site]]\nname = \"blog\"\nwordpress = {{ path = \"{}\" }}",
+        tree.display()
+    ));
+    house.up();
+    house.must(&["env", "create", "blog", "staging"]);
+    house.php("blog--staging", "wp_mail('one@example.com', 'Grüße', 'Nobody gets this.');");
+    std::fs::write(tree.join("version.php"), page("two")).expect("written");
+    house.must(&["deploy", "blog", &tree.to_string_lossy(), "--wait"]);
+    let way_in: serde_json::Value =
+        serde_json::from_str(&house.must(&["console", "--json"])).expect("JSON");
+    let way_in = way_in["url"].as_str().expect("an address").to_owned();
+    let console = format!("http://127.0.0.1:{}/", house.console);
+    assert!(way_in.starts_with(&format!("{console}#ticket=")), "{way_in}");
+    if run(&house, "console.mjs", &[("CONSOLE", console), ("WAY_IN", way_in)]) {
+        let records = crate::author::list(&house);
+        assert_eq!(records[0]["standing"], "serving");
+        let details: serde_json::Value =
+            serde_json::from_str(&house.must(&["release", "show", "blog", "--json"]))
+                .expect("JSON");
+        assert!(details["back_by"].as_str().is_some_and(|who| !who.is_empty()), "{details}");
+    }
+}
