@@ -57,6 +57,8 @@ pub struct Agent {
     pub(crate) making: tokio::sync::Mutex<()>,
     /// Held by who makes releases, and alone by who deletes some.
     pub(crate) collection: tokio::sync::RwLock<()>,
+    /// Held while the tables of a site are dumped and changed: one site after the other, and one way at a time.
+    pub(crate) tables: tokio::sync::Mutex<()>,
     pub(crate) authors: Authors,
     /// What of a confinement this machine can do.
     machine_means: Means,
@@ -238,6 +240,7 @@ impl Agent {
             intent: tokio::sync::Mutex::default(),
             making: tokio::sync::Mutex::default(),
             collection: tokio::sync::RwLock::default(),
+            tables: tokio::sync::Mutex::default(),
             authors: Authors::default(),
             histories: crate::git::Histories::default(),
             machine_means,

@@ -4,6 +4,8 @@
 //! after it was refused. Every step of a rollout is stored before the next one begins, so an agent that dies in
 //! between goes on where it was.
 
+use std::path::PathBuf;
+
 use pressroom_model::config::{Config, Site};
 use pressroom_model::id::ReleaseId;
 use pressroom_model::rollout::Stage;
@@ -43,6 +45,9 @@ pub struct SiteFacts {
     /// The WordPress to which its tables were brought last.
     #[serde(default)]
     pub schema_of: Option<String>,
+    /// What WordPress did to its tables and was not undone, the last time last.
+    #[serde(default)]
+    pub upgrades: Vec<Upgrade>,
     /// The kind of network that is in its database and the address that its blogs were given last; see
     /// [`crate::site::network_at`].
     #[serde(default)]
@@ -63,6 +68,24 @@ pub struct SiteFacts {
     #[serde(skip)]
     pub author_until_ms: u64,
 }
+
+/// WordPress changed its tables because another WordPress serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// When, milliseconds since 1970.
+    pub at_ms: u64,
+    /// The version of the tables before.
+    pub from: u64,
+    /// The version of the tables after.
+    pub to: u64,
+    /// The WordPress that it was done for.
+    pub wordpress: String,
+    /// What they were before.
+    pub dump: PathBuf,
+}
+
+/// So many are remembered.
+const UPGRADES: usize = 10;
 
 /// What an instance runs: a release with PHP settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +203,9 @@ pub struct Kept {
     pub release: Release,
     /// When it began to serve last, milliseconds since 1970.
     pub served_ms: u64,
+    /// When it began to serve for the first time.
+    #[serde(default)]
+    pub first_ms: u64,
     /// What the next release does not have as well, in bytes, once that was looked at.
     #[serde(default)]
     pub own_bytes: Option<u64>,
@@ -237,6 +263,26 @@ impl SiteFacts {
         self.releases.iter().map(served).collect()
     }
 
+    /// Remembers that the tables were changed.
+    pub(crate) fn was_upgraded(&mut self, upgrade: Upgrade) {
+        self.upgrades.push(upgrade);
+        let many = self.upgrades.len().saturating_sub(UPGRADES);
+        self.upgrades.drain(..many);
+    }
+
+    /// The first change of the tables since a release served first: before it they were what that release knows.
+    pub(crate) fn upgraded_since(&self, kept: &Kept) -> Option<&Upgrade> {
+        self.upgrades.iter().find(|upgrade| {
+            upgrade.at_ms > kept.first_ms && upgrade.wordpress != kept.release.wordpress
+        })
+    }
+
+    /// Forgets a change of the tables that was undone, and what came after it.
+    pub(crate) fn was_undone(&mut self, upgrade: &Upgrade) {
+        let place = self.upgrades.iter().position(|known| known == upgrade);
+        self.upgrades.truncate(place.unwrap_or(self.upgrades.len()));
+    }
+
     /// Releases that something runs or may run.
     pub(crate) fn used(&self) -> Vec<ReleaseId> {
         let candidate = self.candidate.as_ref().map(|candidate| &candidate.version.release);
@@ -259,3 +305,45 @@ impl Prepared {
 
 /// A site is prepared again after a day.
 const PREPARED_MS: u64 = 86_400_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_have_moved_since_a_release_if_a_later_wordpress_changed_them() {
+        let kept = |wordpress: &str, first_ms| Kept {
+            release: serde_json::from_value(serde_json::json!({
+                "id": "0".repeat(32),
+                "wordpress": wordpress,
+            }))
+            .expect("a release"),
+            served_ms: 100,
+            first_ms,
+            own_bytes: None,
+        };
+        let mut facts = SiteFacts::default();
+        for (n, wordpress) in ["6.2", "6.3"].into_iter().enumerate() {
+            let (at_ms, from) = (10 + 20 * n as u64, n as u64);
+            let dump = PathBuf::from(wordpress);
+            facts.was_upgraded(Upgrade {
+                at_ms,
+                from,
+                to: from + 1,
+                wordpress: wordpress.into(),
+                dump,
+            });
+        }
+        let first = |kept: &Kept| facts.upgraded_since(kept).map(|upgrade| upgrade.from);
+        assert_eq!(first(&kept("6.1", 0)), Some(0));
+        // It was for this one that they were changed first.
+        assert_eq!(first(&kept("6.2", 9)), Some(1));
+        assert_eq!(first(&kept("6.3", 29)), None);
+        // It has had later tables from the beginning.
+        assert_eq!(first(&kept("6.1", 40)), None);
+        let upgrade = facts.upgrades[1].clone();
+        facts.was_undone(&upgrade);
+        let first = |kept: &Kept| facts.upgraded_since(kept).map(|upgrade| upgrade.from);
+        assert_eq!((first(&kept("6.1", 0)), first(&kept("6.2", 9))), (Some(0), None));
+    }
+}

@@ -149,6 +149,9 @@ pub struct Which {
     /// Who asks, where something changes by it.
     #[serde(default)]
     pub author: String,
+    /// With the tables as they were before WordPress changed them for a later release.
+    #[serde(default)]
+    pub tables: bool,
 }
 
 #[cfg(test)]

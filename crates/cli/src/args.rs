@@ -293,6 +293,9 @@ pub(crate) enum Release {
         site: SiteName,
         /// The release, or the beginning of its id [default: the one that served before]
         release: Option<String>,
+        /// Put the tables back, too, as they were before WordPress changed them for a later release (they are dumped first)
+        #[arg(long)]
+        tables: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pressroom_agent::agent::{Agent, Event};
-use pressroom_agent::facts::{Origin, Release};
+use pressroom_agent::facts::{Origin, Release, Upgrade};
 use pressroom_agent::git::source::SourceError;
 use pressroom_agent::published::PublishedError;
 use pressroom_agent::site::{self, Brought, Outcome};
@@ -146,9 +146,41 @@ impl Delivery<'_> {
             true => "operator",
             false => which.author.as_str(),
         };
+        let upgrade = self.agent.upgraded_since(self.name(), &id);
         let brought = self.agent.bring_back(self.name(), &kept, Some(by)).await;
         brought.map_err(|error| self.not_made(error))?;
-        self.follow(&id, before, progress, events).await
+        self.follow(&id, before, progress, events).await?;
+        match (upgrade, which.tables) {
+            (Some(upgrade), true) => self.put_tables_back(&upgrade, progress).await,
+            (Some(upgrade), false) => {
+                progress.note(meanwhile(self.name(), &id, &upgrade));
+                Ok(())
+            }
+            (None, true) => {
+                progress.note("WordPress has not changed the tables since this release served, or that was undone");
+                Ok(())
+            }
+            (None, false) => Ok(()),
+        }
+    }
+
+    async fn put_tables_back(&self, upgrade: &Upgrade, progress: &Progress) -> Result<(), Failure> {
+        let name = self.name();
+        let step =
+            progress.begin(format!("put the tables of {name} back to schema {}", upgrade.from));
+        match self.agent.put_tables_back(name, upgrade).await {
+            Ok(dump) => {
+                step.done(format!("what they were until now: {}", dump.display()));
+                Ok(())
+            }
+            Err(error) => {
+                step.failed("");
+                Err(Failure::ours(format!("the tables of `{name}` were not put back"))
+                    .cause(error)
+                    .state("the release serves, on the tables as they were")
+                    .hint(format!("what they were before is in {}", upgrade.dump.display())))
+            }
+        }
     }
 
     /// Moves the site to a release that was made for another one.
@@ -372,6 +404,19 @@ impl Delivery<'_> {
             }
         }
     }
+}
+
+/// What operators should know of tables that a later WordPress has changed.
+fn meanwhile(name: &SiteName, id: &ReleaseId, upgrade: &Upgrade) -> String {
+    format!(
+        "the tables of `{name}` moved from schema {} to {} for WordPress {} since this release served, and keep what is in them. \
+         What they were before is in {}; `pressroom release rollback {name} {} --tables` puts that back, without what was written since",
+        upgrade.from,
+        upgrade.to,
+        upgrade.wordpress,
+        upgrade.dump.display(),
+        short(id)
+    )
 }
 
 /// What people are shown of a release's id.

@@ -486,7 +486,17 @@ impl Operator for ThisOperator {
     }
 
     fn rollback(&self, name: SiteName, which: Which, progress: Progress) -> Answer<'_, ()> {
-        Box::pin(async move { self.delivery(&name)?.rollback(which, &progress).await })
+        Box::pin(async move {
+            let has_other_tables = which.tables;
+            self.delivery(&name)?.rollback(which, &progress).await?;
+            match has_other_tables {
+                true => {
+                    let purge = Purge { all: true, ..Purge::default() };
+                    self.purge(name, purge).await.map(drop)
+                }
+                false => Ok(()),
+            }
+        })
     }
 
     fn push(&self, name: SiteName, pushed: Pushed, progress: Progress) -> Answer<'_, ()> {

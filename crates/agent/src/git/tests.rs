@@ -84,7 +84,10 @@ impl Room {
             back_by: None,
         };
         self.facts.releases.retain(|kept| kept.release.id != *id);
-        self.facts.releases.insert(0, Kept { release, served_ms: self.clock, own_bytes: None });
+        self.facts.releases.insert(
+            0,
+            Kept { release, served_ms: self.clock, first_ms: self.clock, own_bytes: None },
+        );
     }
 
     fn catch_up(&self) {

@@ -364,8 +364,12 @@ fn trees(folder: &Path) -> std::io::Result<Vec<(ReleaseId, PathBuf)>> {
 
 /// Writes a version's release into the site's history, in front.
 fn record(facts: &mut SiteFacts, version: &Version, served_ms: u64) {
-    facts.releases.retain(|kept| kept.release.id != version.release.id);
-    facts.releases.insert(0, Kept { release: version.release.clone(), served_ms, own_bytes: None });
+    let is_it = |kept: &Kept| kept.release.id == version.release.id;
+    let first_ms = facts.releases.iter().find(|kept| is_it(kept)).map(|kept| kept.first_ms);
+    facts.releases.retain(|kept| !is_it(kept));
+    let release = version.release.clone();
+    let first_ms = first_ms.unwrap_or(served_ms);
+    facts.releases.insert(0, Kept { release, served_ms, first_ms, own_bytes: None });
 }
 
 impl Agent {

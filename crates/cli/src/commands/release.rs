@@ -26,9 +26,9 @@ pub(super) fn run(context: &Context<'_>, verb: Release) -> Done {
             show_diff(context, &diff, json)
         }
         Release::Verify { site, release, json } => verify(context, &site, release, json),
-        Release::Rollback { site, release, json } => {
+        Release::Rollback { site, release, tables, json } => {
             let from = deploy::serving(context, &site)?;
-            let which = Which { release, author: deploy::author(), ..Which::default() };
+            let which = Which { release, author: deploy::author(), tables, ..Which::default() };
             context.ask(context.client.rollback(&site, &which, &context.talk.progress()))?;
             deploy::moved(context, &site, from, json)
         }

@@ -363,3 +363,67 @@ fn who_deploys_at_the_same_moment_waits_or_is_told() {
     assert!(page == "1 1" || page == "2 2", "{page}");
     house.must(&["release", "verify", "blog"]);
 }
+
+#[test]
+fn a_later_wordpress_changes_the_tables_after_a_dump_and_going_back_offers_that() {
+    let house = House::empty();
+    let tree = tree_with(house.folder(), &[]);
+    house.configure(&format!(
+        "[[site]]\nname = \"blog\"\nwordpress = {{ path = \"{}\" }}",
+        tree.display()
+    ));
+    house.up();
+    let schema = || house.php("blog", "echo get_option('db_version');");
+    let before = schema();
+    let options = "add_option('lab_before', 'kept');";
+    house.php("blog", options);
+    let file = tree.join("wp-includes/version.php");
+    let words = fs::read_to_string(&file).expect("WordPress's version");
+    let later: String = words
+        .lines()
+        .map(|line| match line.split_once(" = ") {
+            Some(("$wp_db_version", _)) => "$wp_db_version = 99999;\n".to_owned(),
+            Some(("$wp_version", _)) => "$wp_version = '6.1.99';\n".to_owned(),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert_ne!(words, later);
+    fs::remove_file(&file).expect("removed");
+    fs::write(&file, later).expect("written");
+    let (output, _) = deploy(&house, &tree);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    wait_until("the tables follow", Duration::from_secs(60), || schema() == "99999");
+    let dumps = house.data.join("dumps/blog");
+    wait_until("the dump is told of", Duration::from_secs(20), || {
+        house.status()["notices"].to_string().contains("before-wordpress-6.1.99.sql")
+    });
+    assert_eq!(fs::read_dir(&dumps).expect("dumps").count(), 1);
+    house.php("blog", "add_option('lab_since', 'kept'); delete_option('lab_before');");
+
+    // The code alone: WordPress 6.1 on later tables, and what could be done about them.
+    let output = house.run(&["release", "rollback", "blog"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains(&format!("from schema {before} to 99999")), "{said}");
+    assert!(said.contains("--tables") && said.contains("before-wordpress-6.1.99.sql"), "{said}");
+    wait_until("WordPress takes the tables", Duration::from_secs(60), || schema() == before);
+    assert_eq!(house.php("blog", "echo get_option('lab_since');"), "kept");
+
+    // With the tables, which takes back what was written since.
+    let records: Value =
+        serde_json::from_str(&house.must(&["release", "list", "blog", "--json"])).expect("JSON");
+    let serving = records[0]["id"].as_str().expect("an id");
+    let back = ["release", "rollback", "blog", serving, "--tables"];
+    house.must(&back);
+    assert_eq!(schema(), before);
+    let words = "echo get_option('lab_before'), '+', get_option('lab_since');";
+    assert_eq!(house.php("blog", words), "kept+");
+    assert_eq!(fs::read_dir(&dumps).expect("dumps").count(), 3, "what was there until now");
+    let said = house.run(&back);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("has not changed the tables since"), "{said}");
+
+    // Forward once more: the tables follow again.
+    house.must(&["release", "rollback", "blog"]);
+    wait_until("the tables follow", Duration::from_secs(60), || schema() == "99999");
+}

@@ -15,8 +15,10 @@ use mysql_async::prelude::Queryable;
 use pressroom_model::id::SiteName;
 use pressroom_model::secret::Secret;
 
+use super::promote::stage_of;
 use super::{ACCOUNT, DUMP, MariaDb, database_of};
-use crate::engine::{Error, program, tail};
+use crate::engine::{Error, fed, program, tail};
+use crate::files;
 
 const CLIENT: &[&str] = &["/usr/bin/mariadb", "/usr/local/bin/mariadb"];
 
@@ -36,6 +38,21 @@ impl MariaDb {
             std::fs::remove_file(path)?;
         }
         result
+    }
+
+    /// Lays a dump of the site out on its stage, as the site's user, who has rights there and on its own database alone.
+    pub fn load_on_stage(
+        &self,
+        site: &SiteName,
+        dump: &Path,
+        password: &Secret,
+    ) -> Result<(), Error> {
+        let text = File::open(dump).map_err(|error| files::naming(dump, &error))?;
+        let account = self.account_file(&format!("load-{site}"), &database_of(site), password)?;
+        let result = client(&account, &stage_of(site))
+            .and_then(|mut load| fed("MariaDB", "to load a dump", &mut load, text.into()));
+        std::fs::remove_file(&account)?;
+        result.map(drop)
     }
 
     fn said(&self, to: &SiteName) -> [PathBuf; 2] {
@@ -73,6 +90,17 @@ impl MariaDb {
     }
 }
 
+/// The client that loads what a dump says.
+fn client(account: &Path, database: &str) -> Result<Command, Error> {
+    let mut client = Command::new(program(CLIENT)?);
+    client
+        .arg(format!("--defaults-file={}", account.display()))
+        .args(["--batch", "--binary-mode", "--default-character-set=utf8mb4"])
+        .arg("--max-allowed-packet=1G")
+        .arg(database);
+    Ok(client)
+}
+
 fn pipe(
     reading: &Path,
     writing: &Path,
@@ -99,11 +127,7 @@ fn pipe(
         .stdout(Stdio::piped())
         .stderr(File::create(&said[0])?)
         .spawn()?;
-    let load = Command::new(program(CLIENT)?)
-        .arg(format!("--defaults-file={}", writing.display()))
-        .args(["--batch", "--binary-mode", "--default-character-set=utf8mb4"])
-        .arg("--max-allowed-packet=1G")
-        .arg(database_of(to))
+    let load = client(writing, &database_of(to))?
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(File::create(&said[1])?)

@@ -48,12 +48,7 @@ impl MariaDb {
     /// The tables of a site's database.
     pub async fn tables(&self, site: &SiteName) -> Result<Vec<String>, Error> {
         let mut connection = self.connect().await?;
-        let tables = connection
-            .exec(
-                "SELECT table_name FROM information_schema.tables WHERE table_schema = ? AND table_type = 'BASE TABLE'",
-                (database_of(site),),
-            )
-            .await?;
+        let tables = tables_in(&mut connection, &database_of(site)).await?;
         connection.disconnect().await?;
         Ok(tables)
     }
@@ -126,15 +121,7 @@ impl MariaDb {
     ) -> Result<Vec<TableDiff>, Error> {
         let (own, stage) = (database_of(site), stage_of(environment));
         let mut connection = self.connect().await?;
-        let mut moves = Vec::new();
-        for table in tables {
-            if !columns(&mut connection, &own, table).await?.is_empty() {
-                let former = former(table);
-                moves.push(format!("`{own}`.`{table}` TO `{stage}`.`{former}`"));
-            }
-            moves.push(format!("`{stage}`.`{table}` TO `{own}`.`{table}`"));
-        }
-        connection.query_drop(format!("RENAME TABLE {}", moves.join(", "))).await?;
+        swap(&mut connection, &own, &stage, tables).await?;
         let mut diffs = Vec::new();
         for table in tables {
             let former = former(table);
@@ -143,6 +130,15 @@ impl MariaDb {
         }
         connection.disconnect().await?;
         Ok(diffs)
+    }
+
+    /// Puts all tables of the site's own stage in the place of those that it has, all at once.
+    pub async fn swap_whole_stage(&self, site: &SiteName) -> Result<(), Error> {
+        let (own, stage) = (database_of(site), stage_of(site));
+        let mut connection = self.connect().await?;
+        let tables = tables_in(&mut connection, &stage).await?;
+        swap(&mut connection, &own, &stage, &tables).await?;
+        connection.disconnect().await
     }
 
     /// Dumps some tables of a site into a file.
@@ -165,6 +161,29 @@ impl MariaDb {
         std::fs::remove_file(&account)?;
         result
     }
+}
+
+async fn tables_in(connection: &mut Conn, database: &str) -> Result<Vec<String>, Error> {
+    let tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = ? AND table_type = 'BASE TABLE'";
+    connection.exec(tables, (database,)).await
+}
+
+/// Tables of the stage take the place of those with the same names, which are on the stage afterwards.
+async fn swap(
+    connection: &mut Conn,
+    own: &str,
+    stage: &str,
+    tables: &[String],
+) -> Result<(), Error> {
+    let mut moves = Vec::new();
+    for table in tables {
+        if !columns(connection, own, table).await?.is_empty() {
+            let former = former(table);
+            moves.push(format!("`{own}`.`{table}` TO `{stage}`.`{former}`"));
+        }
+        moves.push(format!("`{stage}`.`{table}` TO `{own}`.`{table}`"));
+    }
+    connection.query_drop(format!("RENAME TABLE {}", moves.join(", "))).await
 }
 
 async fn columns(connection: &mut Conn, database: &str, table: &str) -> Result<Vec<Column>, Error> {
