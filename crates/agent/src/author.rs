@@ -34,6 +34,7 @@ use pressroom_runtime::clock;
 use pressroom_runtime::handover;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_runtime::tasks::Group;
+use pressroom_runtime::tree;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::OwnedMutexGuard;
 
@@ -264,7 +265,10 @@ impl Agent {
         let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
         let Some(prepared) = facts.prepared else { return Ok(()) };
         let change = self.begin_change(name, turn).await?;
-        let socket = self.author_instance(name).await?;
+        let socket = match self.author_instance(name).await {
+            Ok(socket) => socket,
+            Err(error) => return self.end_change(change).await.and(Err(error)),
+        };
         let key = prepared.secrets.cron.reveal();
         let more = [("PRESSROOM_AUTO_UPDATE", key)];
         let means = facts.serving.map(|serving| serving.means).unwrap_or_default();
@@ -351,7 +355,7 @@ impl Agent {
         for path in sockets {
             let _gone = std::fs::remove_file(path);
         }
-        let _gone = std::fs::remove_dir_all(self.layout.author(name));
+        let _gone = tree::remove(&self.layout.author(name));
         self.authors.copies.lock().remove(name);
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use pressroom_model::config::{Config, Site};
 use pressroom_model::id::ReleaseId;
 use pressroom_model::rollout::Stage;
+use pressroom_model::text::plain;
 use pressroom_plan::retention;
 use serde::{Deserialize, Serialize};
 
@@ -194,6 +195,15 @@ pub struct Origin {
     /// The commit that it was pushed with.
     #[serde(default)]
     pub commit: Option<String>,
+}
+
+impl Origin {
+    /// The same with words that can be shown: they are anybody's who pushes or clicks.
+    pub(crate) fn plain(self) -> Self {
+        let [source, author, email, message] =
+            [self.source, self.author, self.email, self.message].map(|text| plain(&text));
+        Self { source, author, email, message, ..self }
+    }
 }
 
 /// A release that served.

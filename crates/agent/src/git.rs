@@ -51,7 +51,8 @@ pub(crate) struct Histories {
 }
 
 impl Histories {
-    fn lock(&self, site: &SiteName) -> Arc<tokio::sync::Mutex<()>> {
+    /// Whoever holds it is alone with a site's history.
+    pub(crate) fn lock(&self, site: &SiteName) -> Arc<tokio::sync::Mutex<()>> {
         Arc::clone(self.locks.lock().entry(site.clone()).or_default())
     }
 }
@@ -77,6 +78,10 @@ impl Agent {
                 }
                 // Whoever holds it brings it up to date.
                 let Ok(held) = self.histories.lock(&name).try_lock_owned() else { continue };
+                // It may have been removed while we came to it, and its history deleted.
+                if self.site(&name).is_none() {
+                    continue;
+                }
                 match self.catch_up(&name, held).await {
                     Ok(_) => {
                         complaints.remove(&name);

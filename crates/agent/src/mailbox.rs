@@ -10,7 +10,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use mail_parser::{Address, MessageParser};
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
+use pressroom_model::text::plain;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
 /// A letter that an environment wanted to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +30,12 @@ pub struct Letter {
 
 /// So many letters are shown.
 const MOST: usize = 1000;
+/// So many names are looked at: the must-use plugin keeps fewer.
+const MOST_NAMES: usize = 10_000;
 /// A head is not longer.
 const HEAD: u64 = 64 << 10;
 /// More of a letter is not read.
 const WHOLE: u64 = 1 << 20;
-/// A line is shown up to here.
-const LINE: usize = 500;
 
 /// The letters in a folder, the last one first; no folder is an empty one.
 pub fn letters(folder: &Path) -> io::Result<Vec<Letter>> {
@@ -42,10 +43,19 @@ pub fn letters(folder: &Path) -> io::Result<Vec<Letter>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         opened => opened?,
     };
+    let mut names: Vec<(i64, CString)> = Vec::new();
+    for entry in Dir::read_from(&opened)?.take(MOST_NAMES) {
+        let name = entry?.file_name().to_owned();
+        if let Ok(seen) = statat(&opened, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            names.push((seen.st_mtime, name));
+        }
+    }
+    names.sort_by(|a, b| b.cmp(a));
     let mut letters = Vec::new();
-    for entry in Dir::read_from(&opened)? {
-        let name: CString = entry?.file_name().to_owned();
-        let Some(id) = name.to_str().ok().and_then(|name| name.strip_suffix(".eml")) else {
+    for (_, name) in names {
+        let id = name.to_str().ok().and_then(|name| name.strip_suffix(".eml"));
+        let Some(id) = id.filter(|id| letters.len() < MOST && !id.contains(char::is_control))
+        else {
             continue;
         };
         let Some((file, at_ms)) = open_letter(&opened, &name)? else { continue };
@@ -55,13 +65,12 @@ pub fn letters(folder: &Path) -> io::Result<Vec<Letter>> {
         letters.push(Letter {
             id: id.to_owned(),
             at_ms,
-            from: shown(&people(head.from())),
-            to: shown(&people(head.to())),
-            subject: shown(head.subject().unwrap_or_default()),
+            from: plain(&people(head.from())),
+            to: plain(&people(head.to())),
+            subject: plain(head.subject().unwrap_or_default()),
         });
     }
     letters.sort_by(|a, b| (b.at_ms, &b.id).cmp(&(a.at_ms, &a.id)));
-    letters.truncate(MOST);
     Ok(letters)
 }
 
@@ -109,11 +118,6 @@ fn people(address: Option<&Address<'_>>) -> String {
     };
     let all = address.map(|address| address.iter().map(person).collect::<Vec<_>>());
     all.unwrap_or_default().join(", ")
-}
-
-/// On one line and not too long.
-fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(LINE).collect()
 }
 
 #[cfg(test)]

@@ -5,16 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use pressroom_model::id::{ReleaseId, SiteName};
 use pressroom_model::rollout::Part;
+use pressroom_model::text::plain;
 use pressroom_model::writes::{Class, Refusal, SCRATCH, Written};
 use pressroom_plan::writes::{is_drop_in, keeper, refused};
 use pressroom_release::manifest::Manifest;
 use pressroom_release::parts::parts;
 use pressroom_release::releases::Releases;
+use pressroom_runtime::tree;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::acl;
 use crate::agent::Agent;
@@ -23,14 +29,16 @@ use crate::engine::owner;
 use crate::files;
 use crate::site::{Error, is_ours};
 
-/// What all scratch of a release may take; more is emptied. A cache that is full is a cache that is not cleaned.
+/// What all scratch of a site may take, in files; more is emptied. A cache that is full is a cache that is not cleaned.
 pub(crate) const MOST_SCRATCH: u64 = 512 << 20;
-/// So many files are counted.
-const MOST_FILES: u64 = 2_000_000;
+/// So many files and folders are counted.
+const MOST_NAMES: u64 = 2_000_000;
 /// Folders within folders.
 const DEPTH: usize = 32;
-/// So much of the site's own list is read.
-const MOST_LINES: u64 = 4 << 20;
+/// So many names of a folder are told one by one.
+const MOST_CHILDREN: usize = 1000;
+/// So much of the site's own list is read; the must-use plugin keeps no more.
+const MOST_LINES: u64 = 256 << 10;
 
 const UPLOADS: &str = "wp-content/uploads";
 
@@ -43,24 +51,44 @@ struct Heap {
 }
 
 impl Heap {
-    fn of(folder: &Path) -> Self {
+    fn of(path: &Path) -> Self {
         let mut heap = Self::default();
-        heap.add(folder, DEPTH);
+        let mut left = MOST_NAMES;
+        // What went while we looked is no fault.
+        let _gone = heap.add(CWD, path, DEPTH, &mut left);
         heap
     }
 
-    fn add(&mut self, path: &Path, depth: usize) {
-        // What went while we looked is no fault.
-        let Ok(found) = std::fs::symlink_metadata(path) else { return };
-        if !found.is_dir() {
+    fn add<P: Arg + Copy>(
+        &mut self,
+        at: impl AsFd,
+        name: P,
+        depth: usize,
+        left: &mut u64,
+    ) -> Result<(), Errno> {
+        let found = statat(&at, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
             self.files += 1;
-            self.bytes += found.len();
-            let at = u64::try_from(found.mtime()).unwrap_or(0) * 1000;
-            self.newest_ms = self.newest_ms.max(at);
-        } else if depth > 0 && self.files < MOST_FILES {
-            let Ok(entries) = std::fs::read_dir(path) else { return };
-            entries.flatten().for_each(|entry| self.add(&entry.path(), depth - 1));
+            self.bytes += u64::try_from(found.st_size).unwrap_or(0);
+            let at_ms = u64::try_from(found.st_mtime).unwrap_or(0) * 1000;
+            self.newest_ms = self.newest_ms.max(at_ms);
+            return Ok(());
         }
+        if depth == 0 {
+            return Ok(());
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = openat(&at, name, flags, Mode::empty())?;
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            if entry.file_name() == c"." || entry.file_name() == c".." {
+                continue;
+            }
+            let Some(less) = left.checked_sub(1) else { return Ok(()) };
+            *left = less;
+            let _gone = self.add(&folder, entry.file_name(), depth - 1, left);
+        }
+        Ok(())
     }
 
     fn written(self, class: Class, path: String, by: Option<String>, because: &str) -> Written {
@@ -93,22 +121,24 @@ impl Agent {
         })
     }
 
-    /// Empties what plugins of a site keep when it is more than they may.
-    pub(crate) fn bound_scratch(&self, name: &SiteName, id: &ReleaseId, most: u64) {
-        let folder = self.layout.scratch(name, id);
-        let bytes = Heap::of(&folder).bytes;
+    /// Empties what plugins of a site keep when it is more than they may: of releases that do not serve first.
+    pub(crate) fn bound_scratch(&self, name: &SiteName, serving: &ReleaseId, most: u64) {
+        let all = self.layout.site(name).join("scratch");
+        let mut folders: Vec<PathBuf> = children(&all).into_iter().map(|(_, path)| path).collect();
+        folders.sort_by_key(|path| path.ends_with(serving.as_str()));
+        let sizes: Vec<u64> = folders.iter().map(|folder| Heap::of(folder).bytes).collect();
+        let bytes: u64 = sizes.iter().sum();
         if bytes <= most {
             return;
         }
-        for scratch in SCRATCH {
-            for entry in
-                std::fs::read_dir(folder.join(scratch.path)).into_iter().flatten().flatten()
-            {
-                let emptied = match entry.file_type() {
-                    Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(entry.path()),
-                    _ => std::fs::remove_file(entry.path()),
-                };
-                if let Err(error) = emptied {
+        let mut left = bytes;
+        for (folder, size) in folders.iter().zip(sizes).filter(|(_, size)| *size > 0) {
+            if left <= most {
+                break;
+            }
+            left -= size;
+            for scratch in SCRATCH {
+                if let Err(error) = tree::empty(&folder.join(scratch.path)) {
                     tracing::debug!(site = %name, %error, "scratch stays until the next look");
                 }
             }
@@ -149,7 +179,8 @@ fn names(parts: &[Part]) -> impl Iterator<Item = (&str, &str)> {
 fn children(folder: &Path) -> Vec<(String, PathBuf)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut all: Vec<_> = entries
-        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
+        .map(|entry| (plain(&entry.file_name().to_string_lossy()), entry.path()))
+        .take(MOST_CHILDREN)
         .collect();
     all.sort();
     all
@@ -160,7 +191,7 @@ fn media(uploads: &Path, parts: &[Part]) -> Vec<Written> {
     let mut all = Vec::new();
     for (name, path) in children(uploads) {
         if !std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
-            loose.add(&path, 0);
+            let _gone = loose.add(CWD, path.as_path(), 0, &mut 1);
             continue;
         }
         let is_year = name.len() == 4 && name.bytes().all(|byte| byte.is_ascii_digit());

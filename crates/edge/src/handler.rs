@@ -275,13 +275,19 @@ fn resolve(
 /// that a plugin keeps for visitors. Pages that plugins keep are no files for visitors: they may be somebody's.
 fn former<'a>(asking: &Asking, site: &'a Site) -> Option<(&'a Arc<Library>, String)> {
     let path = asking.parts.uri.path();
-    if !looks_like_file(path) || [".html", ".htm", ".gz"].iter().any(|end| path.ends_with(end)) {
+    if !looks_like_file(path) {
         return None;
     }
     site.former.iter().find_map(|library| match route(path, site.model.network, &**library) {
-        Target::File(Tree::Root, path) => Some((library, path)),
+        Target::File(Tree::Root, path) if !is_page(&path) => Some((library, path)),
         _ => None,
     })
+}
+
+/// Whether a file is a page, or a compressed one, by the names that plugins give them.
+fn is_page(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
+    name.contains(".htm") || [".gz", ".br", ".zst", "_gzip"].iter().any(|end| name.ends_with(end))
 }
 
 fn file(asking: &Asking, library: &Arc<Library>, peer: &Peer, tree: Tree, path: String) -> Now {

@@ -13,6 +13,7 @@
 //! - [`snapshot`] the immutable view that the edge serves from
 //! - [`affirmation`] what PHP says to its local edge
 //! - [`writes`] what PHP writes beside its database
+//! - [`text`] words of others, fit to be shown
 //! - [`status`] the report of `pressroom status --json`
 
 pub mod affirmation;
@@ -26,6 +27,7 @@ pub mod rollout;
 pub mod secret;
 pub mod snapshot;
 pub mod status;
+pub mod text;
 pub mod unit;
 pub mod verdict;
 pub mod writes;

@@ -1,28 +1,32 @@
 //! Writes of a site's PHP that were refused: what is worth telling of them, and what to do.
 
+use std::collections::HashMap;
+
+use pressroom_model::text::plain;
 use pressroom_model::writes::{Class, Refusal, Written, known};
 
 /// So many refused writes are told.
 const MOST: usize = 200;
-/// So much of a word of the site's is shown.
-const LONGEST: usize = 200;
 
 /// The refused writes of a site from its own lines, the last one first; each path once for each who.
 pub fn refused(lines: impl IntoIterator<Item = Refusal>, root: &str) -> Vec<Written> {
     let mut all: Vec<Written> = Vec::new();
+    let mut places: HashMap<(String, Option<String>), usize> = HashMap::new();
     for line in lines {
         let path = plain(&line.path);
         let path =
             path.strip_prefix(root).map_or(path.as_str(), |rest| rest.trim_start_matches('/'));
         let by = Some(plain(&line.by)).filter(|by| !by.is_empty());
         let at_ms = Some(line.at.saturating_mul(1000));
-        if let Some(there) = all.iter_mut().find(|one| one.path == path && one.by == by) {
+        if let Some(place) = places.get(&(path.to_owned(), by.clone())) {
+            let there = &mut all[*place];
             there.files += 1;
             there.at_ms = there.at_ms.max(at_ms);
             continue;
         }
         let because = format!("{}: {}; {}", plain(&line.tried), plain(&line.said), advice(path));
         let path = path.to_owned();
+        places.insert((path.clone(), by.clone()), all.len());
         all.push(Written { class: Class::Refused, path, by, files: 1, bytes: 0, at_ms, because });
     }
     all.sort_by_key(|one| std::cmp::Reverse(one.at_ms));
@@ -69,11 +73,6 @@ pub fn keeper<'a>(
     let name = path.rsplit('/').next()?;
     let mut names = names.into_iter();
     names.find(|(folder, _)| *folder == name).map(|(_, title)| title.to_owned())
-}
-
-/// A word of the site's, fit to be shown.
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
 }
 
 #[cfg(test)]

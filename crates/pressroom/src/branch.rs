@@ -68,6 +68,7 @@ impl ThisOperator {
             let made = self.make(of, name, progress).await;
             if let Err(failure) = made {
                 making.failed("");
+                self.take_away_again(of, name, progress).await;
                 return Err(failure);
             }
             making.done("");
@@ -82,8 +83,8 @@ impl ThisOperator {
         drop(incoming);
         if let Err(failure) = moved {
             // Nobody asked for a copy of what serves.
-            if is_new && let Err(error) = self.take_away(of, name, progress).await {
-                progress.note(format!("the environment stays: {error}"));
+            if is_new {
+                self.take_away_again(of, name, progress).await;
             }
             return Err(failure);
         }
@@ -94,6 +95,15 @@ impl ThisOperator {
             progress.note(format!("who may look: `pressroom env open {of} {name}`"));
         }
         Ok(())
+    }
+
+    /// Takes an environment away whose push was refused, as far as it was made.
+    async fn take_away_again(&self, of: &SiteName, name: &EnvironmentName, progress: &Progress) {
+        if self.environments_here().find(of, name).is_ok()
+            && let Err(error) = self.take_away(of, name, progress).await
+        {
+            progress.note(format!("the environment stays: {error}"));
+        }
     }
 
     async fn make(

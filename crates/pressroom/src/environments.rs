@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pressroom_agent::agent::Agent;
 use pressroom_agent::engine::mariadb::promote;
 use pressroom_agent::facts::{Origin, Release};
+use pressroom_agent::mailbox;
 use pressroom_agent::site::{self, environment, home};
 use pressroom_api::environment::{
     Environment, Letter, LetterText, NewEnvironment, Promotion, TableDiff,
@@ -188,16 +189,16 @@ impl Environments<'_> {
     }
 
     /// The letters in its mailbox.
-    pub(crate) fn letters(
+    pub(crate) async fn letters(
         &self,
         of: &SiteName,
         name: &EnvironmentName,
     ) -> Result<Vec<Letter>, Failure> {
         let site = self.find(of, name)?;
         let folder = self.agent.layout.mailbox(&site);
-        let letters = pressroom_agent::mailbox::letters(&folder)
-            .map_err(|error| Failure::ours("the mailbox cannot be read").cause(error))?;
-        let shown = |letter: pressroom_agent::mailbox::Letter| Letter {
+        let mailbox = folder.clone();
+        let letters = read(move || mailbox::letters(&mailbox)).await?;
+        let shown = |letter: mailbox::Letter| Letter {
             file: folder.join(format!("{}.eml", letter.id)),
             id: letter.id,
             at_ms: letter.at_ms,
@@ -209,21 +210,30 @@ impl Environments<'_> {
     }
 
     /// What one of them says.
-    pub(crate) fn letter(
+    pub(crate) async fn letter(
         &self,
         of: &SiteName,
         name: &EnvironmentName,
         id: &str,
     ) -> Result<LetterText, Failure> {
         let site = self.find(of, name)?;
-        let text = pressroom_agent::mailbox::text(&self.agent.layout.mailbox(&site), id)
-            .map_err(|error| Failure::ours("the letter cannot be read").cause(error))?;
+        let (folder, of_it) = (self.agent.layout.mailbox(&site), id.to_owned());
+        let text = read(move || mailbox::text(&folder, &of_it)).await?;
         let none = || {
             Failure::yours(format!("`{site}` has no letter `{id}`"))
                 .hint("the oldest go when there are too many")
         };
         text.map(|text| LetterText { text }).ok_or_else(none)
     }
+}
+
+/// Reads a mailbox where nobody waits for it: what is in there is as big as an environment likes.
+async fn read<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let failed = |error: String| Failure::ours("the mailbox cannot be read").cause(error);
+    done.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }
 
 fn unpromoted(of: &SiteName, error: site::Error) -> Failure {

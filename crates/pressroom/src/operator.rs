@@ -574,11 +574,11 @@ impl Operator for ThisOperator {
     }
 
     fn letters(&self, of: SiteName, name: EnvironmentName) -> Answer<'_, Vec<Letter>> {
-        Box::pin(async move { self.environments_here().letters(&of, &name) })
+        Box::pin(async move { self.environments_here().letters(&of, &name).await })
     }
 
     fn letter(&self, of: SiteName, name: EnvironmentName, id: String) -> Answer<'_, LetterText> {
-        Box::pin(async move { self.environments_here().letter(&of, &name, &id) })
+        Box::pin(async move { self.environments_here().letter(&of, &name, &id).await })
     }
 
     fn promote(&self, of: SiteName, promotion: Promotion, progress: Progress) -> Answer<'_, ()> {

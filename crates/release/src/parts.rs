@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::Path;
 
 use pressroom_model::rollout::{Part, PartKind};
+use pressroom_model::text::plain;
 
 use crate::manifest::Manifest;
 
@@ -28,8 +29,8 @@ pub fn parts(manifest: &Manifest, tree: &Path) -> Vec<Part> {
         let title = header(&text, if is_theme { "Theme Name" } else { "Plugin Name" });
         // A must-use plugin needs no header.
         let Some(title) = title.or((kind == PartKind::MustUse).then_some(name)) else { continue };
-        let version = header(&text, "Version").unwrap_or_default().to_owned();
-        let part = Part { kind, name: name.to_owned(), title: title.to_owned(), version };
+        let version = plain(header(&text, "Version").unwrap_or_default());
+        let part = Part { kind, name: plain(name), title: plain(title), version };
         found.insert((kind, name), part);
     }
     let core = Part {

@@ -208,15 +208,7 @@ fn remove(top: &OwnedFd, path: &str) -> io::Result<()> {
     let (folder, name) = parent(top, path)?;
     // By the descriptor: the folder's name may mean something else by now.
     let path = PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()));
-    let removed = match std::fs::symlink_metadata(&path) {
-        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&path),
-        Ok(_) => std::fs::remove_file(&path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    pressroom_runtime::tree::remove(&path)
 }
 
 /// Writes one file of the release into the copy, under its name at once and whole.

@@ -7,6 +7,7 @@
 //! - [`logs`] JSON lines on stderr, or plain lines on a terminal
 //! - [`door`] an HTTP server on a socket of this machine, with its limits
 //! - [`handover`] an open connection, handed from one process to another
+//! - [`tree`] deleting folders of somebody who may be hostile
 //! - [`metrics`] counters and histograms in Prometheus' text form
 //!
 //! Nothing here knows what Pressroom is about; it imports no other room.
@@ -19,3 +20,4 @@ pub mod logs;
 pub mod metrics;
 pub mod shutdown;
 pub mod tasks;
+pub mod tree;

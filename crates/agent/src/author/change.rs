@@ -100,8 +100,11 @@ impl Agent {
         let change = Change { agent: Arc::clone(self), name: name.clone(), _turn: turn };
         let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
         let version = self.author_version(&facts).map_err(io::Error::other)?;
-        self.note_change(name, version.map(|version| version.fingerprint)).await?;
-        Ok(change)
+        let noted = self.note_change(name, version.map(|version| version.fingerprint)).await;
+        if noted.is_err() {
+            self.state.lock().sites.entry(name.clone()).or_default().change = None;
+        }
+        noted.map(|()| change)
     }
 
     /// Waits until PHP has ended, puts right what was written and not named, and ends the turn.
@@ -109,7 +112,10 @@ impl Agent {
         let name = &change.name;
         self.until_idle(name, clock::now() + LONGEST.get()).await;
         self.want_author(name);
-        let others = self.renew_copy(name, None).await.map_err(io::Error::other)?;
+        let renewed = self.renew_copy(name, None).await.map_err(io::Error::other);
+        // Whatever became of the copy: this change is over.
+        self.note_change(name, None).await?;
+        let others = renewed?;
         let others: Vec<&String> = others.iter().filter(|path| !is_scratch(path)).collect();
         if !others.is_empty() {
             let few: Vec<String> = others.iter().take(5).map(|path| format!("`{path}`")).collect();
@@ -119,7 +125,7 @@ impl Agent {
                 few.join(", ")
             ));
         }
-        self.note_change(name, None).await
+        Ok(())
     }
 
     async fn note_change(&self, name: &SiteName, change: Option<String>) -> io::Result<()> {

@@ -10,6 +10,7 @@ use pressroom_release::overlay::Overlay;
 use pressroom_release::releases::Releases;
 use pressroom_release::source;
 use pressroom_release::worktree::Part;
+use pressroom_runtime::tree;
 
 use super::Error;
 use crate::agent::Agent;
@@ -185,7 +186,7 @@ impl Agent {
     pub async fn take_in(&self, name: &SiteName, brought: Brought) -> Result<Release, Error> {
         let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
         let _made = self.collection.read().await;
-        let release = self.make(&site, brought.code, brought.origin).await?;
+        let release = self.make(&site, brought.code, brought.origin.plain()).await?;
         self.bring_near(name, &release);
         Ok(release)
     }
@@ -221,7 +222,12 @@ impl Agent {
         let releases = Releases::at(self.layout.releases());
         let (id, of) = (release.id.clone(), site.name.clone());
         let scratch = self.scratch_of(&site.name)?;
+        // What its plugins kept when it served last is of another day.
+        let stale = (!self.runs(&site.name, &id)).then(|| self.layout.scratch(&site.name, &id));
         off_the_loop(move || {
+            if let Some(stale) = stale {
+                tree::remove(&stale)?;
+            }
             let failed = |source| Error::Code { site: of, source };
             releases.materialise(&id, &folder).map_err(failed)?;
             scratch(&releases, &id)
@@ -229,6 +235,12 @@ impl Agent {
         .await?;
         self.bring_near(&site.name, &release);
         Ok(release)
+    }
+
+    /// Whether some of the site's instances may run this release.
+    fn runs(&self, name: &SiteName, id: &ReleaseId) -> bool {
+        let state = self.state.lock();
+        state.sites.get(name).is_some_and(|facts| facts.used().contains(id))
     }
 
     /// The site should have this release from now on. The rollout follows by itself.

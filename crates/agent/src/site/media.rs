@@ -22,6 +22,8 @@ use rustix::fs::{
     linkat, mkdirat, openat, renameat_with, statat, unlinkat,
 };
 
+use pressroom_runtime::tree;
+
 use crate::files::naming;
 
 /// Whose the files are.
@@ -59,9 +61,7 @@ const MEDIA: &[&str] = &[
 
 /// Makes what is in `from` the contents of `to`; both are folders, `workshop` is a path beside `to` that is free.
 pub(crate) fn copy(from: &Path, to: &Path, workshop: &Path, owners: Owners) -> io::Result<Copied> {
-    if workshop.exists() {
-        std::fs::remove_dir_all(workshop)?;
-    }
+    tree::remove(workshop).map_err(|error| naming(workshop, &error))?;
     rustix::fs::mkdir(workshop, Mode::RWXU).map_err(|error| naming(workshop, &error.into()))?;
     let source = open(CWD, from).map_err(|error| naming(from, &error))?;
     let target = open(CWD, to).map_err(|error| naming(to, &error))?;
@@ -70,7 +70,7 @@ pub(crate) fn copy(from: &Path, to: &Path, workshop: &Path, owners: Owners) -> i
     work.folder(&source, &fresh, 0).map_err(|error| naming(from, &error))?;
     swap(&fresh, &target).map_err(|error| naming(to, &error))?;
     // What it was before is in the workshop now.
-    std::fs::remove_dir_all(workshop).map_err(|error| naming(workshop, &error))?;
+    tree::remove(workshop).map_err(|error| naming(workshop, &error))?;
     Ok(work.done)
 }
 

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pressroom_model::id::{InstanceId, SiteName};
 use pressroom_plan::machine::instance_of;
-use pressroom_runtime::clock;
+use pressroom_runtime::{clock, tree};
 
 use super::Error;
 use crate::agent::Agent;
@@ -19,6 +20,9 @@ pub struct Removed {
     /// A folder with `database.sql` and `uploads/`, as far as the site had them.
     pub kept: PathBuf,
 }
+
+/// Between two looks whether releases are being made.
+const AGAIN: Duration = Duration::from_millis(50);
 
 impl Agent {
     /// Deletes what a site had, once nothing of it runs and the configuration does not name it any more. The dump is
@@ -82,18 +86,30 @@ impl Agent {
             delete(&path)?;
         }
         delete(&self.layout.site(name))?;
+        // Git may still be writing what served last.
+        let _history = self.histories.lock(name).lock_owned().await;
         delete(&self.layout.history(name))?;
         crate::git::token::revoke(&self.layout, name)?;
         secrets::forget_site(&self.layout, name)?;
         // Its releases first: what is forgotten is not deleted any more.
-        let known = self.known_releases(|of| of == name);
-        let others = self.known_releases(|of| of != name);
         {
-            let _alone = self.collection.write().await;
+            let _alone = self.alone_with_releases().await;
+            let known = self.known_releases(|of| of == name);
+            let others = self.known_releases(|of| of != name);
             self.delete_releases(name, known, others).await?;
         }
         self.forget(name).await?;
         Ok(())
+    }
+
+    /// The right to delete releases, once nobody makes one. Who makes some must not wait behind us, so we do not queue.
+    async fn alone_with_releases(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
+        loop {
+            if let Ok(alone) = self.collection.try_write() {
+                return alone;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// Deletes what nothing has a use for when an environment is gone: its user, its evidence, its dumps.
@@ -132,31 +148,6 @@ fn below(folder: &Path, is_meant: impl Fn(&str) -> bool) -> io::Result<Vec<PathB
     Ok(paths)
 }
 
-/// Deletes a file or a folder with all that is in it; links are not followed, and nothing there is no failure.
 fn delete(path: &Path) -> io::Result<()> {
-    let deleted = match std::fs::symlink_metadata(path) {
-        Ok(there) if there.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match deleted {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(files::naming(path, &error)),
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_is_deleted_and_not_what_it_points_to() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let (kept, link) = (folder.path().join("kept"), folder.path().join("link"));
-        std::fs::create_dir(&kept).expect("made");
-        std::os::unix::fs::symlink(&kept, &link).expect("linked");
-        delete(&link).expect("deleted");
-        delete(&link).expect("deleted twice");
-        assert!(kept.is_dir() && std::fs::symlink_metadata(&link).is_err());
-    }
+    tree::remove(path).map_err(|error| files::naming(path, &error))
 }

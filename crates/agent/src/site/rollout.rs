@@ -11,7 +11,7 @@ use pressroom_model::rollout::{Record, Stage, Standing};
 use pressroom_plan::machine::instance_of;
 use pressroom_plan::rollout::PARKED_MS;
 use pressroom_release::releases::Releases;
-use pressroom_runtime::clock;
+use pressroom_runtime::{clock, tree};
 
 use super::{Error, is_current};
 use crate::agent::Agent;
@@ -266,11 +266,13 @@ impl Agent {
         let old = UNIX_EPOCH + Duration::from_millis(clock::wall_ms()) - STRAYS_STAY;
         off_the_loop(move || {
             let failed = |source| Error::Code { site: name.clone(), source };
-            for (id, tree) in trees(&layout.site(&name).join("releases"))? {
-                let made = std::fs::metadata(&tree).and_then(|meta| meta.modified());
-                if !known.contains(&id) && made.is_ok_and(|made| made < old) {
-                    tracing::info!(site = %name, release = %id, "deleted, since it never served");
-                    std::fs::remove_dir_all(&tree)?;
+            for folder in ["releases", "scratch"] {
+                for (id, path) in trees(&layout.site(&name).join(folder))? {
+                    let made = std::fs::symlink_metadata(&path).and_then(|meta| meta.modified());
+                    if !known.contains(&id) && made.is_ok_and(|made| made < old) {
+                        tracing::info!(site = %name, release = %id, folder, "deleted, since it never served");
+                        tree::remove(&path)?;
+                    }
                 }
             }
             // What a site has that is not served at present, its folder says.
@@ -333,12 +335,8 @@ impl Agent {
         let name = name.clone();
         off_the_loop(move || {
             for id in gone {
-                let tree = layout.site_root(&name, &id);
-                for folder in [tree, layout.scratch(&name, &id)] {
-                    if folder.is_dir() {
-                        std::fs::remove_dir_all(&folder)?;
-                    }
-                }
+                tree::remove(&layout.site_root(&name, &id))?;
+                tree::remove(&layout.scratch(&name, &id))?;
                 if !others.contains(&id) {
                     releases
                         .remove(&id)

@@ -342,8 +342,9 @@ fn leaves_nothing(house: &mut House) {
     assert!(found.is_empty(), "left behind: {found:?}");
     let snapshot = fs::read_to_string(house.data.join("snapshot/edge.json")).expect("the view");
     assert!(!snapshot.contains("staging"));
-    let running = house.processes().into_iter().filter(|(_, line)| line.contains("staging"));
-    assert_eq!(running.count(), 0);
+    let mut running = house.processes();
+    running.retain(|(_, line)| line.contains("staging"));
+    assert!(running.is_empty(), "still running: {running:?}");
     assert_eq!(house.visitor("shop").get("/").status, 200);
     assert!(house.is_healthy());
     house.must(&["release", "verify", "shop"]);

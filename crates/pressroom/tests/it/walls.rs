@@ -218,7 +218,7 @@ fn a_plugin_keeps_its_cache_and_the_list_says_who_wrote_what_and_what_was_refuse
     let kept = evaluate(
         &house,
         "$d = WP_CONTENT_DIR . '/cache/autoptimize/css'; wp_mkdir_p($d); file_put_contents(\"$d/a.css\", 'a{}');
-         foreach (['html', 'php'] as $e) file_put_contents(\"$d/page.$e\", '<?php echo 6*7;');
+         foreach (['html', 'HTML', 'html_gzip', 'html.br', 'php'] as $e) file_put_contents(\"$d/page.$e\", '<?php echo 6*7;');
          wp_mkdir_p(wp_upload_dir()['basedir'] . '/hole'); file_put_contents(wp_upload_dir()['basedir'] . '/hole/list.csv', 'x');
          $c = WP_CONTENT_DIR . '/w3tc-config/settings.php'; $said = '';
          foreach ([1, 2] as $n) { file_put_contents($c, \"<?php return $n;\"); $said .= include $c; }
@@ -229,11 +229,18 @@ fn a_plugin_keeps_its_cache_and_the_list_says_who_wrote_what_and_what_was_refuse
     wait_until("the style sheet to be served", Duration::from_secs(5), || {
         visitor.get("/wp-content/cache/autoptimize/css/a.css").body == "a{}"
     });
-    for end in ["html", "php"] {
+    for end in ["html", "htm%6C", "HTML", "html_gzip", "html.br", "php"] {
         let answer = visitor.get(&format!("/wp-content/cache/autoptimize/css/page.{end}"));
         let is_own = answer.body.contains("6*7") || answer.body == "42";
         assert!(!is_own && answer.body.contains("</html>"), "{}", answer.body);
     }
+
+    // However deep a plugin nests what it keeps, it can be told of and deleted.
+    let deep = evaluate(
+        &house,
+        "chdir(WP_CONTENT_DIR . '/cache'); for ($n = 0; $n < 200; $n++) { mkdir('d'); chdir('d'); } echo $n;",
+    );
+    assert_eq!(deep, "200");
 
     // What is neither is refused, and noted once, whether the plugin wants to hear of it or not.
     let refused = evaluate(

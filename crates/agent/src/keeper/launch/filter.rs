@@ -22,6 +22,8 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 /// The lower half of the first argument.
 const FIRST: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
+/// The lower half of the second one.
+const SECOND: u32 = FIRST + 8;
 
 const ALLOWED: u32 = libc::SECCOMP_RET_ALLOW;
 const NOT_PERMITTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
@@ -132,6 +134,9 @@ const NAMESPACES: i32 = libc::CLONE_NEWNS
 /// Attach, read, detach.
 const TRACED: [u32; 3] = [libc::PTRACE_ATTACH, libc::PTRACE_PEEKDATA, libc::PTRACE_DETACH];
 
+/// Of `ioctl`: what types on a terminal as if its user did. wp-cli has the operator's.
+const TYPING: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
+
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// The filter; none on an architecture whose numbers nobody has looked up.
@@ -150,6 +155,14 @@ pub(super) fn program() -> Option<Vec<sock_filter>> {
         when(IS, number(libc::SYS_clone), 0, 4),
         load(FIRST),
         when(HAS_ANY, NAMESPACES as u32, 0, 1),
+        answer(NOT_PERMITTED),
+        answer(ALLOWED),
+    ]);
+    program.extend([
+        when(IS, number(libc::SYS_ioctl), 0, 5),
+        load(SECOND),
+        when(IS, TYPING[0], 1, 0),
+        when(IS, TYPING[1], 0, 1),
         answer(NOT_PERMITTED),
         answer(ALLOWED),
     ]);
@@ -180,6 +193,14 @@ pub(crate) fn profile() -> Option<Value> {
     for bit in (0..i32::BITS).map(|at| 1 << at).filter(|bit| NAMESPACES as u32 & bit != 0) {
         let bit = u64::from(bit);
         rules.push(refusal(vec!["clone"], libc::EPERM, first("MASKED_EQ", bit, bit)));
+    }
+    for request in TYPING {
+        // The kernel looks at the lower half alone.
+        let half = u64::from(u32::MAX);
+        let arguments = vec![
+            json!({ "index": 1, "op": "SCMP_CMP_MASKED_EQ", "value": half, "valueTwo": request }),
+        ];
+        rules.push(refusal(vec!["ioctl"], libc::EPERM, arguments));
     }
     let families = FAMILIES.map(|family| family as u32);
     let answers = [("ptrace", &TRACED[..], libc::EPERM), ("socket", &families, libc::EAFNOSUPPORT)];
@@ -233,7 +254,7 @@ mod tests {
     use super::*;
 
     /// What the kernel would answer; only the instructions that are used here.
-    fn judge(architecture: u32, call: c_long, first: u64) -> u32 {
+    fn judge(architecture: u32, call: c_long, [first, second]: [u64; 2]) -> u32 {
         let program = program().expect("an architecture that is known");
         let (mut at, mut accumulator) = (0, 0_u32);
         loop {
@@ -245,6 +266,7 @@ mod tests {
                     accumulator = match step.k {
                         NUMBER => call as u32,
                         ARCHITECTURE => architecture,
+                        SECOND => second as u32,
                         _ => first as u32,
                     };
                     continue;
@@ -259,7 +281,7 @@ mod tests {
     }
 
     fn ours(call: c_long, first: u64) -> u32 {
-        judge(OURS.expect("an architecture that is known"), call, first)
+        judge(OURS.expect("an architecture that is known"), call, [first, 0])
     }
 
     #[test]
@@ -271,7 +293,7 @@ mod tests {
             assert_eq!(ours(*call, 0), NOT_PERMITTED, "{call}");
         }
         assert_eq!(ours(libc::SYS_clone3, 0), UNKNOWN);
-        assert_eq!(judge(0x4000_0003, libc::SYS_openat, 0), NOT_PERMITTED);
+        assert_eq!(judge(0x4000_0003, libc::SYS_openat, [0, 0]), NOT_PERMITTED);
         assert_eq!(ours(libc::SYS_openat + 0x4000_0000, 0), NOT_PERMITTED);
     }
 
@@ -285,6 +307,14 @@ mod tests {
         assert_eq!(ours(libc::SYS_ptrace, libc::PTRACE_DETACH.into()), ALLOWED);
         for request in [libc::PTRACE_TRACEME, libc::PTRACE_POKEDATA, libc::PTRACE_SEIZE] {
             assert_eq!(ours(libc::SYS_ptrace, request.into()), NOT_PERMITTED);
+        }
+        let ioctl = |request| {
+            let ours = OURS.expect("an architecture that is known");
+            judge(ours, libc::SYS_ioctl, [0, request])
+        };
+        assert_eq!(ioctl(libc::TIOCGWINSZ), ALLOWED);
+        for request in [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSTI | 1 << 32] {
+            assert_eq!(ioctl(request), NOT_PERMITTED);
         }
         assert_eq!(ours(libc::SYS_socket, libc::AF_INET6 as u64), ALLOWED);
         assert_eq!(ours(libc::SYS_socket, libc::AF_PACKET as u64), NO_SUCH_FAMILY);
