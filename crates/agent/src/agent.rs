@@ -29,7 +29,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, broadcast};
 
 use crate::author::Authors;
+use crate::bytecode::Bytecode;
 use crate::confinement::{self, Means};
+use crate::engine::php;
 use crate::facts::SiteFacts;
 use crate::keeper;
 use crate::layout::Layout;
@@ -48,6 +50,8 @@ pub struct Agent {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: Mutex<State>,
     pub(crate) changed: Notify,
+    /// A process was started: somebody waits for its first answer.
+    pub(crate) started: Notify,
     pub(crate) events: broadcast::Sender<Event>,
     /// Held while the local authority is made.
     pub(crate) authority: Mutex<()>,
@@ -60,6 +64,9 @@ pub struct Agent {
     /// Held while the tables of a site are dumped and changed: one site after the other, and one way at a time.
     pub(crate) tables: tokio::sync::Mutex<()>,
     pub(crate) authors: Authors,
+    pub(crate) bytecode: Bytecode,
+    /// What php-fpm need not judge again.
+    pub(crate) sound: php::Sound,
     /// What of a confinement this machine can do.
     machine_means: Means,
     /// Whether the keeper can confine.
@@ -235,6 +242,7 @@ impl Agent {
             store,
             state: Mutex::new(state),
             changed: Notify::new(),
+            started: Notify::new(),
             events: broadcast::channel(1024).0,
             authority: Mutex::new(()),
             intent: tokio::sync::Mutex::default(),
@@ -242,6 +250,8 @@ impl Agent {
             collection: tokio::sync::RwLock::default(),
             tables: tokio::sync::Mutex::default(),
             authors: Authors::default(),
+            bytecode: Bytecode::default(),
+            sound: php::Sound::default(),
             histories: crate::git::Histories::default(),
             machine_means,
             keeper_confines: AtomicBool::new(false),
@@ -423,6 +433,10 @@ impl Agent {
         group.spawn("authors", {
             let agent = Arc::clone(&self);
             move |stop| agent.keep_authors(stop)
+        });
+        group.spawn("bytecode", {
+            let agent = Arc::clone(&self);
+            move |stop| agent.keep_bytecode(stop)
         });
         group.spawn("histories", {
             let agent = Arc::clone(&self);

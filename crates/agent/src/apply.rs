@@ -208,6 +208,7 @@ impl Agent {
                         .map(|(_, gid)| (0, gid));
                 let generation = view::publish(&self.layout, view, reader)?;
                 self.state.lock().published = Some((view::digest(view), generation));
+                self.await_edge().await;
                 Ok(())
             }
         }
@@ -257,7 +258,11 @@ impl Agent {
         let (Some(prepared), Some(version)) = (prepared, version) else {
             return Err(Error::Refused(format!("`{id}` is not prepared yet")));
         };
-        let instances = self.instances_of(&prepared, &version)?.named(fingerprint);
+        let instances = self
+            .instances_of(&prepared, &version)?
+            .named(fingerprint)
+            .reading(self.bytecode_of(&version))
+            .judged(&self.sound);
         // A site that was prepared before there were confinements has none yet.
         self.keep_etc(&name)?;
         let (is_serving, is_candidate) = {
@@ -293,6 +298,7 @@ impl Agent {
         // The decision after this one must see it.
         self.look_at_processes().await?;
         self.state.lock().verdicts.remove(&name);
+        self.started.notify_one();
         Ok(())
     }
 

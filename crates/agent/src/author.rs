@@ -253,7 +253,9 @@ impl Agent {
     async fn serve_loopback(&self, name: &SiteName, mut edge: UnixStream) -> io::Result<()> {
         if !self.authors.at_work.lock().contains(name) {
             self.get_ready(name).await?;
-            return handover::give_nothing(&mut edge).await;
+            // Who only knocked has left.
+            let _heard = handover::give_nothing(&mut edge).await;
+            return Ok(());
         }
         let php = self.author_socket(name).await?;
         handover::give(&edge, &php).await
@@ -271,8 +273,7 @@ impl Agent {
         };
         let key = prepared.secrets.cron.reveal();
         let more = [("PRESSROOM_AUTO_UPDATE", key)];
-        let means = facts.serving.map(|serving| serving.means).unwrap_or_default();
-        let root = means.php_root().unwrap_or_else(|| self.layout.author_root(name));
+        let root = self.author_php_root(name, facts.serving.as_ref());
         let asked = check::ask(&socket, &root, &prepared.home, "/", &more);
         let asked = tokio::time::timeout(LONGEST.get(), asked).await;
         self.end_change(change).await?;
@@ -286,9 +287,31 @@ impl Agent {
     /// Somebody looks at a page with buttons that change code: the instance is started, and its copy made equal.
     async fn get_ready(&self, name: &SiteName) -> io::Result<()> {
         self.want_author(name);
-        // Whoever has the turn does so, too.
-        let Some(_turn) = self.try_turn(name) else { return Ok(()) };
-        self.renew_copy(name, None).await.map_err(io::Error::other).map(drop)
+        {
+            // Whoever has the turn does so, too.
+            let Some(_turn) = self.try_turn(name) else { return Ok(()) };
+            self.renew_copy(name, None).await.map_err(io::Error::other)?;
+        }
+        self.warm(name).await
+    }
+
+    /// Has the author instance load WordPress, so that the first change need not.
+    async fn warm(&self, name: &SiteName) -> io::Result<()> {
+        let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
+        let Some(prepared) = facts.prepared else { return Ok(()) };
+        let socket = self.author_instance(name).await?;
+        let root = self.author_php_root(name, facts.serving.as_ref());
+        let asked = check::ask(&socket, &root, &prepared.home, "/", &[("PRESSROOM_READY", "1")]);
+        match tokio::time::timeout(START, asked).await {
+            Ok(answered) => answered.map(drop),
+            Err(_) => Err(io::Error::other("it did not answer whether it is ready")),
+        }
+    }
+
+    /// The folder of `index.php` as the author instance sees it.
+    fn author_php_root(&self, name: &SiteName, serving: Option<&Version>) -> PathBuf {
+        let means = serving.map(|serving| serving.means).unwrap_or_default();
+        means.php_root().unwrap_or_else(|| self.layout.author_root(name))
     }
 
     fn want_author(&self, name: &SiteName) {

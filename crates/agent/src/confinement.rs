@@ -163,6 +163,30 @@ fn places(
     places
 }
 
+/// What a process sees that compiles code and does not run it: the code, where it is kept and where it is seen, and one script.
+pub fn of_compiler(
+    code: &Path,
+    (kept, seen_at): (&Path, &Path),
+    script: &Path,
+    means: Means,
+) -> Vec<Place> {
+    let mut places: Vec<Place> = SYSTEM.iter().map(|path| where_there(path, Access::Run)).collect();
+    for path in ["/etc/php", "/etc/alternatives", "/etc/ld.so.cache"] {
+        places.push(where_there(path, Access::Read));
+    }
+    places.push(Place::Devices);
+    if means.processes {
+        places.push(Place::Processes);
+    }
+    places.push(Place::Memory { to: "/tmp".into(), bytes: SHARED });
+    if !script.starts_with("/usr") {
+        places.push(bind(script.to_owned(), script.to_owned(), Access::Read));
+    }
+    places.push(bind(code.to_owned(), CODE.into(), Access::Read));
+    places.push(bind(kept.to_owned(), seen_at.to_owned(), Access::Write));
+    places
+}
+
 fn folder_of(socket: &Path) -> PathBuf {
     socket.parent().unwrap_or(socket).to_owned()
 }

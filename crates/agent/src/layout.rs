@@ -44,6 +44,10 @@ impl Layout {
     pub fn releases(&self) -> PathBuf {
         self.at("releases")
     }
+    /// Compiled code of releases.
+    pub fn bytecode(&self) -> PathBuf {
+        self.at("bytecode")
+    }
     /// Folder of all sites.
     pub fn sites(&self) -> PathBuf {
         self.at("sites")

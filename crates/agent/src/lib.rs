@@ -3,6 +3,7 @@
 //! - [`keeper`] the parent of every process, and how to talk to it
 //! - [`agent`] the loop: observe, decide, apply; [`observe`], [`apply`], [`probe`], [`report`] are its parts
 //! - [`author`] where wp-admin changes code
+//! - `bytecode` what releases are compiled to
 //! - [`confinement`] what a site's PHP may see and take of the machine
 //! - [`container`] the same by Docker
 //! - [`facts`] what it knows of a site, and keeps
@@ -23,6 +24,7 @@ pub mod acl;
 pub mod agent;
 pub mod apply;
 pub mod author;
+mod bytecode;
 pub mod confinement;
 pub mod container;
 pub mod doctor;

@@ -31,6 +31,8 @@ const ETC: Duration = Duration::from_secs(60);
 const QUICK: Duration = Duration::from_millis(100);
 /// Somebody waits for the answer: a rollout, an `up`.
 const EAGER: Duration = Duration::from_millis(20);
+/// The answer is a matter of milliseconds.
+const KEEN: Duration = Duration::from_millis(2);
 const CALM: Duration = Duration::from_secs(1);
 
 /// How patient to be with a process: a database may take long to recover, and killing it makes that longer.
@@ -82,6 +84,7 @@ impl Agent {
             workers.look(&running, &self);
             tokio::select! {
                 () = tokio::time::sleep(if is_awaited { EAGER } else { QUICK }) => {}
+                () = self.started.notified() => {}
                 () = shutdown.requested() => {}
             }
         }
@@ -136,6 +139,18 @@ impl Agent {
                 Some(redis) => redis.probe().await,
                 None => Answer::Badly("nobody knows how to ask it".into()),
             },
+        }
+    }
+
+    /// Gives the edge a moment to serve what was just published; later the probes tell.
+    pub(crate) async fn await_edge(&self) {
+        let until = clock::now() + QUICK;
+        loop {
+            let is_there = self.probe_edge().await == Answer::Well;
+            if !is_there || self.state.lock().is_view_served() || clock::now() > until {
+                return;
+            }
+            tokio::time::sleep(KEEN).await;
         }
     }
 
@@ -284,7 +299,7 @@ impl FrozenWorkers {
 }
 
 /// Runs futures side by side in this task; answers in their order.
-async fn futures<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+pub(crate) async fn futures<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut open: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
         let mut is_done = true;

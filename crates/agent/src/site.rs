@@ -28,6 +28,7 @@ use crate::facts::Prepared;
 use crate::files;
 use crate::{acl, secrets, tls};
 
+pub(crate) use code::compiler;
 pub use code::{Brought, Code, in_words, is_current, is_ours};
 pub use promote::Promoted;
 pub use remove::Removed;
@@ -373,6 +374,7 @@ impl Agent {
         }
         secrets::forget_given(&self.layout, name)?;
         self.remember(name).await?;
+        self.bytecode.due.notify_one();
         Ok(())
     }
 

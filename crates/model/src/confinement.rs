@@ -57,7 +57,7 @@ pub enum Place {
         #[serde(default)]
         if_there: bool,
     },
-    /// A writable folder in memory, of this process alone.
+    /// A writable folder in memory, of this process alone, empty but for what of the view is below it.
     Memory {
         /// Where.
         to: PathBuf,

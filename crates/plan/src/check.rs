@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// Slower than this is worth a comparison.
-const SLOW: Duration = Duration::from_secs(1);
+pub const SLOW: Duration = Duration::from_secs(1);
 /// So many times slower than before is a fault.
 const TIMES: u32 = 10;
 

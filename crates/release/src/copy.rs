@@ -24,9 +24,20 @@ pub(crate) enum Bytes<'a> {
 }
 
 impl Bytes<'_> {
-    /// Hashes the file without keeping it.
+    /// Hashes the file without keeping it, unless it is known.
     pub(crate) fn digest(self) -> Result<File, ReleaseError> {
-        self.feed(|_| Ok(()))
+        match self {
+            Bytes::Source(Found { known: Some(file), .. }) => Ok(file.clone()),
+            other => other.feed(|_| Ok(())),
+        }
+    }
+
+    /// A file of a release, which may be linked.
+    pub(crate) fn there(&self) -> Option<(&Path, &File)> {
+        match self {
+            Bytes::Source(Found { known: Some(file), from, .. }) => Some((from, file)),
+            _ => None,
+        }
     }
 
     /// Writes the file to `to`, which is not there yet, and hashes what it wrote.
@@ -142,7 +153,8 @@ pub(crate) fn each<T: Sync, R: Send>(
 pub(crate) fn existing(path: &Path) -> Result<File, ReleaseError> {
     let meta = fs::symlink_metadata(path).map_err(failed("cannot read", path))?;
     let permissions = meta.permissions().mode() & 0o7777;
-    let found = Found { from: path.to_owned(), is_executable: permissions == mode(true) };
+    let found =
+        Found { from: path.to_owned(), is_executable: permissions == mode(true), known: None };
     if permissions != mode(found.is_executable) {
         let cause = io::Error::other(format!("it has the mode {permissions:o}"));
         return Err(ReleaseError::Io {

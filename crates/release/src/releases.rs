@@ -215,7 +215,7 @@ impl Releases {
         let is_edited = |path: &str| parts.iter().any(|part| part.has(path));
         let mut tree = self.as_source(base)?;
         tree.files.retain(|path, _| !is_edited(path));
-        let mut edited = source::folder(copy)?;
+        let mut edited = source::parts(copy, parts)?;
         edited.files.retain(|path, _| is_edited(path));
         tree.files.append(&mut edited.files);
         edited.left_out.retain(|left| is_edited(&left.path));
@@ -254,8 +254,8 @@ impl Releases {
     fn as_source(&self, id: &ReleaseId) -> Result<Tree, ReleaseError> {
         let (manifest, tree) = (self.manifest(id)?, self.real_tree(id)?);
         let files = manifest.files.into_iter().map(|(path, file)| {
-            let found = Found { from: tree.join(&path), is_executable: file.is_executable };
-            (path, found)
+            let (from, is_executable) = (tree.join(&path), file.is_executable);
+            (path, Found { from, is_executable, known: Some(file) })
         });
         Ok(Tree { files: files.collect(), left_out: Vec::new() })
     }
@@ -313,14 +313,14 @@ impl Releases {
     ) -> Result<(), ReleaseError> {
         let scratch = Scratch(self.scratch("tree"));
         make_folders(&scratch.0, manifest.files.keys())?;
-        let (total, known) = (files.len(), self.known_files(manifest)?);
+        let (total, known) = (files.len(), self.known_files(manifest, files)?);
         let copy = |(path, bytes): &(&String, Bytes<'_>)| {
             let to = scratch.0.join(path);
             let wanted = manifest.files.get(*path);
             // What another release has is one file on disk, whatever the number of releases.
-            if let Some(there) = wanted.and_then(|file| known.get(file))
-                && fs::hard_link(there, &to).is_ok()
-            {
+            let there = bytes.there().filter(|(_, file)| Some(*file) == wanted).map(|it| it.0);
+            let there = there.or_else(|| known.get(wanted?).map(PathBuf::as_path));
+            if there.is_some_and(|there| fs::hard_link(there, &to).is_ok()) {
                 return Ok(());
             }
             let copied = bytes.copy(&to)?;
@@ -342,10 +342,19 @@ impl Releases {
     }
 
     /// Files of other releases that the manifest has as well. They are root's and read-only; `verify` would find a change.
-    fn known_files(&self, manifest: &Manifest) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
-        let wanted: BTreeSet<&File> = manifest.files.values().collect();
+    fn known_files(
+        &self,
+        manifest: &Manifest,
+        files: &[(&String, Bytes<'_>)],
+    ) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
+        let strange = files.iter().filter(|(_, bytes)| bytes.there().is_none());
+        let wanted: BTreeSet<&File> =
+            strange.filter_map(|(path, _)| manifest.files.get(*path)).collect();
         let mut known = BTreeMap::new();
         for id in self.list()? {
+            if known.len() == wanted.len() {
+                break;
+            }
             // A damaged one has nothing to give.
             let Ok(other) = self.manifest(&id) else { continue };
             let tree = self.tree(&id);
@@ -447,9 +456,9 @@ impl Releases {
         remove(&scratch.0)?;
         make_folders(&scratch.0, manifest.files.keys())?;
         let from = self.real_tree(id)?;
-        for path in manifest.files.keys() {
-            link_or_copy(&from.join(path), &scratch.0.join(path))?;
-        }
+        let paths: Vec<&String> = manifest.files.keys().collect();
+        let link = |path: &&String| link_or_copy(&from.join(path), &scratch.0.join(path));
+        let put = copy::each(&paths, link, &|_| ())?;
         let uploads = scratch.0.join("wp-content/uploads");
         make_folder(&scratch.0.join("wp-content"))?;
         symlink(site.join("uploads"), &uploads)
@@ -458,7 +467,10 @@ impl Releases {
             let (to, link) = (site.join("scratch").join(id.as_str()), scratch.0.join(name));
             symlink(to.join(name), &link).map_err(failed("cannot make the link", &link))?;
         }
-        sync_all(&scratch.0)?;
+        // What is linked is on disk; names come there in the order in which they were given, with a journal.
+        if put.contains(&Put::Copied) {
+            sync_all(&scratch.0)?;
+        }
         fs::rename(&scratch.0, &tree).map_err(failed("cannot rename to", &tree))?;
         sync_folder(&folder).map_err(failed("cannot sync", &folder))?;
         Ok(tree)
@@ -569,6 +581,10 @@ fn make_folder(path: &Path) -> Result<(), ReleaseError> {
     if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
         make_folder(above)?;
     }
+    make_one_folder(path)
+}
+
+fn make_one_folder(path: &Path) -> Result<(), ReleaseError> {
     let made = fs::create_dir(path)
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)));
     made.map_err(failed("cannot make the folder", path))
@@ -580,12 +596,27 @@ fn make_folders<'a>(
     paths: impl Iterator<Item = &'a String>,
 ) -> Result<(), ReleaseError> {
     make_folder(tree)?;
-    let folders: BTreeSet<&str> =
-        paths.filter_map(|path| path.rsplit_once('/').map(|(folder, _)| folder)).collect();
-    folders.into_iter().try_for_each(|folder| make_folder(&tree.join(folder)))
+    let mut folders = BTreeSet::new();
+    for path in paths {
+        let mut rest = path.as_str();
+        while let Some((folder, _)) = rest.rsplit_once('/')
+            && folders.insert(folder)
+        {
+            rest = folder;
+        }
+    }
+    // Those above come first.
+    folders.into_iter().try_for_each(|folder| make_one_folder(&tree.join(folder)))
 }
 
-fn link_or_copy(from: &Path, to: &Path) -> Result<(), ReleaseError> {
+/// How a file came into a site's tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Put {
+    Linked,
+    Copied,
+}
+
+fn link_or_copy(from: &Path, to: &Path) -> Result<Put, ReleaseError> {
     match fs::hard_link(from, to) {
         Err(error)
             if matches!(
@@ -596,9 +627,9 @@ fn link_or_copy(from: &Path, to: &Path) -> Result<(), ReleaseError> {
             ) =>
         {
             copy::existing(from)?;
-            fs::copy(from, to).map(drop).map_err(failed("cannot write", to))
+            fs::copy(from, to).map(|_| Put::Copied).map_err(failed("cannot write", to))
         }
-        other => other.map_err(failed("cannot write", to)),
+        other => other.map(|()| Put::Linked).map_err(failed("cannot write", to)),
     }
 }
 

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use pressroom_model::config::Source;
 
-use crate::manifest::check_path;
+use crate::manifest::{File, check_path};
+use crate::worktree::Part;
 use crate::{ReleaseError, failed};
 
 /// Where Debian's package keeps WordPress.
@@ -40,6 +41,8 @@ pub(crate) struct Found {
     /// Where it really is: no link in it.
     pub(crate) from: PathBuf,
     pub(crate) is_executable: bool,
+    /// What it is, where that need not be read: it is a file of a release.
+    pub(crate) known: Option<File>,
 }
 
 /// A source, walked.
@@ -186,6 +189,24 @@ pub(crate) fn folder(path: &Path) -> Result<Tree, ReleaseError> {
     Ok(walk.tree)
 }
 
+/// The same, of which only these parts count; others may be in it.
+pub(crate) fn parts(path: &Path, parts: &[Part]) -> Result<Tree, ReleaseError> {
+    let mut walk = Walk::of(path)?;
+    for part in parts {
+        match part {
+            Part::Core => return folder(path),
+            Part::Path(part) if not_code(part).is_some() => {}
+            Part::Path(part) => {
+                let real = path.join(part);
+                if fs::symlink_metadata(&real).is_ok() {
+                    walk.entry(&real, part.clone(), &mut Vec::new())?;
+                }
+            }
+        }
+    }
+    Ok(walk.tree)
+}
+
 /// Why a path of a source is never part of a release: data, secrets, caches, another program's files.
 pub fn not_code(path: &str) -> Option<&'static str> {
     let above = path.match_indices('/').map(|(at, _)| &path[..at]);
@@ -286,9 +307,10 @@ impl Walk {
             self.leave_out(&path, "it is neither a file nor a folder");
             return Ok(());
         }
-        self.tree
-            .files
-            .insert(path, Found { from, is_executable: meta.permissions().mode() & 0o111 != 0 });
+        self.tree.files.insert(
+            path,
+            Found { from, is_executable: meta.permissions().mode() & 0o111 != 0, known: None },
+        );
         Ok(())
     }
 

@@ -79,13 +79,14 @@ impl Worktree {
     ) -> Result<Vec<String>, ReleaseError> {
         let manifest = releases.manifest(id)?;
         let from = releases.tree(id);
+        let from = from.canonicalize().map_err(failed("cannot find", &from))?;
         let real = place.root.canonicalize().map_err(failed("cannot find", place.root))?;
         let is_meant = |path: &str| only.is_none_or(|parts| parts.iter().any(|p| p.has(path)));
         let mut work = || -> io::Result<Vec<String>> {
             let top = open_folder(CWD, &real, ResolveFlags::empty())?;
             let mut seen = Seen { folders: folders_of(&manifest), ..Seen::default() };
             seen.look(&top, Path::new(""), 0)?;
-            let mut mended = Vec::new();
+            let (mut mended, mut last) = (Vec::new(), None);
             for stranger in seen.strangers(&manifest).into_iter().filter(|path| is_meant(path)) {
                 remove(&top, &stranger)?;
                 mended.push(stranger);
@@ -95,7 +96,8 @@ impl Worktree {
                 if self.is_good(&real, path, file, stamp) {
                     continue;
                 }
-                let stamp = put(&top, path, &from.join(path), file, place.owner)?;
+                let folder = folder_for(&top, path, &mut last, place.owner)?;
+                let stamp = put((&top, folder), path, &from.join(path), file, place.owner)?;
                 self.known.insert(path.clone(), (stamp, file.clone()));
                 mended.push(path.clone());
             }
@@ -116,7 +118,8 @@ impl Worktree {
         {
             return same(file, wanted);
         }
-        let found = Found { from: root.join(path), is_executable: wanted.is_executable };
+        let found =
+            Found { from: root.join(path), is_executable: wanted.is_executable, known: None };
         let Ok(file) = Bytes::Source(&found).digest() else { return false };
         let is_same = same(&file, wanted);
         self.known.insert(path.to_owned(), (stamp, file));
@@ -213,29 +216,57 @@ fn remove(top: &OwnedFd, path: &str) -> io::Result<()> {
 
 /// Writes one file of the release into the copy, under its name at once and whole.
 fn put(
-    top: &OwnedFd,
+    (top, folder): (&OwnedFd, &OwnedFd),
     path: &str,
     from: &Path,
     file: &File,
     owner: Option<(u32, u32)>,
 ) -> io::Result<Stamp> {
-    make_folders(top, path, owner)?;
-    let (folder, name) = parent(top, path)?;
-    if rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-    {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    let before = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+    if before.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory) {
         remove(top, path)?;
     }
     let fresh = format!(".{name}.pressroom");
-    let _none = rustix::fs::unlinkat(&folder, &fresh, AtFlags::empty());
+    let _none = rustix::fs::unlinkat(folder, &fresh, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = if file.is_executable { 0o755 } else { 0o644 };
-    let to = rustix::fs::openat(&folder, &fresh, flags, Mode::from_raw_mode(mode))?;
+    let to = rustix::fs::openat(folder, &fresh, flags, Mode::from_raw_mode(mode))?;
     let mut to = Handle::from(to);
-    io::copy(&mut copy::open_plain(&from.canonicalize()?)?, &mut to)?;
+    let mut from = copy::open_plain(from)?;
+    io::copy(&mut from, &mut to)?;
     give(&to, mode, owner)?;
-    rustix::fs::renameat(&folder, &fresh, &folder, name)?;
+    keep_time(&from, &to, before.as_ref())?;
+    rustix::fs::renameat(folder, &fresh, folder, name)?;
     Ok(stamp(&rustix::fs::fstat(&to)?))
+}
+
+/// The folder that a file of the copy is put into, made where it is missing; files of one folder come one after the other.
+fn folder_for<'a>(
+    top: &OwnedFd,
+    path: &str,
+    last: &'a mut Option<(String, OwnedFd)>,
+    owner: Option<(u32, u32)>,
+) -> io::Result<&'a OwnedFd> {
+    let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+    if last.as_ref().is_none_or(|(of, _)| of != above) {
+        make_folders(top, path, owner)?;
+        *last = Some((above.to_owned(), parent(top, path)?.0));
+    }
+    let found = last.as_ref().map(|(_, folder)| folder);
+    found.ok_or_else(|| io::Error::other("it was opened a moment ago"))
+}
+
+/// PHP knows compiled code by the time of its file: the copy has that of the release, so that it need not wait until the file is a few
+/// seconds old, nor compile it again. What stood there before had another time.
+fn keep_time(from: &Handle, to: &Handle, before: Option<&rustix::fs::Stat>) -> io::Result<()> {
+    let mut time = rustix::fs::fstat(from)?.st_mtime;
+    if before.is_some_and(|before| before.st_mtime == time) {
+        time -= 1;
+    }
+    let time = rustix::fs::Timespec { tv_sec: time, tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+    Ok(rustix::fs::futimens(to, &times)?)
 }
 
 fn stamp(stat: &rustix::fs::Stat) -> Stamp {

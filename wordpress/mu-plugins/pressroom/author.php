@@ -20,8 +20,8 @@ final class Pressroom_Author {
 	/** Capabilities of people who change code in some way. */
 	const CAPABILITIES = array( 'install_plugins', 'update_plugins', 'delete_plugins', 'edit_plugins', 'install_themes', 'update_themes', 'delete_themes', 'edit_themes', 'update_core', 'update_languages' );
 
-	/** Pages of wp-admin with buttons that change code. */
-	const PAGES = array( 'plugins', 'plugin-install', 'themes', 'theme-install', 'update-core', 'plugin-editor', 'theme-editor' );
+	/** Pages of wp-admin with buttons that change code, and the one that their users see first. */
+	const PAGES = array( 'index', 'plugins', 'plugin-install', 'themes', 'theme-install', 'update-core', 'plugin-editor', 'theme-editor' );
 
 	public static function watch(): void {
 		if ( 'cli' === PHP_SAPI || ( defined( 'DISALLOW_FILE_MODS' ) && DISALLOW_FILE_MODS ) ) {

@@ -47,12 +47,14 @@ impl Agent {
         name: &SiteName,
         mut edge: UnixStream,
     ) -> io::Result<()> {
+        let begun = clock::now();
         let turn = tokio::select! {
             biased;
             // Whoever left before it began wants nothing any more.
             left = hung_up(&edge) => return left,
             turn = self.turn(name) => turn,
         };
+        let turn_ms = ms(begun);
         let change = match self.begin_change(name, turn).await {
             Ok(change) => change,
             Err(error) => {
@@ -60,8 +62,14 @@ impl Agent {
                 return Err(error);
             }
         };
+        let copy_ms = ms(begun);
         let served = match self.author_socket(name).await {
-            Ok(php) => self.serve_php(&edge, php).await,
+            Ok(php) => {
+                let php_ms = ms(begun);
+                let served = self.serve_php(&edge, php).await;
+                tracing::info!(site = %name, turn_ms, copy_ms, php_ms, ms = ms(begun), "the author instance answered");
+                served
+            }
             Err(error) => handover::give_nothing(&mut edge).await.and(Err(error)),
         };
         self.end_change(change).await?;
@@ -205,4 +213,8 @@ impl Agent {
             });
         }
     }
+}
+
+fn ms(since: Instant) -> u64 {
+    since.elapsed().as_millis() as u64
 }

@@ -1,10 +1,13 @@
 //! One php-fpm instance: static workers, a socket that only the edge and the site reach, its own opcache, confined as its
 //! version says.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pressroom_model::config::{Site, SiteSecrets};
 use pressroom_model::confinement::Confinement;
 use pressroom_model::id::{InstanceId, ReleaseId};
@@ -15,6 +18,7 @@ use pressroom_render::php;
 use serde::Deserialize;
 
 use super::{Error, fingerprint, owner, program, run, spec, write_checked};
+use crate::bytecode;
 use crate::confinement::{self, Inhabitant, Means};
 use crate::container::{self, Docker};
 use crate::fastcgi;
@@ -54,6 +58,10 @@ pub struct Instances {
     means: Means,
     container: Option<Container>,
     fingerprint: String,
+    /// Its code, compiled before.
+    bytecode: Option<PathBuf>,
+    /// What need not be checked again.
+    sound: Option<Sound>,
 }
 
 impl Instances {
@@ -99,6 +107,8 @@ impl Instances {
             means,
             container,
             fingerprint: String::new(),
+            bytecode: None,
+            sound: None,
         };
         let sample_id = InstanceId::of(&site.name, 0);
         let sample = instances.pool(&sample_id);
@@ -130,6 +140,24 @@ impl Instances {
     /// The same, known by the name that its version was given when it was made: templates may have changed since.
     pub fn named(self, fingerprint: &str) -> Self {
         Self { fingerprint: fingerprint.to_owned(), ..self }
+    }
+
+    /// The same, with what was compiled of their code: they run the same with it, only sooner.
+    pub fn reading(self, bytecode: Option<PathBuf>) -> Self {
+        Self { bytecode, ..self }
+    }
+
+    /// The same, of which php-fpm has perhaps judged such a configuration before.
+    pub fn judged(self, sound: &Sound) -> Self {
+        Self { sound: Some(sound.clone()), ..self }
+    }
+
+    /// What is php-fpm's to judge: the same for all instances with these settings, whatever their number and release.
+    fn judgeable(&self, server: &Path) -> String {
+        let changed = std::fs::metadata(server).and_then(|meta| meta.modified()).ok();
+        let server = format!("{} {changed:?}", server.display());
+        let pool = self.pool(&InstanceId::of(&self.site.name, 0));
+        fingerprint(&[server.as_bytes(), self.ini.as_bytes(), pool.as_bytes()])
     }
 
     /// Gives the command line's PHP of the site these `php.ini` values: those of the version that serves.
@@ -199,6 +227,28 @@ impl Instances {
         format!("/etc/php/{}/{sapi}/conf.d:{}", site.php.version, ours.display())
     }
 
+    /// Has an instance read its bytecode.
+    fn add_bytecode(
+        &self,
+        ini_folder: &Path,
+        confinement: Option<&mut Confinement>,
+        readable: files::Owner,
+    ) -> Result<(), Error> {
+        let ini = ini_folder.join("91-bytecode.ini");
+        let view = confinement.and_then(|confinement| confinement.view.as_mut());
+        match (&self.bytecode, view) {
+            (Some(bytecode), Some(view)) => {
+                view.places.extend(bytecode::places(bytecode));
+                let text = format!("opcache.file_cache = {}\n", bytecode::SEEN_AT);
+                files::write(&ini, text.as_bytes(), 0o640, readable)?;
+            }
+            // Of an instance that had this number before.
+            _ if ini.exists() => std::fs::remove_file(&ini)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Writes and checks an instance's files, and says how to start it.
     pub fn prepare(&self, id: &InstanceId) -> Result<ProcessSpec, Error> {
         let process = instance_process(id);
@@ -222,7 +272,8 @@ impl Instances {
         }
         // php-fpm opens its log files itself, as the site.
         files::folder(&self.layout.site_logs(&self.site.name), 0o750, ours)?;
-        let confinement = self.confinement(id);
+        let mut confinement = self.confinement(id);
+        self.add_bytecode(&ini_folder, confinement.as_mut(), readable)?;
         let mut user = self.user.clone();
         if let (Some(user), Code::Author(Some(gid))) = (&mut user, &self.code) {
             user.groups.push(*gid);
@@ -230,7 +281,12 @@ impl Instances {
         let server = self.server()?;
         let scan = Self::ini_scan_dir(&self.site, &ini_folder, "fpm");
         let path = folder.join("fpm.conf");
+        let judgeable = self.judgeable(&server);
+        let is_sound = self.sound.as_ref().is_some_and(|sound| sound.has(&judgeable));
         write_checked(&path, &self.pool(id), 0o640, readable, |candidate| {
+            if is_sound {
+                return Ok(());
+            }
             let mut command = Command::new(&server);
             command
                 .args(["-t", "--fpm-config"])
@@ -246,7 +302,11 @@ impl Instances {
             if let Some(confinement) = &confinement {
                 confine(&mut command, confinement, user.as_ref(), Path::new("/"))?;
             }
-            run("php-fpm", "its configuration", &mut command)
+            run("php-fpm", "its configuration", &mut command)?;
+            if let Some(sound) = &self.sound {
+                sound.add(judgeable);
+            }
+            Ok(())
         })?;
         let arguments = vec![
             "--nodaemonize".into(),
@@ -293,6 +353,20 @@ impl Instances {
         spec.program = Docker::client()?;
         spec.env.extend(docker.variables());
         Ok(())
+    }
+}
+
+/// Configurations that php-fpm took, since the agent runs: a new instance of theirs need not wait for another look.
+#[derive(Debug, Clone, Default)]
+pub struct Sound(Arc<Mutex<BTreeSet<String>>>);
+
+impl Sound {
+    fn has(&self, judgeable: &str) -> bool {
+        self.0.lock().contains(judgeable)
+    }
+
+    fn add(&self, judgeable: String) {
+        self.0.lock().insert(judgeable);
     }
 }
 

@@ -475,9 +475,8 @@ fn fault(view: &View) -> Option<(&Path, &'static str)> {
         parts.next() == Some(Component::RootDir)
             && parts.all(|part| matches!(part, Component::Normal(_)))
     };
-    let writable = |place: &&Place| {
-        matches!(place, Place::Bind { access: Access::Write, .. } | Place::Memory { .. })
-    };
+    // Memory is empty and nobody's until the view is whole.
+    let writable = |place: &&Place| matches!(place, Place::Bind { access: Access::Write, .. });
     for (index, place) in view.places.iter().enumerate() {
         if !is_plain(place.to()) || place.to().parent().is_none() {
             return Some((place.to(), "is no absolute path below the root"));

@@ -1,7 +1,7 @@
 //! The check of a candidate: a few of the site's own busiest pages, asked of its first instance and of one that serves.
 //!
-//! Each page is asked for twice: the first time compiles the code, the second time is measured. No visitor is involved,
-//! nothing is stored, and WordPress's own handler of fatal errors is off, so that nobody gets its mail and PHP's message
+//! The first page compiles most of the code, then a few are asked for at a time. One that took long is asked for again, since
+//! compiling is no fault. No visitor is involved, nothing is stored, and WordPress's own handler of fatal errors is off, so that nobody gets its mail and PHP's message
 //! comes out whole.
 
 use std::path::Path;
@@ -16,9 +16,12 @@ use crate::agent::Agent;
 use crate::engine::{FINGERPRINT, edge};
 use crate::facts::Version;
 use crate::fastcgi;
+use crate::probe::futures;
 
 /// So many pages.
 const PAGES: usize = 8;
+/// So many at a time: others of the candidate's instances start meanwhile, and visitors are answered.
+const AT_ONCE: usize = 2;
 /// After so long no further page is asked for.
 const ENOUGH: Duration = Duration::from_secs(1);
 /// The longest wait for a page of the candidate: code is compiled, caches are cold.
@@ -42,31 +45,46 @@ impl Agent {
         let ours = self.one_of(name, &candidate)?;
         let theirs = serving.and_then(|serving| Some((self.one_of(name, &serving)?, serving)));
         let begun = clock::now();
-        for path in self.pages_to_check(name).await {
-            let first = self.ask_for(&ours, &candidate, &home, &path, PATIENCE).await;
-            let second = match first.status {
-                0 => first.clone(),
-                _ => self.ask_for(&ours, &candidate, &home, &path, PATIENCE).await,
-            };
-            let is_doubtful = check::is_doubtful(&first) || check::is_doubtful(&second);
-            let before = match &theirs {
-                Some((id, serving)) if is_doubtful => {
-                    Some(self.ask_for(id, serving, &home, &path, PATIENCE_BEFORE).await)
-                }
-                _ => None,
-            };
-            // What only the first request says counts as well, but for its time.
-            let first = Reply { took: second.took, ..first };
-            let fault = check::fault(&path, before.as_ref(), &first)
-                .or_else(|| check::fault(&path, before.as_ref(), &second));
-            if fault.is_some() {
-                return fault;
+        let ours = (&ours, &candidate);
+        let theirs = theirs.as_ref().map(|(id, serving)| (id, serving));
+        let pages = self.pages_to_check(name).await;
+        let (first, others) = pages.split_at(pages.len().min(1));
+        let at_once = AT_ONCE.min(usize::from(candidate.site.php.workers)).max(1);
+        for some in std::iter::once(first).chain(others.chunks(at_once)) {
+            let asked = some.iter().map(|path| self.fault_of_page(ours, theirs, &home, path));
+            if let Some(fault) = futures(asked).await.into_iter().flatten().next() {
+                return Some(fault);
             }
             if begun.elapsed() > ENOUGH {
                 break;
             }
         }
         None
+    }
+
+    async fn fault_of_page(
+        &self,
+        (id, candidate): (&InstanceId, &Version),
+        theirs: Option<(&InstanceId, &Version)>,
+        home: &str,
+        path: &str,
+    ) -> Option<String> {
+        let first = self.ask_for(id, candidate, home, path, PATIENCE).await;
+        let second = match first.status != 0 && first.took > check::SLOW {
+            true => self.ask_for(id, candidate, home, path, PATIENCE).await,
+            false => first.clone(),
+        };
+        let is_doubtful = check::is_doubtful(&first) || check::is_doubtful(&second);
+        let before = match theirs {
+            Some((id, serving)) if is_doubtful => {
+                Some(self.ask_for(id, serving, home, path, PATIENCE_BEFORE).await)
+            }
+            _ => None,
+        };
+        // What only the first request says counts as well, but for its time.
+        let first = Reply { took: second.took, ..first };
+        check::fault(path, before.as_ref(), &first)
+            .or_else(|| check::fault(path, before.as_ref(), &second))
     }
 
     /// The site's busiest pages, the front page first.

@@ -10,11 +10,12 @@ use pressroom_release::overlay::Overlay;
 use pressroom_release::releases::Releases;
 use pressroom_release::source;
 use pressroom_release::worktree::Part;
-use pressroom_runtime::tree;
+use pressroom_runtime::{clock, tree};
 
 use super::Error;
 use crate::agent::Agent;
 use crate::apply::off_the_loop;
+use crate::bytecode;
 use crate::engine::fingerprint;
 use crate::facts::{Origin, Release};
 use crate::git::source::{checkout, look};
@@ -39,6 +40,11 @@ pub(super) fn scripts() -> impl Iterator<Item = (&'static str, &'static [u8])> {
     ]
     .into_iter()
     .filter_map(|name| Some((name, WORDPRESS.get_file(name)?.contents())))
+}
+
+/// Our script that compiles code.
+pub(crate) fn compiler() -> &'static [u8] {
+    WORDPRESS.get_file("compile.php").map_or(&[], include_dir::File::contents)
 }
 
 /// Our files in a release: path and contents.
@@ -101,6 +107,10 @@ fn our_digest() -> &'static String {
             ours().iter().flat_map(|(path, bytes)| [path.as_bytes(), *bytes]).collect();
         fingerprint(&parts)
     })
+}
+
+fn ms(since: std::time::Instant) -> u64 {
+    since.elapsed().as_millis() as u64
 }
 
 /// A source, as people are told of it.
@@ -263,7 +273,12 @@ impl Agent {
     async fn make(&self, site: &Site, code: Code, mut origin: Origin) -> Result<Release, Error> {
         let name = site.name.clone();
         let (releases, folder) = (Releases::at(self.layout.releases()), self.layout.site(&name));
-        let layout = self.layout.clone();
+        let (layout, of) = (self.layout.clone(), site.clone());
+        let serving = {
+            let state = self.state.lock();
+            let serving = state.sites.get(&name).and_then(|facts| facts.serving.as_ref());
+            serving.map(|version| version.release.id.clone())
+        };
         let builder = match &code {
             Code::Source(Source::Git { .. }) => self.users.builder()?,
             _ => None,
@@ -272,6 +287,7 @@ impl Agent {
         let mirror = self.config().and_then(|config| config.wordpress.mirror);
         let (built, seen) = off_the_loop(move || {
             let failed = |source| Error::Code { site: name.clone(), source };
+            let begun = clock::now();
             let files = ours().iter().map(|(path, bytes)| (path.clone(), bytes.to_vec()));
             let overlay = Overlay::new(files).map_err(failed)?;
             let (code, checkout) = match code {
@@ -309,8 +325,15 @@ impl Agent {
                 }
             };
             let built = built.map_err(failed)?;
-            releases.materialise(&built.id, &folder).map_err(failed)?;
-            scratch(&releases, &built.id)?;
+            let (id, built_ms) = (&built.id, ms(begun));
+            std::thread::scope(|scope| {
+                if let Some(serving) = &serving {
+                    scope.spawn(|| bytecode::take_over(&layout, &of, serving, id));
+                }
+                releases.materialise(id, &folder).map_err(failed).map(drop)
+            })?;
+            scratch(&releases, id)?;
+            tracing::info!(site = %of.name, release = %id, built_ms, ms = ms(begun), "made a release");
             Ok::<_, Error>((built, seen))
         })
         .await?;

@@ -162,6 +162,7 @@ impl Agent {
             facts.network = network_at(&config, &site);
         }
         self.remember(name).await?;
+        self.bytecode.due.notify_one();
         Ok(())
     }
 

@@ -155,6 +155,7 @@ impl Agent {
         })
         .await?;
         self.histories.due.notify_one();
+        self.bytecode.due.notify_one();
         self.renew_cli_ini(name)?;
         self.collect_releases(name).await
     }

@@ -119,6 +119,14 @@ impl House {
         fs::write(self.data.join("pressroom.toml"), text).expect("pressroom.toml");
     }
 
+    /// Whether all of the bytecode of what a site serves is kept.
+    pub(crate) fn is_compiled(&self, site: &str) -> bool {
+        let serving = self.tree(site);
+        let id = serving.file_name().expect("a release");
+        let builds = fs::read_dir(self.data.join("bytecode")).into_iter().flatten().flatten();
+        builds.into_iter().any(|build| build.path().join(id).join("whole").exists())
+    }
+
     /// Runs a command of `pressroom` for this data directory.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_pressroom"))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde::Deserialize;
 
-use crate::house::{House, signal, tree_with, wait_until};
+use crate::house::{House, is_root, signal, tree_with, wait_until};
 use crate::runtimes::{Runtime, battery};
 
 const SHELL: &str = "/wp-content/plugins/hole/hole.php";
@@ -290,4 +290,86 @@ fn a_plugin_keeps_its_cache_and_the_list_says_who_wrote_what_and_what_was_refuse
     }
     assert!(page.body.contains("Permalink structure updated"), "{}", page.body);
     assert!(!page.body.contains("htaccess") && !page.body.contains("writable"), "{}", page.body);
+}
+
+/// What an instance says of its bytecode: tries to change it in every way, and counts what it had to compile.
+const BYTECODE: &str = r"
+$own = glob('/srv/bytecode/*', GLOB_ONLYDIR)[0] ?? '';
+$file = $own . ABSPATH . 'wp-includes/plugin.php.bin';
+$outcome = [];
+foreach ([
+    'write' => fn () => file_put_contents($file, 'x'),
+    'touch' => fn () => touch($file),
+    'remove' => fn () => unlink($file),
+    'replace' => fn () => rename(__FILE__, $file),
+    'add' => fn () => file_put_contents(dirname($file) . '/planted.php.bin', 'x'),
+    'make a folder' => fn () => mkdir($own . '/planted'),
+    'rename the folder' => fn () => rename($own, $own . '-old'),
+    'remove the folder' => fn () => rmdir($own),
+    'open the mode' => fn () => chmod($own, 0777),
+] as $what => $attempt) {
+    if (@$attempt() !== false) $outcome[] = $what;
+}
+$status = opcache_get_status(false);
+echo json_encode(['there' => is_file($file), 'changed' => $outcome, 'scripts' => $status['opcache_statistics']['num_cached_scripts'],
+    'compiled' => $status['opcache_statistics']['misses'], 'says' => require ABSPATH . 'wp-content/plugins/hole/says.php']);";
+
+#[test]
+fn a_release_is_compiled_once_and_no_site_can_change_its_bytecode() {
+    if !is_root() {
+        println!("not judged: only confined sites have bytecode");
+        return;
+    }
+    #[derive(Debug, Deserialize)]
+    struct Seen {
+        there: bool,
+        changed: Vec<String>,
+        scripts: u64,
+        compiled: u64,
+        says: String,
+    }
+    let house = furnished(Runtime::Process, "");
+    let tree = house.folder().join("tree");
+    let deploy = |says: &str| -> Seen {
+        let file = tree.join("wp-content/plugins/hole/says.php");
+        fs::write(file, format!("<?php return '{says}';")).expect("written");
+        house.must(&["deploy", "one", &tree.to_string_lossy(), "--wait"]);
+        serde_json::from_str(&evaluate(&house, BYTECODE)).expect("JSON")
+    };
+    let compiled = || house.is_compiled("one");
+    wait_until("the first release to be compiled", Duration::from_secs(60), compiled);
+    // The same file, changed within a second, each time in a release of its own.
+    for says in ["first", "second", "third"] {
+        let seen = deploy(says);
+        assert_eq!(seen.says, says);
+        assert!(seen.there && seen.changed.is_empty(), "{seen:?}");
+        assert!(seen.scripts > 200 && seen.compiled < seen.scripts / 5, "{seen:?}");
+        wait_until("the release to be compiled", Duration::from_secs(60), compiled);
+    }
+    // A release that served before has its own, and its own alone.
+    house.must(&["release", "rollback", "one"]);
+    let seen: Seen = serde_json::from_str(&evaluate(&house, BYTECODE)).expect("JSON");
+    assert_eq!(seen.says, "second");
+    // What is damaged is compiled anew.
+    let serving = house.tree("one");
+    let id = serving.file_name().expect("a release").to_owned();
+    for build in fs::read_dir(house.data.join("bytecode")).expect("builds").flatten() {
+        for named in fs::read_dir(build.path().join(&id)).into_iter().flatten().flatten() {
+            let file = named.path().join("srv/site/wp-includes/plugin.php.bin");
+            let bytes = fs::read(&file).unwrap_or_default();
+            fs::remove_file(&file).unwrap_or_default();
+            fs::write(&file, &bytes[..bytes.len() / 2]).unwrap_or_default();
+        }
+    }
+    let running: Vec<_> =
+        house.pids().into_iter().filter(|(name, _)| name.starts_with("one-")).collect();
+    for pid in running.iter().filter_map(|(_, pid)| i32::try_from(*pid).ok()).filter(|pid| *pid > 0)
+    {
+        signal(pid, Signal::KILL);
+    }
+    wait_until("another instance", Duration::from_secs(30), || {
+        house.is_healthy() && !house.pids().iter().any(|now| running.contains(now))
+    });
+    assert_eq!(house.visitor("one").get("/?damaged").status, 200);
+    assert!(house.is_healthy(), "{}", house.status());
 }

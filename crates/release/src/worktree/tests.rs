@@ -139,6 +139,28 @@ fn a_release_takes_only_the_parts_that_were_meant() {
 }
 
 #[test]
+fn damage_in_a_release_does_not_become_part_of_the_next_one() {
+    let bench = Bench::new();
+    let id = bench.release(&[]);
+    let mut copy = Worktree::default();
+    bench.renew(&mut copy, &id, None);
+    let damaged = bench.releases.tree(&id).join("wp-login.php");
+    fs::remove_file(&damaged).expect("removed");
+    fs::write(&damaged, "<?php evil();").expect("written");
+    let root = bench.copy();
+    fs::write(root.join("wp-content/plugins/single.php"), "<?php // two").expect("written");
+    let parts = [Part::Path("wp-content/plugins/single.php".into())];
+    let overlay = Overlay::new(std::iter::empty::<(String, Vec<u8>)>()).expect("an overlay");
+    let built = bench.releases.build_edited(&id, &root, &parts, &overlay, &|_| ()).expect("built");
+    assert_eq!(
+        bench.releases.diff(&id, &built.id).expect("both are there").changed,
+        ["wp-content/plugins/single.php"]
+    );
+    let faults = bench.releases.verify(&built.id).expect("verified");
+    assert!(faults.iter().any(|fault| fault.path == "wp-login.php"), "{faults:?}");
+}
+
+#[test]
 fn parts_are_whole_names() {
     let part = Part::Path("wp-content/plugins/one".into());
     for (path, expected) in [
@@ -150,4 +172,21 @@ fn parts_are_whole_names() {
         assert_eq!(part.has(path), expected, "{path}");
     }
     assert!(Part::Core.has("wp-admin/x.php") && !Part::Core.has("wp-content/x.php"));
+}
+
+#[test]
+fn a_copy_has_the_times_of_the_release_and_no_two_contents_have_the_same() {
+    use std::os::unix::fs::MetadataExt;
+    let bench = Bench::new();
+    let mut copy = Worktree::default();
+    let id = bench.release(&[]);
+    bench.renew(&mut copy, &id, None);
+    let path = "wp-content/plugins/single.php";
+    let time = |folder: &Path| fs::metadata(folder.join(path)).expect("it is there").mtime();
+    let before = time(&bench.copy());
+    assert_eq!(before, time(&bench.releases.tree(&id)));
+    // Within a second.
+    let next = bench.release(&[(path, "<?php // another")]);
+    bench.renew(&mut copy, &next, None);
+    assert_ne!(time(&bench.copy()), before);
 }
