@@ -43,7 +43,10 @@ fn up_serves_changes_nothing_twice_follows_its_ports_and_down_leaves_nothing() {
     let before = house.pids();
     let second = up(&house);
     println!("second up: {second:?}");
-    assert_eq!(house.pids(), before, "a second `up` restarts nothing");
+    // The author instance may have come since: an administrator looked at wp-admin.
+    let now = house.pids();
+    let lost: Vec<_> = before.iter().filter(|process| !now.contains(process)).collect();
+    assert!(lost.is_empty(), "a second `up` restarts nothing: {lost:?}");
     assert!(second < Duration::from_secs(4), "a second `up` took {second:?}");
 
     let kept: BTreeMap<_, _> = before.into_iter().filter(|(name, _)| name != "edge").collect();
