@@ -125,6 +125,7 @@ impl Agent {
         .await?;
         // A first release serves at once.
         self.histories.due.notify_one();
+        self.bytecode.due.notify_one();
         Ok(())
     }
 
