@@ -12,18 +12,19 @@ use super::Findings;
 const PREFIX: &str = "pressroom-";
 
 /// Every crate and what it may use. The binary may use everything.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("plan", &["model"]),
     ("render", &["model"]),
     ("runtime", &[]),
     ("store", &["model", "runtime"]),
     ("release", &["model", "runtime"]),
-    ("edge", &["model", "runtime"]),
-    ("agent", &["model", "plan", "render", "runtime", "store", "release"]),
-    ("control", &["model", "plan", "render", "runtime", "store", "release"]),
-    ("api", &["model", "store", "plan", "runtime", "release"]),
-    ("cli", &["model", "store", "plan", "runtime", "release", "api"]),
+    ("wire", &["model", "runtime"]),
+    ("edge", &["model", "runtime", "wire"]),
+    ("agent", &["model", "plan", "render", "runtime", "store", "release", "wire"]),
+    ("control", &["model", "plan", "render", "runtime", "store", "release", "wire"]),
+    ("api", &["model", "store", "plan", "runtime", "release", "wire"]),
+    ("cli", &["model", "store", "plan", "runtime", "release", "wire", "api"]),
     ("pressroom", &["*"]),
 ];
 

@@ -70,7 +70,7 @@ const POWERS: [Power; 8] = [
         what: "TLS",
         dependencies: &["rustls", "tokio-rustls", "rcgen"],
         words: &[],
-        homes: &["edge", "agent", "pressroom"],
+        homes: &["edge", "agent", "wire", "pressroom"],
         is_strict: true,
     },
     Power {

@@ -1,0 +1,136 @@
+//! The cluster's own authority (RFC 5280): made by `cluster init`, held by the nodes that may admit others.
+//!
+//! It speaks for names below `pressroom.internal` alone, so a stolen key is good for nothing outside of the cluster.
+
+use std::time::Duration;
+
+use pressroom_model::id::NodeName;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SignatureAlgorithm,
+};
+
+use crate::WireError;
+use crate::identity::{GUEST_SUFFIX, NODE_SUFFIX};
+
+/// How long a node's certificate is good for; renewed when a third of it is left.
+pub const NODE_LIFE: Duration = Duration::from_secs(90 * 86_400);
+const AUTHORITY_LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
+
+/// The authority, with its key.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A public key of ECDSA on the curve P-256, as a new node sends it.
+pub struct PublicKey(pub Vec<u8>);
+
+impl PublicKeyData for PublicKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl Authority {
+    /// A new one; `now` in seconds since 1970. Answers it and its key in PEM.
+    pub fn make(now: u64) -> Result<(Self, String), WireError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+        let text = key.serialize_pem();
+        let parameters = parameters(now);
+        let pem = parameters.self_signed(&key).map_err(failed)?.pem();
+        Ok((Self { issuer: Issuer::new(parameters, key), pem }, text))
+    }
+
+    /// The one of this certificate and key, both in PEM.
+    pub fn open(pem: &str, key: &str) -> Result<Self, WireError> {
+        let key = KeyPair::from_pem(key).map_err(failed)?;
+        // Only its name goes into what it signs; times and constraints are in the certificate that is handed on.
+        Ok(Self { issuer: Issuer::new(parameters(0), key), pem: pem.to_owned() })
+    }
+
+    /// Its certificate in PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A certificate for a node with this key, in PEM, its issuer behind it. `now` in seconds since 1970.
+    pub fn sign_node(
+        &self,
+        node: &NodeName,
+        key: &impl PublicKeyData,
+        now: u64,
+    ) -> Result<String, WireError> {
+        let name = format!("{node}{NODE_SUFFIX}");
+        // Servers such as etcd look at the address that they were called by.
+        self.sign(node.as_str(), vec![name], key, (now, now + NODE_LIFE.as_secs()))
+    }
+
+    /// A certificate for somebody who is to join, good `until` then and for nothing else.
+    pub fn sign_guest(
+        &self,
+        id: &str,
+        key: &impl PublicKeyData,
+        now: u64,
+        until: u64,
+    ) -> Result<String, WireError> {
+        self.sign(id, vec![format!("{id}{GUEST_SUFFIX}")], key, (now, until))
+    }
+
+    fn sign(
+        &self,
+        common: &str,
+        names: Vec<String>,
+        key: &impl PublicKeyData,
+        (now, until): (u64, u64),
+    ) -> Result<String, WireError> {
+        let mut parameters = CertificateParams::default();
+        for name in names {
+            let name = name.try_into().map_err(|error| WireError::bad("a node's name", error))?;
+            parameters.subject_alt_names.push(SanType::DnsName(name));
+        }
+        parameters.distinguished_name = distinguished(common);
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        parameters.use_authority_key_identifier_extension = true;
+        set_times(&mut parameters, now, until);
+        let certificate = parameters.signed_by(key, &self.issuer).map_err(failed)?;
+        Ok(format!("{}{}", certificate.pem(), self.pem))
+    }
+}
+
+fn failed(error: rcgen::Error) -> WireError {
+    WireError::bad("the cluster's authority", error)
+}
+
+fn parameters(now: u64) -> CertificateParams {
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = distinguished("Pressroom cluster authority");
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    parameters.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName("pressroom.internal".into())],
+        excluded_subtrees: vec![],
+    });
+    set_times(&mut parameters, now, now + AUTHORITY_LIFE.as_secs());
+    parameters
+}
+
+fn distinguished(common: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common);
+    name
+}
+
+/// Valid from a day before, because clocks differ.
+fn set_times(parameters: &mut CertificateParams, now: u64, until: u64) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    parameters.not_before = epoch + Duration::from_secs(now.saturating_sub(86_400));
+    parameters.not_after = epoch + Duration::from_secs(until);
+}

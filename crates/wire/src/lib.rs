@@ -1,0 +1,51 @@
+//! From node to node: who is who, and mutual TLS for everything that leaves a machine.
+//!
+//! - [`authority`] the cluster's own authority, which signs certificates of nodes and of guests
+//! - [`identity`] a node's key and certificate
+//! - [`members`] the nodes that are let in, as of now
+//! - [`ticket`] what a new machine is given to join
+//! - [`tls`] accepting and connecting: both sides know each other when it is done
+//! - [`http`] calls over that: HTTP/2, one connection to a node
+//!
+//! Always: nobody is answered a byte before it has shown a certificate of this cluster. A certificate alone is not enough:
+//! its node must be a member and have that key, so that a removed one is refused by all nodes at once, and its open
+//! connections are closed. Names are `NODE.node.pressroom.internal`; whoever connects checks that it is this node.
+
+pub mod authority;
+pub mod http;
+pub mod identity;
+pub mod members;
+pub mod ticket;
+pub mod tls;
+
+/// Why something between nodes did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// A key or certificate makes no sense.
+    #[error("{what}: {cause}")]
+    Bad {
+        /// What was looked at.
+        what: &'static str,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Nobody is a member under this name.
+    #[error("there is no node `{0}` in this cluster")]
+    Unknown(pressroom_model::id::NodeName),
+    /// The node does not answer.
+    #[error("node `{node}` at {address}: {cause}")]
+    Away {
+        /// Which node.
+        node: String,
+        /// Where it should be.
+        address: std::net::SocketAddr,
+        /// What happened.
+        cause: String,
+    },
+}
+
+impl WireError {
+    pub(crate) fn bad(what: &'static str, cause: impl std::fmt::Display) -> Self {
+        Self::Bad { what, cause: cause.to_string() }
+    }
+}

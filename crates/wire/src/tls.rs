@@ -1,0 +1,339 @@
+//! Accepting and connecting over mutual TLS 1.3 (RFC 8446); both sides know each other when it is done.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use pressroom_model::id::NodeName;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+use crate::WireError;
+use crate::identity::{Fingerprint, Identity, NODE_SUFFIX, Peer, said_by};
+use crate::members::{Register, Service};
+
+/// Longest time for a connection and its handshake.
+pub const HANDSHAKE: Duration = Duration::from_secs(3);
+
+/// A node's way to others: its identity and the list of members. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Wire {
+    identity: Arc<RwLock<Arc<Identity>>>,
+    /// The members.
+    pub members: Register,
+}
+
+/// Whether those who have a ticket and nothing else are let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guests {
+    /// To join.
+    Welcome,
+    /// Not here.
+    Refused,
+}
+
+/// A connection that somebody opened to us.
+#[derive(Debug)]
+pub struct Accepted<S> {
+    /// Who.
+    pub peer: Peer,
+    /// With which key.
+    pub key: Fingerprint,
+    /// What it wants to speak (ALPN, RFC 7301).
+    pub protocol: Vec<u8>,
+    /// The stream.
+    pub stream: server::TlsStream<S>,
+}
+
+impl Wire {
+    /// With this identity, among these members.
+    pub fn new(identity: Identity, members: Register) -> Self {
+        Self { identity: Arc::new(RwLock::new(Arc::new(identity))), members }
+    }
+
+    /// Our own identity.
+    pub fn identity(&self) -> Arc<Identity> {
+        self.identity.read().clone()
+    }
+
+    /// Replaces it: the certificate was renewed. Open connections go on.
+    pub fn set_identity(&self, identity: Identity) {
+        *self.identity.write() = Arc::new(identity);
+    }
+
+    /// What takes connections. `protocols` are what is spoken here; a peer that speaks none of them is refused.
+    pub fn acceptor(&self, protocols: &[&[u8]], guests: Guests) -> Result<Acceptor, WireError> {
+        let identity = self.identity();
+        let inner = WebPkiClientVerifier::builder_with_provider(roots(&identity)?, provider())
+            .build()
+            .map_err(|error| WireError::bad("the authority's certificate", error))?;
+        let verifier = Doorkeeper { inner, members: self.members.clone(), guests };
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| WireError::bad("TLS 1.3", error))?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_single_cert(identity.chain.clone(), identity.key.clone_key())
+            .map_err(|error| WireError::bad("a node's certificate", error))?;
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        // A resumed session would not be looked at again.
+        config.send_tls13_tickets = 0;
+        Ok(Acceptor(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    /// Connects to a service of a node, and makes sure that it is that node.
+    pub async fn connect(
+        &self,
+        node: &NodeName,
+        service: Service,
+        protocol: &[u8],
+    ) -> Result<client::TlsStream<TcpStream>, WireError> {
+        let members = self.members.now();
+        let member = members.get(node).ok_or_else(|| WireError::Unknown(node.clone()))?;
+        let identity = self.identity();
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots(&identity)?, provider())
+            .build()
+            .map_err(|error| WireError::bad("the authority's certificate", error))?;
+        let keys = member.keys.clone();
+        let verifier =
+            Recogniser { inner: verifier, is_expected: Box::new(move |key| keys.contains(key)) };
+        let name = format!("{node}{NODE_SUFFIX}");
+        connect(member.at(service), node.as_str(), &name, &identity, verifier, protocol).await
+    }
+}
+
+/// Connects with a ticket to any node of its cluster.
+pub async fn connect_as_guest(
+    identity: &Identity,
+    address: SocketAddr,
+    protocol: &[u8],
+) -> Result<client::TlsStream<TcpStream>, WireError> {
+    let inner = WebPkiServerVerifier::builder_with_provider(roots(identity)?, provider())
+        .build()
+        .map_err(|error| WireError::bad("the join token", error))?;
+    let verifier = AnyNode(inner);
+    connect(address, "of the cluster", "any.node.pressroom.internal", identity, verifier, protocol)
+        .await
+}
+
+async fn connect(
+    address: SocketAddr,
+    node: &str,
+    name: &str,
+    identity: &Identity,
+    verifier: impl ServerCertVerifier + 'static,
+    protocol: &[u8],
+) -> Result<client::TlsStream<TcpStream>, WireError> {
+    let away = |cause: String| WireError::Away { node: node.to_owned(), address, cause };
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| WireError::bad("TLS 1.3", error))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+        .map_err(|error| WireError::bad("a node's certificate", error))?;
+    config.alpn_protocols = vec![protocol.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    let name = ServerName::try_from(name.to_owned()).map_err(|error| away(error.to_string()))?;
+    let connected = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    };
+    match tokio::time::timeout(HANDSHAKE, connected).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(away(error.to_string())),
+        Err(_) => Err(away(format!("no answer within {HANDSHAKE:?}"))),
+    }
+}
+
+/// Takes connections.
+#[derive(Clone)]
+pub struct Acceptor(TlsAcceptor);
+
+impl Acceptor {
+    /// The handshake on a fresh connection, within [`HANDSHAKE`].
+    pub async fn accept<S>(&self, stream: S) -> std::io::Result<Accepted<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = tokio::time::timeout(HANDSHAKE, self.0.accept(stream)).await??;
+        let (_, connection) = stream.get_ref();
+        let leaf = connection.peer_certificates().and_then(<[_]>::first);
+        let Some((peer, key)) = leaf.and_then(said_by) else {
+            return Err(std::io::Error::other("the verifier let somebody in without a name"));
+        };
+        let protocol = connection.alpn_protocol().unwrap_or_default().to_vec();
+        Ok(Accepted { peer, key, protocol, stream })
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn roots(identity: &Identity) -> Result<Arc<RootCertStore>, WireError> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(identity.authority.clone())
+        .map_err(|error| WireError::bad("the authority's certificate", error))?;
+    Ok(Arc::new(roots))
+}
+
+fn stranger() -> Error {
+    Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
+}
+
+/// Lets members in, and guests where they are welcome.
+#[derive(Debug)]
+struct Doorkeeper {
+    inner: Arc<dyn ClientCertVerifier>,
+    members: Register,
+    guests: Guests,
+}
+
+impl ClientCertVerifier for Doorkeeper {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
+        match said_by(end_entity) {
+            Some((Peer::Node(node), key)) if self.members.admits(&node, &key) => Ok(verified),
+            Some((Peer::Guest(_), _)) if self.guests == Guests::Welcome => Ok(verified),
+            _ => Err(stranger()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.3 only".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// Makes sure that a server is the node that was meant.
+struct Recogniser {
+    inner: Arc<WebPkiServerVerifier>,
+    is_expected: Box<dyn Fn(&Fingerprint) -> bool + Send + Sync>,
+}
+
+impl std::fmt::Debug for Recogniser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Recogniser")
+    }
+}
+
+impl ServerCertVerifier for Recogniser {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified =
+            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)?;
+        match said_by(end_entity) {
+            Some((_, key)) if (self.is_expected)(&key) => Ok(verified),
+            _ => Err(stranger()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.3 only".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// Any node of the cluster will do, by whatever name; a guest is none.
+#[derive(Debug)]
+struct AnyNode(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyNode {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some((Peer::Node(node), _)) = said_by(end_entity) else { return Err(stranger()) };
+        let name = ServerName::try_from(format!("{node}{NODE_SUFFIX}")).map_err(|_| stranger())?;
+        self.0.verify_server_cert(end_entity, intermediates, &name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.3 only".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,157 @@
+//! Nodes, strangers and guests at a real door.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use pressroom_model::id::NodeName;
+use pressroom_runtime::shutdown::{self, Trigger};
+use pressroom_runtime::tasks::Group;
+use pressroom_wire::authority::{Authority, PublicKey};
+use pressroom_wire::http::{Client, any_body, call_as_guest, serve};
+use pressroom_wire::identity::{Identity, Peer, new_key};
+use pressroom_wire::members::{Member, Members, Register, Service};
+use pressroom_wire::ticket;
+use pressroom_wire::tls::{Guests, Wire};
+
+fn name(node: &str) -> NodeName {
+    node.parse().expect("a name")
+}
+
+fn now() -> u64 {
+    pressroom_runtime::clock::wall_ms() / 1000
+}
+
+fn identity(authority: &Authority, node: &str) -> Identity {
+    let (key, public) = new_key().expect("a key");
+    let chain = authority.sign_node(&name(node), &PublicKey(public), now()).expect("signed");
+    Identity::parse(chain.as_bytes(), key.as_bytes(), authority.pem().as_bytes()).expect("good")
+}
+
+fn member(identity: &Identity, address: SocketAddr) -> Member {
+    Member {
+        address: address.ip(),
+        port: address.port(),
+        zone: "a".into(),
+        keys: BTreeSet::from([identity.fingerprint()]),
+    }
+}
+
+/// A node `n1` that tells everybody whom it takes them for.
+struct House {
+    authority: Authority,
+    members: Register,
+    address: SocketAddr,
+    group: Group,
+    _trigger: Trigger,
+}
+
+async fn who(peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    Response::new(Full::new(format!("{peer:?} {}", request.uri().path()).into()))
+}
+
+async fn house(guests: Guests) -> House {
+    let (authority, _) = Authority::make(now()).expect("made");
+    let (trigger, stop) = shutdown::pair();
+    let group = Group::new("test", stop.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    let own = identity(&authority, "n1");
+    let members = Register::new(Members::from([(name("n1"), member(&own, address))]));
+    let wire = Wire::new(own, members.clone());
+    let acceptor = wire.acceptor(&[b"h2"], guests).expect("an acceptor");
+    let connections = group.clone();
+    group.spawn("door", move |stop| serve(wire, acceptor, listener, connections, stop, who));
+    House { authority, members, address, group, _trigger: trigger }
+}
+
+impl House {
+    fn admit(&self, identity: &Identity) {
+        let Peer::Node(node) = &identity.peer else { panic!("a node") };
+        let mut members = (*self.members.now()).clone();
+        members.insert(node.clone(), member(identity, self.address));
+        self.members.set(members);
+    }
+
+    async fn ask(&self, identity: Identity, to: &str) -> Result<String, String> {
+        ask(&self.client(identity), to).await
+    }
+
+    fn client(&self, identity: Identity) -> Client {
+        Client::new(Wire::new(identity, self.members.clone()), Service::Agent, self.group.clone())
+    }
+}
+
+async fn ask(client: &Client, to: &str) -> Result<String, String> {
+    let request = Request::get("/who").body(any_body(Full::default())).expect("a request");
+    let answer = client.call(&name(to), request).await.map_err(|error| error.to_string())?;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let body = answer.into_body().collect().await.map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+}
+
+#[tokio::test]
+async fn members_know_each_other_and_nobody_else_is_answered() {
+    let house = house(Guests::Refused).await;
+    let second = identity(&house.authority, "n2");
+    house.admit(&second);
+    assert_eq!(house.ask(second, "n1").await.expect("answered"), "Node(NodeName(\"n2\")) /who");
+    // Signed by the authority, and no member.
+    let unknown = identity(&house.authority, "n3");
+    assert!(house.ask(unknown, "n1").await.is_err());
+    // A member's name with another key: somebody who had that name before.
+    let former = identity(&house.authority, "n2");
+    assert!(house.ask(former, "n1").await.is_err());
+    // Another cluster's.
+    let (other, _) = Authority::make(now()).expect("made");
+    assert!(house.ask(identity(&other, "n2"), "n1").await.is_err());
+    // Who calls a node wants that node.
+    let second = identity(&house.authority, "n2");
+    house.admit(&second);
+    assert!(house.ask(second, "n2").await.is_err(), "at n2's address is n1");
+}
+
+#[tokio::test]
+async fn a_removed_node_is_hung_up_on() {
+    let house = house(Guests::Refused).await;
+    let second = identity(&house.authority, "n2");
+    house.admit(&second);
+    let client = house.client(second);
+    ask(&client, "n1").await.expect("answered");
+    let mut members = (*house.members.now()).clone();
+    members.remove(&name("n2"));
+    house.members.set(members);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while ask(&client, "n1").await.is_ok() {
+        assert!(tokio::time::Instant::now() < deadline, "its connection is still answered");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(ask(&client, "n1").await.is_err());
+}
+
+#[tokio::test]
+async fn a_ticket_opens_the_door_where_guests_are_welcome() {
+    let call = async |house: &House, until: u64| {
+        let text =
+            ticket::write(&house.authority, "t1", &[house.address], now(), until).expect("written");
+        assert!(text.len() < 1400 && !text.contains(char::is_whitespace), "{text}");
+        let ticket = ticket::read(&format!("  {text}\n")).expect("read");
+        assert_eq!((ticket.id.as_str(), &ticket.addresses[..]), ("t1", &[house.address][..]));
+        let uri = format!("https://{}/join", house.address);
+        let request = Request::post(uri).body(any_body(Full::default())).expect("a request");
+        call_as_guest(&ticket.identity, house.address, request, Duration::from_secs(5)).await
+    };
+    let open = house(Guests::Welcome).await;
+    let answer = call(&open, now() + 600).await.expect("answered");
+    assert_eq!(answer.body(), &Bytes::from_static(b"Guest(\"t1\") /join"));
+    assert!(call(&open, now() - 5).await.is_err(), "it has expired");
+    let closed = house(Guests::Refused).await;
+    assert!(call(&closed, now() + 600).await.is_err());
+    for bad in ["", "pressroom1.", "pressroom1.eyJhIjpb", "x"] {
+        assert!(ticket::read(bad).is_err(), "{bad}");
+    }
+}
