@@ -5,6 +5,7 @@
 //!
 //! - [`releases`] the folder of releases: build, verify, hard-link into a site
 //! - [`manifest`] path → mode, size, BLAKE3; the canonical text and its digest
+//! - [`receive`] releases from other machines
 //! - [`overlay`] files that are ours
 //! - [`source`] which files of a source belong to its code, and which never do
 //! - [`archive`] `.tar.gz` and `.zip`, believed only by their digest and within limits
@@ -22,6 +23,7 @@ pub mod manifest;
 pub mod overlay;
 pub mod parts;
 pub mod published;
+pub mod receive;
 pub mod releases;
 pub mod source;
 pub mod wordpress;

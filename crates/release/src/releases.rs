@@ -304,7 +304,7 @@ impl Releases {
     }
 
     /// Copies the files, checks that they are still those of the manifest, and gives them their name.
-    fn write(
+    pub(crate) fn write(
         &self,
         id: &ReleaseId,
         manifest: &Manifest,
@@ -348,8 +348,18 @@ impl Releases {
         files: &[(&String, Bytes<'_>)],
     ) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
         let strange = files.iter().filter(|(_, bytes)| bytes.there().is_none());
-        let wanted: BTreeSet<&File> =
-            strange.filter_map(|(path, _)| manifest.files.get(*path)).collect();
+        self.having_of(strange.filter_map(|(path, _)| manifest.files.get(*path)).collect())
+    }
+
+    /// Which of a manifest's files are in releases here, and where.
+    pub(crate) fn having(
+        &self,
+        manifest: &Manifest,
+    ) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
+        self.having_of(manifest.files.values().collect())
+    }
+
+    fn having_of(&self, wanted: BTreeSet<&File>) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
         let mut known = BTreeMap::new();
         for id in self.list()? {
             if known.len() == wanted.len() {
@@ -490,8 +500,13 @@ impl Releases {
         self.folder.join(format!(".tmp-{what}"))
     }
 
+    /// Where the bytes of a release are kept that is on its way here.
+    pub(crate) fn incoming(&self, id: &ReleaseId) -> PathBuf {
+        self.folder.join(".incoming").join(id.as_str())
+    }
+
     /// Held while building; the kernel gives it back when we die.
-    fn lock(&self) -> Result<Handle, ReleaseError> {
+    pub(crate) fn lock(&self) -> Result<Handle, ReleaseError> {
         make_folder(&self.folder)?;
         let path = self.folder.join(".lock");
         let open = || {
@@ -504,7 +519,7 @@ impl Releases {
     }
 
     /// Removes what an interrupted build left.
-    fn sweep(&self) -> Result<(), ReleaseError> {
+    pub(crate) fn sweep(&self) -> Result<(), ReleaseError> {
         for what in ["source", "tree", "manifest"] {
             remove(&self.scratch(what))?;
         }

@@ -10,6 +10,7 @@ use pressroom_release::releases::{Built, Releases};
 
 mod archives;
 mod debian;
+mod receiving;
 mod sites;
 
 /// A small tree that counts as a WordPress.

@@ -1,0 +1,107 @@
+//! Releases from other machines: what is lacking is asked for by digest, checked, and linked with what is here.
+//!
+//! Bytes that arrived are kept in a folder of their own, each under its digest, until the release is whole: what was fetched
+//! before an interruption need not be fetched again. Nothing is believed: the release's id is the digest of its manifest, and
+//! every file is hashed again while it is copied to its place.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use pressroom_model::id::ReleaseId;
+
+use crate::copy::Bytes;
+use crate::manifest::{File, Manifest};
+use crate::releases::Releases;
+use crate::source::Found;
+use crate::{ReleaseError, failed};
+
+/// A release on its way.
+#[derive(Debug)]
+pub struct Incoming {
+    releases: Releases,
+    manifest: Manifest,
+    folder: PathBuf,
+}
+
+impl Releases {
+    /// Begins to receive the release `id`, or goes on where it was interrupted; `text` is its manifest, as somebody sent it.
+    pub fn begin_receiving(&self, id: &ReleaseId, text: &str) -> Result<Incoming, ReleaseError> {
+        let folder = self.incoming(id);
+        let bad = |why| ReleaseError::BadManifest { path: folder.clone(), why };
+        let manifest = Manifest::parse(text).map_err(bad)?;
+        if manifest.id() != *id {
+            return Err(bad(format!("its digest is {}, not {id}", manifest.id())));
+        }
+        fs::create_dir_all(&folder).map_err(failed("cannot make", &folder))?;
+        Ok(Incoming { releases: self.clone(), manifest, folder })
+    }
+
+    /// Where the files of these digests are in a release, for another machine.
+    pub fn find(
+        &self,
+        id: &ReleaseId,
+        digests: &[String],
+    ) -> Result<BTreeMap<String, PathBuf>, ReleaseError> {
+        let (manifest, tree) = (self.manifest(id)?, self.tree(id));
+        let known = manifest.files.into_iter();
+        let known: BTreeMap<String, PathBuf> =
+            known.map(|(path, file)| (file.digest.to_hex().to_string(), tree.join(path))).collect();
+        let wanted = digests.iter();
+        Ok(wanted.filter_map(|digest| Some((digest.clone(), known.get(digest)?.clone()))).collect())
+    }
+}
+
+impl Incoming {
+    /// The digests of what no release here has and did not arrive yet, each once.
+    pub fn lacking(&self) -> Result<Vec<String>, ReleaseError> {
+        let known = self.releases.having(&self.manifest)?;
+        let files = self.manifest.files.values().filter(|file| !known.contains_key(file));
+        let mut digests: Vec<String> = files
+            .map(|file| file.digest.to_hex().to_string())
+            .filter(|digest| !self.folder.join(digest).is_file())
+            .collect();
+        digests.sort();
+        digests.dedup();
+        Ok(digests)
+    }
+
+    /// Takes a file's bytes; those that are not what they were sent for are refused.
+    pub fn take(&self, digest: &str, bytes: &[u8]) -> Result<(), ReleaseError> {
+        let found = blake3::hash(bytes).to_hex();
+        if found.as_str() != digest {
+            return Err(ReleaseError::Changed { path: self.folder.join(digest) });
+        }
+        let (to, scratch) = (self.folder.join(digest), self.folder.join(format!(".{digest}")));
+        let write = || {
+            fs::write(&scratch, bytes)?;
+            fs::rename(&scratch, &to)
+        };
+        write().map_err(failed("cannot write", &to))
+    }
+
+    /// Makes the release of what has arrived and what was here.
+    pub fn finish(self) -> Result<(), ReleaseError> {
+        let _lock = self.releases.lock()?;
+        self.releases.sweep()?;
+        let found: Vec<(&String, Found)> =
+            self.manifest.files.iter().map(|(path, file)| (path, self.found(file))).collect();
+        let files: Vec<_> = found.iter().map(|(path, it)| (*path, Bytes::Source(it))).collect();
+        let id = self.manifest.id();
+        if !(self.releases.manifest(&id).is_ok() && self.releases.tree(&id).is_dir()) {
+            self.releases.write(&id, &self.manifest, &files, &|_| ())?;
+        }
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("cannot remove", &self.folder)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn found(&self, file: &File) -> Found {
+        let from = self.folder.join(file.digest.to_hex().as_str());
+        Found { from, is_executable: file.is_executable, known: None }
+    }
+}

@@ -1,0 +1,53 @@
+//! A release goes from one machine's folder to another's.
+
+use std::fs;
+
+use pressroom_release::releases::Releases;
+
+use crate::{Room, build};
+
+#[test]
+fn a_release_arrives_whole_and_only_what_is_lacking_is_sent() {
+    let room = Room::new();
+    let (source, wordpress) = room.source();
+    let (there, here) = (&room.releases, Releases::at(room.path("here")));
+    let built = || build(there, &wordpress).expect("built").id;
+    let first = built();
+    let send = |id, most: usize| {
+        let text = there.manifest(id).expect("known").text();
+        let incoming = here.begin_receiving(id, &text).expect("begun");
+        let lacking = incoming.lacking().expect("looked");
+        let files = there.find(id, &lacking).expect("found");
+        assert_eq!(files.len(), lacking.len());
+        for (digest, path) in files.iter().take(most) {
+            let bytes = fs::read(path).expect("read");
+            assert!(incoming.take(digest, b"something else").is_err());
+            incoming.take(digest, &bytes).expect("taken");
+        }
+        (incoming, lacking.len())
+    };
+    // Interrupted after two files: nothing is there, and those two are not asked for again.
+    let (incoming, all) = send(&first, 2);
+    drop(incoming);
+    assert!(here.list().expect("listed").is_empty());
+    let (incoming, rest) = send(&first, usize::MAX);
+    assert_eq!(rest, all - 2);
+    incoming.finish().expect("whole");
+    assert_eq!(here.list().expect("listed"), [first.clone()]);
+    assert!(here.verify(&first).expect("verified").is_empty());
+
+    fs::write(source.join("index.php"), "<?php // another").expect("written");
+    let second = built();
+    let (incoming, lacking) = send(&second, usize::MAX);
+    assert_eq!(lacking, 1, "everything else is here");
+    incoming.finish().expect("whole");
+    assert!(here.verify(&second).expect("verified").is_empty());
+    // Another manifest than the one that was asked for.
+    let text = there.manifest(&first).expect("known").text();
+    assert!(here.begin_receiving(&second, &text).is_err());
+    // Something is missing.
+    let third = Releases::at(room.path("third"));
+    let incoming = third.begin_receiving(&first, &text).expect("begun");
+    assert!(incoming.finish().is_err());
+    assert!(third.list().expect("listed").is_empty());
+}
