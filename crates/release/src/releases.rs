@@ -348,7 +348,7 @@ impl Releases {
         files: &[(&String, Bytes<'_>)],
     ) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
         let strange = files.iter().filter(|(_, bytes)| bytes.there().is_none());
-        self.having_of(strange.filter_map(|(path, _)| manifest.files.get(*path)).collect())
+        self.having_of(&strange.filter_map(|(path, _)| manifest.files.get(*path)).collect())
     }
 
     /// Which of a manifest's files are in releases here, and where.
@@ -356,10 +356,10 @@ impl Releases {
         &self,
         manifest: &Manifest,
     ) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
-        self.having_of(manifest.files.values().collect())
+        self.having_of(&manifest.files.values().collect())
     }
 
-    fn having_of(&self, wanted: BTreeSet<&File>) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
+    fn having_of(&self, wanted: &BTreeSet<&File>) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
         let mut known = BTreeMap::new();
         for id in self.list()? {
             if known.len() == wanted.len() {
