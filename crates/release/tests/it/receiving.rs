@@ -33,7 +33,7 @@ fn a_release_arrives_whole_and_only_what_is_lacking_is_sent() {
     let (incoming, rest) = send(&first, usize::MAX);
     assert_eq!(rest, all - 2);
     incoming.finish().expect("whole");
-    assert_eq!(here.list().expect("listed"), [first.clone()]);
+    assert_eq!(here.list().expect("listed"), std::slice::from_ref(&first));
     assert!(here.verify(&first).expect("verified").is_empty());
 
     fs::write(source.join("index.php"), "<?php // another").expect("written");
