@@ -6,14 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 
 use pressroom_model::id::ReleaseId;
 
 use crate::copy::Bytes;
 use crate::manifest::{File, Manifest};
-use crate::releases::Releases;
+use crate::releases::{Releases, make_folder, remove};
 use crate::source::Found;
 use crate::{ReleaseError, failed};
 
@@ -34,7 +33,7 @@ impl Releases {
         if manifest.id() != *id {
             return Err(bad(format!("its digest is {}, not {id}", manifest.id())));
         }
-        fs::create_dir_all(&folder).map_err(failed("cannot make", &folder))?;
+        make_folder(&folder)?;
         Ok(Incoming { releases: self.clone(), manifest, folder })
     }
 
@@ -89,15 +88,16 @@ impl Incoming {
             self.manifest.files.iter().map(|(path, file)| (path, self.found(file))).collect();
         let files: Vec<_> = found.iter().map(|(path, it)| (*path, Bytes::Source(it))).collect();
         let id = self.manifest.id();
-        if !(self.releases.manifest(&id).is_ok() && self.releases.tree(&id).is_dir()) {
-            self.releases.write(&id, &self.manifest, &files, &|_| ())?;
+        let is_there = self.releases.manifest(&id).is_ok() && self.releases.tree(&id).is_dir();
+        let made = match is_there {
+            true => Ok(()),
+            false => self.releases.write(&id, &self.manifest, &files, &|_| ()),
+        };
+        // What a power cut left half of is fetched again by the next try.
+        if matches!(made, Ok(()) | Err(ReleaseError::Changed { .. })) {
+            remove(&self.folder)?;
         }
-        match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("cannot remove", &self.folder)(error))
-            }
-            _ => Ok(()),
-        }
+        made
     }
 
     fn found(&self, file: &File) -> Found {

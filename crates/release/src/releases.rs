@@ -72,6 +72,9 @@ pub struct Diff {
     pub removed: Vec<String>,
 }
 
+/// Where the bytes of releases are that are on their way here.
+const INCOMING: &str = ".incoming";
+
 /// The folder of releases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Releases {
@@ -118,6 +121,13 @@ impl Releases {
         let strays: Vec<ReleaseId> =
             self.list()?.into_iter().filter(|id| !known.contains(id) && is_old(id)).collect();
         strays.iter().try_for_each(|id| self.remove(id))?;
+        // Nobody came back for the rest of these.
+        for entry in fs::read_dir(self.folder.join(INCOMING)).into_iter().flatten().flatten() {
+            let changed = entry.metadata().and_then(|meta| meta.modified());
+            if changed.is_ok_and(|changed| changed < older_than) {
+                remove(&entry.path())?;
+            }
+        }
         Ok(strays)
     }
 
@@ -502,7 +512,7 @@ impl Releases {
 
     /// Where the bytes of a release are kept that is on its way here.
     pub(crate) fn incoming(&self, id: &ReleaseId) -> PathBuf {
-        self.folder.join(".incoming").join(id.as_str())
+        self.folder.join(INCOMING).join(id.as_str())
     }
 
     /// Held while building; the kernel gives it back when we die.
@@ -574,7 +584,7 @@ impl Drop for Scratch {
     }
 }
 
-fn remove(path: &Path) -> Result<(), ReleaseError> {
+pub(crate) fn remove(path: &Path) -> Result<(), ReleaseError> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -589,7 +599,7 @@ fn remove(path: &Path) -> Result<(), ReleaseError> {
 }
 
 /// Makes the folder and those above it, open to be entered whatever the umask; one that is there stays as it is.
-fn make_folder(path: &Path) -> Result<(), ReleaseError> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), ReleaseError> {
     if path.is_dir() {
         return Ok(());
     }

@@ -67,7 +67,6 @@ impl Authority {
         now: u64,
     ) -> Result<String, WireError> {
         let name = format!("{node}{NODE_SUFFIX}");
-        // Servers such as etcd look at the address that they were called by.
         self.sign(node.as_str(), vec![name], key, (now, now + NODE_LIFE.as_secs()))
     }
 

@@ -19,9 +19,10 @@ use pressroom_model::id::NodeName;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_runtime::tasks::Group;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::WireError;
-use crate::identity::Peer;
+use crate::identity::{Peer, said_by};
 use crate::members::Service;
 use crate::tls::{Acceptor, Wire};
 
@@ -32,6 +33,8 @@ pub type AnyBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// How the protocol is called in the handshake (ALPN).
 pub const PROTOCOL: &[u8] = b"h2";
+/// So many may be at the handshake at a time; others wait to be accepted.
+const HANDSHAKES: usize = 256;
 /// A connection is asked for a sign of life so often, and closed when none came for as long again.
 const PING: Duration = Duration::from_secs(1);
 
@@ -89,21 +92,17 @@ impl Client {
             return Ok(sender);
         }
         let stream = self.wire.connect(node, self.service, PROTOCOL).await?;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let shown = leaf.and_then(said_by);
+        let (peer, key) = shown.expect("the verifier has read the same certificate");
         let builder = builder();
         let (sender, connection) = builder
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| WireError::bad("HTTP/2", error))?;
         let members = self.wire.members.clone();
-        let (name, registered) = (node.clone(), members.now().get(node).cloned());
         self.tasks.spawn(format!("to {node}"), move |_| async move {
-            let gone = async {
-                match registered.and_then(|member| member.keys.into_iter().next()) {
-                    Some(key) => members.departure(&Peer::Node(name), &key).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! { _ = connection => {} () = gone => {} }
+            tokio::select! { _ = connection => {} () = members.departure(&peer, &key) => {} }
         });
         self.open.lock().insert(node.clone(), sender.clone());
         Ok(sender)
@@ -167,9 +166,14 @@ pub async fn serve<A, F, B>(
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
+    let places = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place.expect("nobody closes it"), listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
             () = shutdown.requested() => return,
         };
         let Ok((stream, _)) = accepted else {
@@ -184,6 +188,7 @@ pub async fn serve<A, F, B>(
                 Ok(accepted) => accepted,
                 Err(error) => return tracing::debug!(%error, "somebody was not let in"),
             };
+            drop(place);
             let (peer, key) = (accepted.peer, accepted.key);
             let asked = peer.clone();
             let service = service_fn(move |request| {

@@ -44,7 +44,7 @@ impl fmt::Display for Fingerprint {
 pub enum Peer {
     /// A member.
     Node(NodeName),
-    /// Somebody with a ticket, by its id: may join and nothing else.
+    /// Somebody with a join token, by its id: may join and nothing else.
     Guest(String),
 }
 

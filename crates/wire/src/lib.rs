@@ -3,7 +3,7 @@
 //! - [`authority`] the cluster's own authority, which signs certificates of nodes and of guests
 //! - [`identity`] a node's key and certificate
 //! - [`members`] the nodes that are let in, as of now
-//! - [`ticket`] what a new machine is given to join
+//! - [`token`] what a new machine is given to join
 //! - [`tls`] accepting and connecting: both sides know each other when it is done
 //! - [`http`] calls over that: HTTP/2, one connection to a node
 //!
@@ -15,8 +15,8 @@ pub mod authority;
 pub mod http;
 pub mod identity;
 pub mod members;
-pub mod ticket;
 pub mod tls;
+pub mod token;
 
 /// Why something between nodes did not work.
 #[derive(Debug, thiserror::Error)]

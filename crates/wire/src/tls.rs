@@ -1,5 +1,6 @@
 //! Accepting and connecting over mutual TLS 1.3 (RFC 8446); both sides know each other when it is done.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub struct Wire {
     pub members: Register,
 }
 
-/// Whether those who have a ticket and nothing else are let in.
+/// Whether those who have a join token and nothing else are let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guests {
     /// To join.
@@ -105,15 +106,13 @@ impl Wire {
         let verifier = WebPkiServerVerifier::builder_with_provider(roots(&identity)?, provider())
             .build()
             .map_err(|error| WireError::bad("the authority's certificate", error))?;
-        let keys = member.keys.clone();
-        let verifier =
-            Recogniser { inner: verifier, is_expected: Box::new(move |key| keys.contains(key)) };
+        let verifier = Recogniser { inner: verifier, meant: Meant::With(member.keys.clone()) };
         let name = format!("{node}{NODE_SUFFIX}");
         connect(member.at(service), node.as_str(), &name, &identity, verifier, protocol).await
     }
 }
 
-/// Connects with a ticket to any node of its cluster.
+/// Connects with a join token to any node of its cluster.
 pub async fn connect_as_guest(
     identity: &Identity,
     address: SocketAddr,
@@ -122,7 +121,7 @@ pub async fn connect_as_guest(
     let inner = WebPkiServerVerifier::builder_with_provider(roots(identity)?, provider())
         .build()
         .map_err(|error| WireError::bad("the join token", error))?;
-    let verifier = AnyNode(inner);
+    let verifier = Recogniser { inner, meant: Meant::Any };
     connect(address, "of the cluster", "any.node.pressroom.internal", identity, verifier, protocol)
         .await
 }
@@ -195,6 +194,33 @@ fn stranger() -> Error {
     Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
 }
 
+/// The methods of both kinds of verifier that are about signatures alone.
+macro_rules! verified_by_inner {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _cert: &CertificateDer<'_>,
+            _dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::General("TLS 1.3 only".into()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.inner.verify_tls13_signature(message, cert, dss)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.inner.supported_verify_schemes()
+        }
+    };
+}
+
 /// Lets members in, and guests where they are welcome.
 #[derive(Debug)]
 struct Doorkeeper {
@@ -222,39 +248,23 @@ impl ClientCertVerifier for Doorkeeper {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.3 only".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+    verified_by_inner!();
 }
 
 /// Makes sure that a server is the node that was meant.
+#[derive(Debug)]
 struct Recogniser {
     inner: Arc<WebPkiServerVerifier>,
-    is_expected: Box<dyn Fn(&Fingerprint) -> bool + Send + Sync>,
+    meant: Meant,
 }
 
-impl std::fmt::Debug for Recogniser {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Recogniser")
-    }
+/// Which node somebody wants to reach.
+#[derive(Debug)]
+enum Meant {
+    /// The one of the name that was called, with one of these keys.
+    With(BTreeSet<Fingerprint>),
+    /// Any of the cluster, whatever its name; a guest is none.
+    Any,
 }
 
 impl ServerCertVerifier for Recogniser {
@@ -266,74 +276,15 @@ impl ServerCertVerifier for Recogniser {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified =
-            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)?;
-        match said_by(end_entity) {
-            Some((_, key)) if (self.is_expected)(&key) => Ok(verified),
-            _ => Err(stranger()),
-        }
+        let name = match (&self.meant, said_by(end_entity)) {
+            (Meant::With(keys), Some((_, key))) if keys.contains(&key) => server_name.to_owned(),
+            (Meant::Any, Some((Peer::Node(node), _))) => {
+                ServerName::try_from(format!("{node}{NODE_SUFFIX}")).map_err(|_| stranger())?
+            }
+            _ => return Err(stranger()),
+        };
+        self.inner.verify_server_cert(end_entity, intermediates, &name, ocsp, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.3 only".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// Any node of the cluster will do, by whatever name; a guest is none.
-#[derive(Debug)]
-struct AnyNode(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyNode {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let Some((Peer::Node(node), _)) = said_by(end_entity) else { return Err(stranger()) };
-        let name = ServerName::try_from(format!("{node}{NODE_SUFFIX}")).map_err(|_| stranger())?;
-        self.0.verify_server_cert(end_entity, intermediates, &name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.3 only".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
+    verified_by_inner!();
 }

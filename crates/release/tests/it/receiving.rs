@@ -1,6 +1,8 @@
 //! A release goes from one machine's folder to another's.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 use pressroom_release::releases::Releases;
 
@@ -45,6 +47,31 @@ fn a_release_arrives_whole_and_only_what_is_lacking_is_sent() {
     // Another manifest than the one that was asked for.
     let text = there.manifest(&first).expect("known").text();
     assert!(here.begin_receiving(&second, &text).is_err());
+    // A power cut left half of a file: it is asked for again, and the release comes after all.
+    let damaged = Releases::at(room.path("damaged"));
+    let receive = |releases: &Releases| {
+        let incoming = releases.begin_receiving(&first, &text).expect("begun");
+        for (digest, path) in
+            there.find(&first, &incoming.lacking().expect("looked")).expect("found")
+        {
+            incoming.take(&digest, &fs::read(path).expect("read")).expect("taken");
+        }
+        incoming
+    };
+    let incoming = receive(&damaged);
+    let bytes = room.path("damaged").join(".incoming").join(first.as_str());
+    let half = fs::read_dir(&bytes).expect("a folder").flatten().next().expect("a file");
+    fs::write(half.path(), "").expect("written");
+    assert!(incoming.finish().is_err());
+    receive(&damaged).finish().expect("whole");
+    assert!(damaged.verify(&first).expect("verified").is_empty());
+    // What nobody comes back for goes with the strays.
+    let late = SystemTime::now() + Duration::from_secs(60);
+    drop(damaged.begin_receiving(&second, &there.manifest(&second).expect("known").text()));
+    let left = room.path("damaged").join(".incoming").join(second.as_str());
+    assert!(left.is_dir());
+    damaged.remove_strays(&BTreeSet::from([first.clone()]), late).expect("removed");
+    assert!(!left.exists());
     // Something is missing.
     let third = Releases::at(room.path("third"));
     let incoming = third.begin_receiving(&first, &text).expect("begun");

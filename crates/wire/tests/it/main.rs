@@ -15,8 +15,8 @@ use pressroom_wire::authority::{Authority, PublicKey};
 use pressroom_wire::http::{Client, any_body, call_as_guest, serve};
 use pressroom_wire::identity::{Identity, Peer, new_key};
 use pressroom_wire::members::{Member, Members, Register, Service};
-use pressroom_wire::ticket;
 use pressroom_wire::tls::{Guests, Wire};
+use pressroom_wire::token;
 
 fn name(node: &str) -> NodeName {
     node.parse().expect("a name")
@@ -134,16 +134,16 @@ async fn a_removed_node_is_hung_up_on() {
 }
 
 #[tokio::test]
-async fn a_ticket_opens_the_door_where_guests_are_welcome() {
+async fn a_join_token_opens_the_door_where_guests_are_welcome() {
     let call = async |house: &House, until: u64| {
         let text =
-            ticket::write(&house.authority, "t1", &[house.address], now(), until).expect("written");
+            token::write(&house.authority, "t1", &[house.address], now(), until).expect("written");
         assert!(text.len() < 1400 && !text.contains(char::is_whitespace), "{text}");
-        let ticket = ticket::read(&format!("  {text}\n")).expect("read");
-        assert_eq!((ticket.id.as_str(), &ticket.addresses[..]), ("t1", &[house.address][..]));
+        let token = token::read(&format!("  {text}\n")).expect("read");
+        assert_eq!((token.id.as_str(), &token.addresses[..]), ("t1", &[house.address][..]));
         let uri = format!("https://{}/join", house.address);
         let request = Request::post(uri).body(any_body(Full::default())).expect("a request");
-        call_as_guest(&ticket.identity, house.address, request, Duration::from_secs(5)).await
+        call_as_guest(&token.identity, house.address, request, Duration::from_secs(5)).await
     };
     let open = house(Guests::Welcome).await;
     let answer = call(&open, now() + 600).await.expect("answered");
@@ -152,6 +152,6 @@ async fn a_ticket_opens_the_door_where_guests_are_welcome() {
     let closed = house(Guests::Refused).await;
     assert!(call(&closed, now() + 600).await.is_err());
     for bad in ["", "pressroom1.", "pressroom1.eyJhIjpb", "x"] {
-        assert!(ticket::read(bad).is_err(), "{bad}");
+        assert!(token::read(bad).is_err(), "{bad}");
     }
 }

@@ -17,9 +17,9 @@ use crate::identity::{Identity, Peer};
 
 const PREFIX: &str = "pressroom1.";
 
-/// A way in.
+/// A join token.
 #[derive(Debug)]
-pub struct Ticket {
+pub struct Token {
     /// Its name, which the cluster remembers until it was used.
     pub id: String,
     /// Where agents of the cluster are.
@@ -28,7 +28,7 @@ pub struct Ticket {
     pub identity: Identity,
 }
 
-/// Writes a ticket that is good `until` then; times in seconds since 1970.
+/// Writes one that is good `until` then; times in seconds since 1970.
 pub fn write(
     authority: &Authority,
     id: &str,
@@ -55,7 +55,7 @@ pub fn write(
 }
 
 /// Reads one.
-pub fn read(text: &str) -> Result<Ticket, WireError> {
+pub fn read(text: &str) -> Result<Token, WireError> {
     let bad = |cause: &str| WireError::bad("the join token", cause);
     let coded = text.trim().strip_prefix(PREFIX).ok_or_else(|| {
         bad("it does not begin with `pressroom1.`; copy the whole line that `pressroom node token` printed")
@@ -73,5 +73,5 @@ pub fn read(text: &str) -> Result<Ticket, WireError> {
     let chain = vec![CertificateDer::from(certificate)];
     let identity = Identity::of(chain, key, CertificateDer::from(authority)).map_err(|_| cut())?;
     let Peer::Guest(id) = identity.peer.clone() else { return Err(cut()) };
-    Ok(Ticket { id, addresses, identity })
+    Ok(Token { id, addresses, identity })
 }
