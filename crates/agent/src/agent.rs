@@ -22,7 +22,7 @@ use pressroom_plan::health::Memory;
 use pressroom_plan::machine::Action;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_runtime::tasks::Group;
-use pressroom_store::key::Key;
+use pressroom_store::etcd::EtcdStore;
 use pressroom_store::transaction::Transaction;
 use pressroom_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,8 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::author::Authors;
 use crate::bytecode::Bytecode;
+use crate::cluster::follow::Remembered;
+use crate::cluster::{self, Cluster, Known, keys};
 use crate::confinement::{self, Means};
 use crate::engine::php;
 use crate::facts::SiteFacts;
@@ -48,6 +50,10 @@ pub struct Agent {
     pub(crate) memory: ByteSize,
     pub(crate) cores: u16,
     pub(crate) store: Arc<dyn Store>,
+    /// The cluster that this machine is a node of, if it is.
+    pub cluster: Option<Arc<Cluster>>,
+    /// The same store as etcd's, to ask who votes.
+    pub(crate) etcd: Option<EtcdStore>,
     pub(crate) state: Mutex<State>,
     pub(crate) changed: Notify,
     /// A process was started: somebody waits for its first answer.
@@ -118,6 +124,10 @@ pub(crate) struct State {
     pub held_back: BTreeSet<SiteName>,
     /// The figures of that, for people.
     pub held_back_because: String,
+    /// What is known of the cluster's nodes.
+    pub known: Known,
+    /// The versions that the published view names.
+    pub shown: BTreeMap<SiteName, (String, pressroom_model::id::ReleaseId)>,
     /// Sites that answered a real request through PHP and the database since they last changed.
     pub ready: BTreeMap<SiteName, pressroom_model::verdict::Verdict>,
 }
@@ -155,6 +165,20 @@ pub enum Stage {
 }
 
 impl State {
+    /// What operators want, as it is stored.
+    pub(crate) fn intent(&self) -> Option<Intent> {
+        let config = self.written.clone()?;
+        let (environments, leaving) = (self.environments.clone(), self.leaving.clone());
+        Some(Intent { version: 1, config, environments, leaving })
+    }
+
+    fn set_intent(&mut self, intent: Intent) {
+        self.config = Some(effective(&intent.config, &intent.environments));
+        self.written = Some(intent.config);
+        self.environments = intent.environments;
+        self.leaving = intent.leaving;
+    }
+
     /// Whether the edge says that it serves the view that was published last.
     pub(crate) fn is_view_served(&self) -> bool {
         match (&self.published, &self.traffic) {
@@ -174,19 +198,12 @@ fn forgive(state: &mut State) {
 
 const MOST_NOTICES: usize = 50;
 
-fn intent_key() -> Key {
-    Key::literal("intent/config")
-}
-
-fn site_key(site: &SiteName) -> Key {
-    format!("observed/sites/{site}").parse().expect("site names are good segments")
-}
-
-/// The intent as stored.
-#[derive(Serialize, Deserialize)]
-struct Stored {
+/// What operators want, as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Intent {
     version: u32,
-    config: Config,
+    /// The configuration as it was written.
+    pub config: Config,
     #[serde(default)]
     environments: Vec<Environment>,
     /// Environments that are to be deleted, or are not made yet: nothing may be left of them.
@@ -194,36 +211,62 @@ struct Stored {
     leaving: BTreeSet<SiteName>,
 }
 
+/// What a store remembers of the intent and of the sites in it.
+async fn remembered(store: &dyn Store) -> Result<Remembered, StoreError> {
+    let stored = store.get(&keys::intent()).await?;
+    let intent = stored.and_then(|entry| {
+        serde_json::from_slice::<Intent>(&entry.value)
+            .inspect_err(|error| {
+                tracing::error!(%error, "the stored intent cannot be read; the configuration file counts");
+            })
+            .ok()
+    });
+    let mut sites = BTreeMap::new();
+    let config = intent.as_ref().map(|intent| effective(&intent.config, &intent.environments));
+    let named = config.into_iter().flat_map(|config| config.sites).map(|site| site.name);
+    // What is known of those that leave says which releases go with them.
+    let leaving = intent.iter().flat_map(|intent| intent.leaving.clone());
+    for name in named.chain(leaving) {
+        if let Some(entry) = store.get(&keys::site(&name)).await? {
+            let facts = serde_json::from_slice(&entry.value).unwrap_or_default();
+            sites.insert(name, facts);
+        }
+    }
+    Ok(Remembered { intent, sites, known: Known::default() })
+}
+
+fn localised(intent: Intent, cluster: &Cluster, layout: &Layout) -> Intent {
+    let config = cluster::localised(intent.config, &cluster.membership(), layout);
+    Intent { config, ..intent }
+}
+
 impl Agent {
-    /// An agent with what its store remembers; `fallback` is the configuration as the file has it.
+    /// An agent with what its store remembers; `fallback` is the configuration as the file has it. A node of a cluster begins
+    /// with what it heard last, and takes over what it hears from then on.
     pub async fn open(
         layout: Layout,
         config_file: &Path,
         store: Arc<dyn Store>,
         fallback: Option<Config>,
+        node: Option<(Arc<Cluster>, EtcdStore)>,
     ) -> Result<Arc<Self>, StoreError> {
-        let stored = store.get(&intent_key()).await?;
-        let stored = stored.and_then(|entry| match serde_json::from_slice::<Stored>(&entry.value) {
-            Ok(stored) => Some(stored),
-            Err(error) => {
-                tracing::error!(%error, "the stored intent cannot be read; the configuration file counts");
-                None
-            }
+        let (cluster, etcd) = node.unzip();
+        let known = match &cluster {
+            None => remembered(&*store).await?,
+            Some(_) => Remembered::read(&layout),
+        };
+        let fallback = fallback.map(|config| Intent {
+            version: 1,
+            config,
+            environments: Vec::new(),
+            leaving: BTreeSet::new(),
         });
-        let (written, environments, leaving) = stored
-            .map_or((fallback, Vec::new(), BTreeSet::new()), |it| {
-                (Some(it.config), it.environments, it.leaving)
+        let mut state = State { sites: known.sites, known: known.known, ..State::default() };
+        if let Some(intent) = known.intent.or(fallback) {
+            state.set_intent(match &cluster {
+                Some(cluster) => localised(intent, cluster, &layout),
+                None => intent,
             });
-        let config = written.as_ref().map(|written| effective(written, &environments));
-        let mut state = State { written, environments, leaving, config, ..State::default() };
-        let sites = state.config.iter().flat_map(|c| &c.sites).map(|s| s.name.clone());
-        // What is known of those that leave says which releases go with them.
-        let names: Vec<SiteName> = sites.chain(state.leaving.iter().cloned()).collect();
-        for name in names {
-            if let Some(entry) = store.get(&site_key(&name)).await? {
-                let facts = serde_json::from_slice(&entry.value).unwrap_or_default();
-                state.sites.insert(name, facts);
-            }
         }
         let published = crate::view::published(&layout);
         state.held_back = crate::engine::redis::held_back(&layout);
@@ -240,6 +283,8 @@ impl Agent {
             memory: crate::host::memory(),
             cores: crate::host::cores(),
             store,
+            cluster,
+            etcd,
             state: Mutex::new(state),
             changed: Notify::new(),
             started: Notify::new(),
@@ -265,7 +310,9 @@ impl Agent {
             agent.containers.lock().choose(&agent.layout, &config);
         }
         let agent = Arc::new(agent);
-        agent.take_up_changes();
+        if agent.leads() {
+            agent.take_up_changes();
+        }
         Ok(agent)
     }
 
@@ -350,20 +397,86 @@ impl Agent {
         environments: Vec<Environment>,
         leaving: BTreeSet<SiteName>,
     ) -> Result<(), StoreError> {
-        let stored = Stored { version: 1, config: written, environments, leaving };
-        let bytes = serde_json::to_vec(&stored).expect("a configuration is plain data");
-        self.store.commit(Transaction::new().put(intent_key(), bytes)).await?;
-        self.containers.lock().choose(&self.layout, &stored.config);
+        let intent = Intent { version: 1, config: written, environments, leaving };
+        let intent = match &self.cluster {
+            Some(cluster) => localised(intent, cluster, &self.layout),
+            None => intent,
+        };
+        let bytes = serde_json::to_vec(&intent).expect("a configuration is plain data");
+        self.commit(Transaction::new().put(keys::intent(), bytes)).await?;
+        self.containers.lock().choose(&self.layout, &intent.config);
         let mut state = self.state.lock();
-        state.config = Some(effective(&stored.config, &stored.environments));
-        state.written = Some(stored.config);
-        state.environments = stored.environments;
-        state.leaving = stored.leaving;
+        state.set_intent(intent);
         forgive(&mut state);
         state.is_stopping = false;
         drop(state);
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// Takes over what the leader has stored as the intent.
+    pub(crate) fn take_intent(&self, intent: Intent) {
+        let Some(cluster) = &self.cluster else { return };
+        let intent = localised(intent, cluster, &self.layout);
+        self.containers.lock().choose(&self.layout, &intent.config);
+        let mut state = self.state.lock();
+        if state.intent().as_ref().map(|it| &it.config) != Some(&intent.config) {
+            forgive(&mut state);
+        }
+        state.set_intent(intent);
+    }
+
+    /// Takes over what the leader has stored of a site; `None`: it is gone.
+    pub(crate) fn take_site(&self, name: &SiteName, facts: Option<SiteFacts>) {
+        let mut state = self.state.lock();
+        let Some(facts) = facts else {
+            state.sites.remove(name);
+            return;
+        };
+        let known = state.sites.entry(name.clone()).or_default();
+        let own = std::mem::replace(known, facts);
+        // What is this machine's own affair.
+        known.prepared = own.prepared;
+        known.has_database = own.has_database;
+        let means = self.means();
+        let versions =
+            known.serving.iter_mut().chain(known.candidate.as_mut().map(|it| &mut it.version));
+        for version in versions.filter(|version| version.image.is_none()) {
+            version.means = means;
+        }
+        known.author_until_ms = own.author_until_ms;
+    }
+
+    /// We decide from now on: what only a leader's agent keeps in mind is looked at again.
+    pub(crate) fn took_office(self: &Arc<Self>) {
+        self.take_up_changes();
+        self.changed.notify_one();
+    }
+
+    /// The configuration as it holds here, whoever wrote it.
+    pub fn localised(&self, config: Config) -> Config {
+        match &self.cluster {
+            Some(cluster) => cluster::localised(config, &cluster.membership(), &self.layout),
+            None => config,
+        }
+    }
+
+    /// The node that leads, as far as it was heard.
+    pub fn leader(&self) -> Option<pressroom_model::id::NodeName> {
+        self.state.lock().known.leader.clone()
+    }
+
+    /// The node that has the database and Redis; `None`: this machine, which is in no cluster, or nobody knows yet.
+    pub fn data_node(&self) -> Option<pressroom_model::id::NodeName> {
+        self.state.lock().known.data.clone()
+    }
+
+    /// Whether the database and Redis are this machine's.
+    pub fn has_data(&self) -> bool {
+        match &self.cluster {
+            None => true,
+            Some(cluster) => self.state.lock().known.data.as_ref() == Some(&cluster.node()),
+        }
     }
 
     /// Decides again after a `down` that did not come to its end, and tries at once what has failed so far.
@@ -379,13 +492,13 @@ impl Agent {
     pub(crate) async fn remember(&self, site: &SiteName) -> Result<(), StoreError> {
         let facts = self.state.lock().sites.get(site).cloned().unwrap_or_default();
         let bytes = serde_json::to_vec(&facts).expect("facts are plain data");
-        self.store.commit(Transaction::new().put(site_key(site), bytes)).await.map(drop)
+        self.commit(Transaction::new().put(keys::site(site), bytes)).await
     }
 
     /// Forgets a site that was removed.
     pub(crate) async fn forget(&self, site: &SiteName) -> Result<(), StoreError> {
         self.state.lock().sites.remove(site);
-        self.store.commit(Transaction::new().delete(site_key(site))).await.map(drop)
+        self.commit(Transaction::new().delete(keys::site(site))).await
     }
 
     /// Everything that is done, as it is done.
@@ -454,6 +567,9 @@ impl Agent {
             let agent = Arc::clone(&self);
             move |stop| agent.watch_sessions(stop)
         });
+        if let Some(cluster) = self.cluster.clone() {
+            self.spawn_as_node(&group, &cluster);
+        }
         loop {
             tokio::select! {
                 () = shutdown.requested() => break,
@@ -509,6 +625,19 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// What a node of a cluster does besides.
+    fn spawn_as_node(self: &Arc<Self>, group: &Group, cluster: &Arc<Cluster>) {
+        let with = || (Arc::clone(self), Arc::clone(cluster));
+        let (agent, it) = with();
+        group.spawn("follow", move |stop| agent.follow_store(it, stop));
+        let (agent, it) = with();
+        group.spawn("stand", move |stop| agent.stand(it, stop));
+        let (agent, it) = with();
+        group.spawn("presence", move |stop| agent.be_present(it, stop));
+        let (agent, it) = with();
+        group.spawn("secrets", move |stop| agent.share_secrets(it, stop));
     }
 
     /// Starts a new keeper, which adopts us and all others. One that is frozen is killed first: it holds the lock.

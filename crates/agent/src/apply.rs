@@ -7,7 +7,7 @@ use pressroom_model::config::Config;
 use pressroom_model::id::InstanceId;
 use pressroom_model::process::{ListenAddress, ProcessSpec, Reply, Request};
 use pressroom_model::rollout::Stage;
-use pressroom_plan::machine::{self, Action, DOCKER, EDGE, MARIADB, Step};
+use pressroom_plan::machine::{self, Action, DOCKER, EDGE, ETCD, MARIADB, SQL, Step};
 use pressroom_runtime::clock;
 use pressroom_runtime::tasks::Group;
 
@@ -59,6 +59,11 @@ impl Agent {
                 return;
             }
         };
+        if let (Some(sql), Some(cluster)) = (&engines.sql, &self.cluster)
+            && let Err(error) = sql.publish(self.data_node().as_ref(), &cluster.wire.members.now())
+        {
+            self.notice(format!("where the database is cannot be published: {error}"));
+        }
         let picture = match self.picture(&config, &engines) {
             Ok(picture) => picture,
             Err(error) => {
@@ -164,6 +169,7 @@ impl Agent {
             }
             Action::PrepareSite(name) => self.prepare_site(config, name).await.map_err(Error::from),
             Action::BuildRelease(name) => self.build_release(name).await.map_err(Error::from),
+            Action::FetchReleases(name) => self.fetch_releases(name).await.map_err(Error::from),
             Action::BuildImage(version) => self.build_image(version).await,
             Action::CreateDatabase(name) => self.create_database(name, &engines.mariadb).await,
             Action::GrantRedis => {
@@ -222,7 +228,11 @@ impl Agent {
         if let ListenAddress::Unix { path, owner, .. } = &listener.address
             && let Some(folder) = path.parent()
         {
-            let is_spare = folder == self.layout.run().join("affirm");
+            // Whoever gets to an engine's socket still needs a password.
+            if name.starts_with("sql-") {
+                crate::files::folder(folder, 0o755, None)?;
+            }
+            let is_spare = name.starts_with("sql-") || folder == self.layout.run().join("affirm");
             if !is_spare {
                 crate::files::folder(folder, 0o750, owner.map(|(_, gid)| (0, gid)))?;
             }
@@ -236,6 +246,14 @@ impl Agent {
             let spec = match wanted.as_str() {
                 MARIADB => engines.mariadb.prepare(),
                 EDGE => engines.edge.prepare(),
+                SQL => match &engines.sql {
+                    Some(sql) => sql.prepare(),
+                    None => return Err(Error::Refused("this machine is in no cluster".into())),
+                },
+                ETCD => match &engines.etcd {
+                    Some(etcd) => etcd.prepare(),
+                    None => return Err(Error::Refused("this node does not vote".into())),
+                },
                 DOCKER => match &engines.docker {
                     Some(docker) => docker.prepare(),
                     None => return Err(Error::Refused("Docker's daemon is not ours".into())),
@@ -285,7 +303,9 @@ impl Agent {
         .await;
         match spec {
             // The engine's own check refused it: waiting would not help.
-            Err(Error::Engine(error @ engine::Error::Refused { .. })) if is_candidate => {
+            Err(Error::Engine(error @ engine::Error::Refused { .. }))
+                if is_candidate && self.leads() =>
+            {
                 self.abandon_rollout(&name, &error.to_string()).await.map_err(Error::from)
             }
             spec => self.start(spec?).await,
@@ -427,6 +447,7 @@ pub fn words(action: &Action) -> String {
         Action::Unlisten(name) => format!("stop listening for {name}"),
         Action::PrepareSite(site) => format!("prepare site {site}"),
         Action::BuildRelease(site) => format!("build the release of {site}"),
+        Action::FetchReleases(site) => format!("fetch the code of {site} from another node"),
         Action::BuildImage(version) => format!("build the image of PHP {version}"),
         Action::CreateDatabase(site) => format!("create the database of {site}"),
         Action::GrantRedis => "tell Redis who may do what".into(),

@@ -125,7 +125,7 @@ impl Agent {
         let mut open: BTreeMap<SiteName, Group> = BTreeMap::new();
         let changes = Group::new("author", shutdown.clone());
         while !shutdown.is_requested() {
-            let wanted = self.sites_with_authors();
+            let wanted = if self.leads() { self.sites_with_authors() } else { Vec::new() };
             let gone: Vec<SiteName> =
                 open.keys().filter(|name| !wanted.contains(name)).cloned().collect();
             for name in gone {

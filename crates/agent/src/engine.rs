@@ -5,9 +5,11 @@
 
 pub mod docker;
 pub mod edge;
+pub mod etcd;
 pub mod mariadb;
 pub mod php;
 pub mod redis;
+pub mod sql;
 
 use std::collections::BTreeMap;
 use std::io;

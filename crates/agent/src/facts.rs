@@ -293,6 +293,12 @@ impl SiteFacts {
         self.upgrades.truncate(place.unwrap_or(self.upgrades.len()));
     }
 
+    /// The versions that something runs or is to run.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = &Version> {
+        let candidate = self.candidate.as_ref().map(|candidate| &candidate.version);
+        self.serving.iter().chain(candidate)
+    }
+
     /// Releases that something runs or may run.
     pub(crate) fn used(&self) -> Vec<ReleaseId> {
         let candidate = self.candidate.as_ref().map(|candidate| &candidate.version.release);

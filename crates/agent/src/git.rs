@@ -70,7 +70,8 @@ impl Agent {
         let mut complaints: BTreeMap<SiteName, String> = BTreeMap::new();
         while !stop.is_requested() {
             let sites = self.config().map(|config| config.sites).unwrap_or_default();
-            for site in sites.into_iter().filter(|_| repository::is_installed()) {
+            let writes = self.leads() && repository::is_installed();
+            for site in sites.into_iter().filter(|_| writes) {
                 let name = site.name;
                 let served = self.served(&name);
                 if settled.get(&name) == Some(&served) || stop.is_requested() {

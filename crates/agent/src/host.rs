@@ -34,6 +34,18 @@ pub fn own_program() -> io::Result<PathBuf> {
     Ok(text.strip_suffix(" (deleted)").map_or(path.clone(), PathBuf::from))
 }
 
+/// The address by which this machine reaches others, if it has a route to anywhere.
+pub fn own_address() -> Option<std::net::IpAddr> {
+    let reach = |from: &str, to: &str| {
+        let socket = std::net::UdpSocket::bind(from).ok()?;
+        // Nothing is sent: the system chooses the route (the addresses are of RFC 5737 and RFC 3849), and with it ours.
+        socket.connect(to).ok()?;
+        let address = socket.local_addr().ok()?.ip();
+        (!address.is_loopback()).then_some(address)
+    };
+    reach("0.0.0.0:0", "192.0.2.1:9").or_else(|| reach("[::]:0", "[2001:db8::1]:9"))
+}
+
 /// This machine's name.
 pub fn name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")

@@ -40,6 +40,10 @@ impl Layout {
     pub fn secrets(&self) -> PathBuf {
         self.at("secrets")
     }
+    /// What a node of a cluster knows of it and keeps for it, 0700.
+    pub fn cluster(&self) -> PathBuf {
+        self.at("cluster")
+    }
     /// Immutable release trees.
     pub fn releases(&self) -> PathBuf {
         self.at("releases")
@@ -143,6 +147,10 @@ impl Layout {
     /// The edge's view.
     pub fn snapshot(&self) -> PathBuf {
         self.at("snapshot/edge.json")
+    }
+    /// Where the data is, for the process that carries its bytes.
+    pub fn sql_view(&self) -> PathBuf {
+        self.at("snapshot/sql.json")
     }
     /// Output of processes.
     pub fn logs(&self) -> PathBuf {

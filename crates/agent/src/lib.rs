@@ -25,6 +25,7 @@ pub mod agent;
 pub mod apply;
 pub mod author;
 mod bytecode;
+pub mod cluster;
 pub mod confinement;
 pub mod container;
 pub mod doctor;

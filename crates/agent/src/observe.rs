@@ -3,26 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pressroom_model::config::{Config, Runtime};
-use pressroom_model::id::SiteName;
+use pressroom_model::cluster::{Node, Role};
+use pressroom_model::config::{Config, Runtime, Site};
+use pressroom_model::id::{NodeName, ReleaseId, SiteName};
 use pressroom_model::process::{ListenerSpec, ProcessState};
 use pressroom_model::verdict::Health;
 use pressroom_plan::affirm;
 use pressroom_plan::machine::{
-    DOCKER, EDGE, Intent, MARIADB, Observed, SiteSeen, View, instance_of,
+    DOCKER, Data, EDGE, ETCD, Intent, MARIADB, Observed, Part, SQL, SiteSeen, View, instance_of,
 };
 use pressroom_plan::recycle;
-use pressroom_plan::rollout::{self, SiteWanted};
+use pressroom_plan::rollout::{self, Other, SiteWanted};
 use pressroom_plan::supervise::{Seen, Wanted, quick_exits};
 use pressroom_render::redis::{Purpose, Rights};
 use pressroom_runtime::clock;
 
 use crate::agent::{Agent, State};
+use crate::cluster::Known;
 use crate::engine::docker::Daemon;
 use crate::engine::edge::{self, Edge};
+use crate::engine::etcd::Etcd;
 use crate::engine::mariadb::MariaDb;
 use crate::engine::redis::Redis;
+use crate::engine::sql::Forwarder;
 use crate::engine::{Error, FINGERPRINT};
+use crate::facts::SiteFacts;
 use crate::secrets;
 use crate::site::environment::guard;
 use crate::view::{self, Served};
@@ -36,12 +41,26 @@ pub struct Engines {
     pub redis: [Redis; 2],
     /// Docker's daemon, if it is ours to run.
     pub docker: Option<Daemon>,
+    /// What carries the database's and Redis's bytes between nodes, in a cluster.
+    pub sql: Option<Forwarder>,
+    /// etcd, if this node votes.
+    pub etcd: Option<Etcd>,
     /// The edge.
     pub edge: Edge,
     /// All listening sockets.
     pub listeners: Vec<ListenerSpec>,
     /// Which affirmation socket is whose.
     pub affirm: affirm::Assignment,
+}
+
+impl Engines {
+    /// Whether they are still those that a node with this knowledge of the cluster should have.
+    fn is_for(&self, known: &Known, own: Option<&NodeName>) -> bool {
+        let Some(own) = own else { return true };
+        let has_data = known.data.as_ref() == Some(own);
+        self.sql.as_ref().is_none_or(|sql| sql.has_data() == has_data)
+            && self.etcd.is_some() == known.voters.contains(own)
+    }
 }
 
 /// Everything that one decision is made of.
@@ -59,6 +78,7 @@ impl Agent {
             if let Some((of, held_back, engines)) = &state.engines
                 && of == config
                 && *held_back == state.held_back
+                && engines.is_for(&state.known, self.own_name().as_ref())
             {
                 return Ok(Arc::clone(engines));
             }
@@ -79,6 +99,15 @@ impl Agent {
         config: &Config,
         held_back: &BTreeSet<SiteName>,
     ) -> Result<Engines, Error> {
+        let lacks = |name: &str| match self.has_secret(name) {
+            true => Ok(()),
+            // Ones that were made here would lock us out of everything that the others have.
+            false => Err(std::io::Error::other(format!("the secrets `{name}` have not come yet"))),
+        };
+        lacks("engines.json")?;
+        for site in &config.sites {
+            lacks(&format!("site-{}.json", site.name))?;
+        }
         let secrets = secrets::engines(&self.layout).map_err(std::io::Error::other)?;
         let user = self.users.database()?;
         let mariadb = MariaDb::new(&self.layout, config, self.memory, user, secrets.database);
@@ -110,12 +139,25 @@ impl Agent {
         let names: Vec<SiteName> = config.sites.iter().map(|site| site.name.clone()).collect();
         let known = edge::known(&self.layout, &names, &self.state.lock().listeners);
         let affirm = affirm::assign(&names, &known);
-        let listeners = edge::listeners(&self.layout, config, self.cores, &affirm, &owners);
+        let mut listeners = edge::listeners(&self.layout, config, self.cores, &affirm, &owners);
         let edge =
             Edge::new(&self.layout, &self.config_file, self.users.edge()?, listeners.clone());
         let is_own = self.containers.lock().is_own;
         let docker = is_own.then(|| Daemon::new(&self.layout));
-        Ok(Engines { mariadb, redis, docker, edge, listeners, affirm })
+        let sql = match &self.cluster {
+            None => None,
+            Some(cluster) => {
+                let user = self.users.forwarder()?;
+                let (own, has_data) = (cluster.membership(), self.has_data());
+                Some(Forwarder::new(&self.layout, &self.config_file, user, own, has_data))
+            }
+        };
+        listeners.extend(sql.iter().flat_map(Forwarder::listeners));
+        let etcd = match self.cluster.as_ref().map(|cluster| cluster.membership()) {
+            Some(own) if own.is_voter() => Some(Etcd::of(&self.layout, &self.users, &own)?),
+            _ => None,
+        };
+        Ok(Engines { mariadb, redis, docker, sql, etcd, edge, listeners, affirm })
     }
 
     /// Looks at everything once.
@@ -135,7 +177,12 @@ impl Agent {
                 crate::site::is_current(release, site)
                     && self.layout.site_root(&site.name, &release.id).is_dir()
             });
+            let lacks_releases = self.lacks_releases(&site.name, &facts);
+            let lacking = facts.versions().filter(|it| lacks_releases.contains(&it.release.id));
+            let lacking = lacking.map(|version| version.fingerprint.clone()).collect();
             sites.push(SiteWanted {
+                lacking,
+                others: others(&state, site, &facts, self.own_name().as_ref()),
                 name: site.name.clone(),
                 serving: facts.serving.as_ref().map(|version| version.fingerprint.clone()),
                 wanted: self
@@ -157,7 +204,7 @@ impl Agent {
                 }
                 // PHP that an agent before this one has begun with goes on.
                 .or_else(|| facts.change.clone().filter(|change| runs(&state, change))),
-                instances: site.php.instances.min,
+                instances: self.instances_here(&state, site),
             });
             let seen = SiteSeen {
                 is_prepared: prepared.is_some(),
@@ -172,6 +219,7 @@ impl Agent {
                         facts.schema_of.as_ref() != Some(&serving.release.wordpress)
                     }),
                 wants_network: facts.network != crate::site::network_at(config, site),
+                lacks_releases,
                 lacks_image: (site.php.runtime == Runtime::Docker && self.image_of(site).is_none())
                     .then(|| site.php.version.clone()),
             };
@@ -183,16 +231,23 @@ impl Agent {
             listeners: state.listeners.clone(),
             has_database: engines.mariadb.is_initialised(),
             sites: sites_seen,
+            data_answers: data_answers(&state),
             view: View::default(),
         };
-        let view = self.wanted_view(config, engines, &state, &sites, &observed)?;
+        let (view, shown) = self.wanted_view(config, engines, &state, &sites, &observed)?;
         observed.view = View {
             wanted: view::digest(&view),
             published: state.published.as_ref().map(|(digest, _)| digest.clone()),
             is_served: state.is_view_served(),
         };
+        if observed.view.published.as_ref() == Some(&observed.view.wanted) {
+            state.shown = shown;
+        }
+        let has_data = self.cluster.is_none() || state.known.data == self.own_name();
         let intent = Intent {
-            engines: wanted_engines(engines, docker),
+            part: if self.leads() { Part::Leads } else { Part::Follows },
+            data: if has_data { Data::Here } else { Data::Elsewhere },
+            engines: wanted_engines(engines, docker, has_data),
             edge: Wanted { name: EDGE.into(), fingerprint: engines.edge.fingerprint() },
             listeners: engines.listeners.clone(),
             sites,
@@ -208,7 +263,8 @@ impl Agent {
         state: &State,
         sites: &[SiteWanted],
         observed: &Observed,
-    ) -> Result<Snapshot, Error> {
+    ) -> Result<(Snapshot, Shown), Error> {
+        let mut shown = Shown::new();
         let before = view::published(&self.layout);
         let mut served = Vec::new();
         for (site, wanted) in config.sites.iter().zip(sites) {
@@ -231,7 +287,12 @@ impl Agent {
                     .unwrap_or_default();
             }
             pool.sort();
+            if !self.layout.site_root(&site.name, &version.release.id).is_dir() {
+                // Its files are on their way from another node: it stays as it was until then.
+                continue;
+            }
             let Some(&affirm) = engines.affirm.of.get(&site.name) else { continue };
+            shown.insert(site.name.clone(), (fingerprint, version.release.id.clone()));
             served.push(Served {
                 site,
                 affirm,
@@ -248,8 +309,65 @@ impl Agent {
         }
         let mut view = view::compose(&self.layout, config, &served);
         keep_known(&mut view, config, before);
-        Ok(view)
+        Ok((view, shown))
     }
+
+    /// Our name in the cluster, where we are in one.
+    pub(crate) fn own_name(&self) -> Option<NodeName> {
+        self.cluster.as_ref().map(|cluster| cluster.node())
+    }
+
+    /// How many instances of a site are to run here.
+    fn instances_here(&self, state: &State, site: &Site) -> u16 {
+        let own = self.own_name().and_then(|name| state.known.nodes.get(&name));
+        let takes_none = |node: &Node| node.is_drained || !node.roles.contains(&Role::App);
+        match own.is_some_and(takes_none) {
+            true => 0,
+            false => site.php.instances.min,
+        }
+    }
+
+    /// Releases of a site's versions that are not here, where other nodes may have them.
+    fn lacks_releases(&self, name: &SiteName, facts: &SiteFacts) -> Vec<ReleaseId> {
+        if self.cluster.is_none() {
+            return Vec::new();
+        }
+        let mut ids = facts.used();
+        ids.sort();
+        ids.dedup();
+        ids.retain(|id| !self.layout.site_root(name, id).is_dir());
+        ids
+    }
+}
+
+/// Fingerprint and release of the version that a view has of each site.
+pub(crate) type Shown = BTreeMap<SiteName, (String, ReleaseId)>;
+
+/// Whether the database and Redis answer on the node that has them.
+fn data_answers(state: &State) -> bool {
+    let data = state.known.data.as_ref();
+    let report = data.and_then(|node| state.known.reports.get(node));
+    report.is_some_and(|(report, _)| report.data == Some(true))
+}
+
+/// How a site's candidate stands on the other nodes that serve the site.
+fn others(state: &State, site: &Site, facts: &SiteFacts, own: Option<&NodeName>) -> Vec<Other> {
+    let Some(candidate) = &facts.candidate else { return Vec::new() };
+    let fingerprint = &candidate.version.fingerprint;
+    let others = state.known.reports.iter().filter(|(name, _)| own != Some(name));
+    others
+        .filter_map(|(name, (report, _))| {
+            let node = state.known.nodes.get(name)?;
+            let report = report.sites.get(&site.name).filter(|report| report.serves.is_some())?;
+            let takes = !node.is_drained && node.roles.contains(&Role::App);
+            let wanted = if takes { site.php.instances.min } else { 0 };
+            let filled = report.instances.get(fingerprint).copied().unwrap_or_default();
+            Some(Other {
+                is_filled: filled >= wanted,
+                has_switched: report.serves.as_ref() == Some(fingerprint),
+            })
+        })
+        .collect()
 }
 
 /// A site that was served stays in the view as it was until we know better: an agent that has just begun, or that
@@ -265,7 +383,7 @@ fn keep_known(view: &mut Snapshot, config: &Config, before: Option<Snapshot>) {
     view.sites.sort_by_key(|site| place(&site.name));
 }
 
-fn wanted_engines(engines: &Engines, docker: Option<&Daemon>) -> Vec<Wanted> {
+fn wanted_engines(engines: &Engines, docker: Option<&Daemon>, has_data: bool) -> Vec<Wanted> {
     let mariadb = Wanted { name: MARIADB.into(), fingerprint: engines.mariadb.fingerprint() };
     let redis = engines
         .redis
@@ -273,7 +391,12 @@ fn wanted_engines(engines: &Engines, docker: Option<&Daemon>) -> Vec<Wanted> {
         .map(|redis| Wanted { name: redis.name().into(), fingerprint: redis.fingerprint() });
     let docker =
         docker.map(|docker| Wanted { name: DOCKER.into(), fingerprint: docker.fingerprint() });
-    std::iter::once(mariadb).chain(redis).chain(docker).collect()
+    let data = std::iter::once(mariadb).chain(redis).filter(|_| has_data);
+    let etcd = engines.etcd.as_ref();
+    let etcd = etcd.map(|etcd| Wanted { name: ETCD.into(), fingerprint: etcd.fingerprint() });
+    let sql = engines.sql.as_ref();
+    let sql = sql.map(|sql| Wanted { name: SQL.into(), fingerprint: sql.fingerprint() });
+    etcd.into_iter().chain(data).chain(sql).chain(docker).collect()
 }
 
 /// Whether a process of this fingerprint runs.

@@ -106,6 +106,19 @@ pub fn needed(config: &Config) -> Vec<Needed> {
     all
 }
 
+/// What is missing on a machine that is to be a node of a cluster; `is_voter`: one that runs etcd from the beginning.
+pub fn missing_in_cluster(is_voter: bool) -> Vec<Needed> {
+    let because = match is_voter {
+        true => "the cluster's state",
+        false => "the cluster's state, should this node be chosen as a voter",
+    };
+    let all = [
+        package("etcd-server", because, "/usr/bin/etcd"),
+        package("etcd-client", because, "/usr/bin/etcdctl"),
+    ];
+    all.into_iter().filter(|package| !Path::new(&package.file).exists()).collect()
+}
+
 fn package(name: &str, because: &str, file: &str) -> Needed {
     Needed {
         name: name.to_owned(),

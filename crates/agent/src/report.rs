@@ -5,7 +5,7 @@ use pressroom_model::process::ProcessState;
 use pressroom_model::status::{Instance, Pid, Process, Site, Status};
 use pressroom_model::verdict::{Health, Verdict};
 use pressroom_plan::machine::{
-    self, DOCKER, EDGE, MARIADB, REDIS_CACHE, REDIS_SESSIONS, instance_of,
+    self, DOCKER, EDGE, ETCD, MARIADB, REDIS_CACHE, REDIS_SESSIONS, SQL, instance_of,
 };
 use pressroom_plan::supervise;
 
@@ -14,6 +14,7 @@ use crate::agent::{Agent, State};
 impl Agent {
     /// The report.
     pub fn status(&self) -> Status {
+        let has_data = self.has_data();
         let state = self.state.lock();
         let config = state.config.as_ref();
         Status {
@@ -23,7 +24,10 @@ impl Agent {
             edge: process(&state, EDGE),
             engines: [MARIADB, REDIS_CACHE, REDIS_SESSIONS]
                 .into_iter()
-                .chain(state.processes.iter().any(|it| it.spec.name == DOCKER).then_some(DOCKER))
+                .filter(|_| has_data)
+                .chain([SQL, ETCD, DOCKER].into_iter().filter(|name| {
+                    state.processes.iter().any(|process| process.spec.name == *name)
+                }))
                 .map(|name| process(&state, name))
                 .collect(),
             sites: config.iter().flat_map(|config| sites(config, &state)).collect(),

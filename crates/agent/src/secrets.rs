@@ -47,6 +47,9 @@ pub struct InitialAdmin {
     pub password: Secret,
 }
 
+/// Held while a secret is read or made.
+static MAKING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+
 const SALTS: [&str; 8] = [
     "AUTH_KEY",
     "SECURE_AUTH_KEY",
@@ -169,6 +172,8 @@ fn read_or_make<T: Serialize + DeserializeOwned>(
     path: &Path,
     make: impl FnOnce() -> T,
 ) -> Result<T, Error> {
+    // Two who find none must not make two.
+    let _alone = MAKING.lock();
     if let Some(found) = read(path)? {
         return Ok(found);
     }

@@ -57,7 +57,8 @@ impl Agent {
     pub(crate) async fn watch_sessions(self: Arc<Self>, shutdown: Shutdown) {
         while !shutdown.is_requested() {
             let began = clock::now();
-            if let Some(config) = self.config()
+            if self.has_data()
+                && let Some(config) = self.config()
                 && let Ok(engines) = self.engines(&config)
                 && let Err(error) = self.look_at_sessions(&config, &engines.redis[1]).await
             {

@@ -50,6 +50,9 @@ pub enum Error {
     /// A user.
     #[error(transparent)]
     Users(#[from] crate::users::Error),
+    /// Its secrets are on other nodes.
+    #[error("the secrets of `{0}` have not come yet from the cluster's store")]
+    Unshared(SiteName),
     /// A secret.
     #[error(transparent)]
     Secrets(#[from] secrets::Error),
@@ -70,6 +73,9 @@ pub enum Error {
         /// Why.
         source: pressroom_release::ReleaseError,
     },
+    /// Its code is on other nodes.
+    #[error(transparent)]
+    Fetch(#[from] crate::cluster::code::FetchError),
     /// The repository that its code comes from.
     #[error("the code of `{site}`: {source}")]
     Source {
@@ -227,6 +233,9 @@ impl Agent {
         }
         if let Some(socket_folder) = self.layout.affirm(name).parent() {
             files::folder(socket_folder, 0o750, readable)?;
+        }
+        if !self.has_secret(&format!("site-{name}.json")) {
+            return Err(Error::Unshared(name.clone()));
         }
         let secrets = secrets::site(&self.layout, name)?;
         let home = home(config, site);

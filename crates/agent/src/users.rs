@@ -67,6 +67,16 @@ impl Users {
         self.ids("pressroom-redis")
     }
 
+    /// Whoever carries the database's and Redis's bytes between nodes.
+    pub fn forwarder(&self) -> Result<Option<UserIds>, Error> {
+        self.ids("pressroom-sql")
+    }
+
+    /// etcd's user.
+    pub fn etcd(&self) -> Result<Option<UserIds>, Error> {
+        self.ids("pressroom-etcd")
+    }
+
     /// The group of author instances, which alone enter the folder of writable code.
     pub fn authors(&self) -> Result<Option<UserIds>, Error> {
         self.ids("pressroom-author")

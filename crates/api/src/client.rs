@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use pressroom_model::affirmation::{Purge, Receipt};
+use pressroom_model::cluster::Standing;
 use pressroom_model::id::{EnvironmentName, SiteName};
 use pressroom_model::process::ProcessSpec;
 use pressroom_model::rollout::Record;
@@ -22,6 +23,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 use crate::access::{Ticket, Visitor};
+use crate::cluster::{self, ChangeOf, Founding};
 use crate::environment::{self, Environment, Letter, NewEnvironment, Promotion, TableDiff};
 use crate::failure::Failure;
 use crate::git::{Access, Pushed, TokenWish};
@@ -109,6 +111,26 @@ impl Client {
     /// See [`crate::operator::Operator::apply`].
     pub async fn apply(&self, wish: &Wish, progress: &Progress) -> Result<(), Error> {
         self.operate(Method::POST, "/v1/apply", wish, progress).await.map(drop)
+    }
+
+    /// See [`crate::operator::Operator::found_cluster`].
+    pub async fn found_cluster(&self, founding: &Founding) -> Result<(), Error> {
+        self.post("/v1/cluster/init", founding, WORK).await
+    }
+
+    /// See [`crate::operator::Operator::nodes`].
+    pub async fn nodes(&self) -> Result<Vec<Standing>, Error> {
+        self.get("/v1/nodes", AT_ONCE).await
+    }
+
+    /// See [`crate::operator::Operator::node_token`].
+    pub async fn node_token(&self, wish: &cluster::TokenWish) -> Result<cluster::Token, Error> {
+        self.post("/v1/nodes/token", wish, QUICK).await
+    }
+
+    /// See [`crate::operator::Operator::change_node`].
+    pub async fn change_node(&self, change: &ChangeOf) -> Result<(), Error> {
+        self.post("/v1/nodes/change", change, WORK).await
     }
 
     /// See [`crate::operator::Operator::down`].

@@ -18,6 +18,7 @@
 
 pub mod access;
 pub mod client;
+pub mod cluster;
 pub mod console;
 pub mod environment;
 pub mod failure;

@@ -9,7 +9,11 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use pressroom_model::affirmation::{Purge, Receipt};
+use pressroom_model::cluster::Standing;
 use pressroom_model::config::Config;
 use pressroom_model::id::{EnvironmentName, InstanceId, SiteName};
 use pressroom_model::process::ProcessSpec;
@@ -19,6 +23,7 @@ use pressroom_model::status::Status;
 use pressroom_model::writes::Written;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::{self, ChangeOf, Founding};
 use crate::environment::{Environment, Letter, LetterText, NewEnvironment, Promotion, TableDiff};
 use crate::failure::Failure;
 use crate::git::{Access, Pushed, TokenWish};
@@ -145,6 +150,36 @@ pub trait Operator: Send + Sync + 'static {
 
     /// What promoting tables of an environment would change in those of the site.
     fn compare_tables(&self, _of: SiteName, _promotion: Promotion) -> Answer<'_, Vec<TableDiff>> {
+        unable()
+    }
+
+    /// Makes this machine the first node of a cluster; the agent starts again in between.
+    fn found_cluster(&self, _founding: Founding) -> Answer<'_, ()> {
+        unable()
+    }
+
+    /// The nodes of the cluster; none where this machine is in none.
+    fn nodes(&self) -> Answer<'_, Vec<Standing>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// A token that lets one machine join.
+    fn node_token(&self, _wish: cluster::TokenWish) -> Answer<'_, cluster::Token> {
+        unable()
+    }
+
+    /// Changes what is known of a node.
+    fn change_node(&self, _change: ChangeOf) -> Answer<'_, ()> {
+        unable()
+    }
+
+    /// Whether another node decides for all, so that what would change something is passed on to it.
+    fn is_led_elsewhere(&self) -> bool {
+        false
+    }
+
+    /// Asks the agent of the node that decides; what it answers is passed back as it comes.
+    fn pass_on(&self, _request: Request<Bytes>) -> Answer<'_, Response<Incoming>> {
         unable()
     }
 

@@ -9,6 +9,10 @@
 //! | `POST /v1/down` | | [`crate::operation::Event`] lines |
 //! | `GET /v1/operations/ID` | | [`crate::operation::Event`] lines, from the first |
 //! | `POST /v1/console` | [`Visitor`] | [`crate::access::Ticket`] |
+//! | `GET /v1/nodes` | | list of `model::cluster::Standing` |
+//! | `POST /v1/nodes/token` | [`crate::cluster::TokenWish`] | [`crate::cluster::Token`] |
+//! | `POST /v1/nodes/change` | [`crate::cluster::ChangeOf`] | `null` |
+//! | `POST /v1/cluster/init` | [`crate::cluster::Founding`] | `null`; the agent starts again then |
 //! | `POST /v1/why` | `{"url"}` | [`crate::operator::Why`] |
 //! | `GET /v1/sites/NAME/visit` | | [`crate::operator::Visit`] |
 //! | `POST /v1/sites/NAME/initial-admin` | | [`crate::operator::InitialAdmin`] or `null`, once |
@@ -34,6 +38,8 @@
 //! | `POST /v1/sites/NAME/remove-environment` | [`environment::Which`] | [`crate::operation::Event`] lines |
 //! | `POST /v1/sites/NAME/promote` | [`Promotion`] | [`crate::operation::Event`] lines |
 //! | `POST /v1/sites/NAME/remove` | [`Wish`] | [`crate::operation::Event`] lines |
+//!
+//! Where another node decides for all, what changes something (and what only that node knows) is passed on to it.
 //!
 //! What cannot be done is answered with a [`Failure`], and 422 where the operator can mend it, 500 where not.
 //! Always: only root and the socket's owner are answered; the kernel says who they are.
@@ -71,6 +77,8 @@ use crate::release::{Deployment, Which};
 const BODY_LIMIT: usize = 16 << 20;
 /// Longest time to send a whole request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// Marks a request that another agent has passed on: it is not passed on again.
+pub const PASSED: &str = "x-pressroom-passed";
 /// Open connections; more wait to be accepted.
 const CONNECTIONS: usize = 128;
 
@@ -139,14 +147,38 @@ impl Server {
         Ok(())
     }
 
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
-        self.route(request).await.unwrap_or_else(|failure| {
+    /// Answers one request, or has it answered by the node that decides.
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+        let is_passed = request.headers().contains_key(PASSED);
+        let answer = match is_for_leader(request.uri().path()) && self.operator.is_led_elsewhere() {
+            true if is_passed => Err(leaderless()),
+            true => self.pass_on(request).await,
+            false => self.route(request).await,
+        };
+        answer.unwrap_or_else(|failure| {
             let status = match failure.blame {
                 Blame::Yours => StatusCode::UNPROCESSABLE_ENTITY,
                 Blame::Ours => StatusCode::INTERNAL_SERVER_ERROR,
             };
             json(status, &failure)
         })
+    }
+
+    async fn pass_on(&self, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let body = whole(request).await?;
+        let passed = Request::builder().method(method).uri(uri).header(PASSED, "1");
+        let passed = passed.body(body).map_err(|error| {
+            Failure::ours("the question cannot be passed on to the leader").cause(error)
+        })?;
+        let answer = self.operator.pass_on(passed).await?;
+        let (parts, body) = answer.into_parts();
+        let mut response = Response::new(Either::Right(Lines::Passed(body)));
+        *response.status_mut() = parts.status;
+        if let Some(kind) = parts.headers.get(http::header::CONTENT_TYPE) {
+            response.headers_mut().insert(http::header::CONTENT_TYPE, kind.clone());
+        }
+        Ok(response)
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {
@@ -157,6 +189,16 @@ impl Server {
             (&Method::GET, ["v1", "status"]) => Ok(good(&operator.status().await?)),
             (&Method::GET, ["v1", "doctor"]) => Ok(good(&operator.doctor().await?)),
             (&Method::GET, ["v1", "environments"]) => Ok(good(&operator.environments().await?)),
+            (&Method::GET, ["v1", "nodes"]) => Ok(good(&operator.nodes().await?)),
+            (&Method::POST, ["v1", "nodes", "token"]) => {
+                Ok(good(&operator.node_token(body(request).await?).await?))
+            }
+            (&Method::POST, ["v1", "nodes", "change"]) => {
+                Ok(good(&operator.change_node(body(request).await?).await?))
+            }
+            (&Method::POST, ["v1", "cluster", "init"]) => {
+                Ok(good(&operator.found_cluster(body(request).await?).await?))
+            }
             (&Method::POST, ["v1", "plan"]) => {
                 Ok(good(&operator.plan(body(request).await?).await?))
             }
@@ -337,7 +379,7 @@ impl Server {
                 }
             }
         });
-        let mut response = Response::new(Either::Right(Lines(lines)));
+        let mut response = Response::new(Either::Right(Lines::Told(lines)));
         response.headers_mut().insert(
             http::header::CONTENT_TYPE,
             http::HeaderValue::from_static("application/x-ndjson"),
@@ -361,21 +403,43 @@ fn unknown(method: &Method, path: &str) -> Failure {
         .hint("it may be of another version: `pressroom down`, then `pressroom up`, runs this one")
 }
 
+/// Whether only the node that decides can answer this.
+fn is_for_leader(path: &str) -> bool {
+    let parts: Vec<_> = path.split('/').skip(1).collect();
+    match parts.as_slice() {
+        ["v1", "nodes", "change"] | ["v1", "apply" | "plan" | "environments"] => true,
+        ["v1", "sites", _, "visit" | "purge" | "wp-cli" | "writes"] => false,
+        ["v1", "sites", ..] => true,
+        _ => false,
+    }
+}
+
+fn leaderless() -> Failure {
+    Failure::ours("the cluster has no leader at the moment")
+        .state("what runs goes on, and sites are served; nothing was changed")
+        .hint("try again in a few seconds; `pressroom node list` shows who is heard")
+}
+
 pub(crate) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
     let path = request.uri().path().to_owned();
+    let bytes = whole(request).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Failure::yours(format!("the request to `{path}` is not understood")).cause(error)
+    })
+}
+
+async fn whole(request: Request<Incoming>) -> Result<Bytes, Failure> {
+    let path = request.uri().path().to_owned();
     let whole = Limited::new(request.into_body(), BODY_LIMIT).collect();
-    let bytes = tokio::time::timeout(REQUEST_TIME, whole)
+    let body = tokio::time::timeout(REQUEST_TIME, whole)
         .await
         .map_err(|_| {
             Failure::yours(format!("the request to `{path}` did not arrive in {REQUEST_TIME:?}"))
         })?
         .map_err(|error| {
             Failure::yours(format!("the request to `{path}` cannot be read")).cause(error)
-        })?
-        .to_bytes();
-    serde_json::from_slice(&bytes).map_err(|error| {
-        Failure::yours(format!("the request to `{path}` is not understood")).cause(error)
-    })
+        })?;
+    Ok(body.to_bytes())
 }
 
 fn to_json(value: &impl Serialize) -> String {
@@ -395,10 +459,16 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Answe
     response
 }
 
-pub(crate) type Answer = Either<Full<Bytes>, Lines>;
+/// The body of an answer.
+pub type Answer = Either<Full<Bytes>, Lines>;
 
 /// A body that is sent as it comes.
-pub(crate) struct Lines(mpsc::Receiver<Bytes>);
+pub enum Lines {
+    /// Steps of an operation.
+    Told(mpsc::Receiver<Bytes>),
+    /// Another agent's answer.
+    Passed(Incoming),
+}
 
 impl Body for Lines {
     type Data = Bytes;
@@ -408,6 +478,14 @@ impl Body for Lines {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        match &mut *self {
+            Self::Told(lines) => {
+                lines.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            // One that breaks off ends without its last line, which the asker misses.
+            Self::Passed(body) => {
+                Pin::new(body).poll_frame(context).map(|frame| frame?.ok().map(Ok))
+            }
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! What may be typed.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use pressroom_model::id::{EnvironmentName, SiteName};
+use pressroom_model::cluster::{PORT, Role};
+use pressroom_model::id::{EnvironmentName, NodeName, SiteName};
+use pressroom_model::unit::Span;
 
 /// WordPress that stays up and keeps up.
 ///
@@ -55,6 +57,12 @@ pub(crate) enum Command {
     /// A site's git repository: its address, its token
     #[command(subcommand)]
     Git(Git),
+    /// Many machines: make this one the first node of a cluster
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// The nodes of the cluster: token, join, list, show, drain, undrain, label, remove
+    #[command(subcommand)]
+    Node(Node),
     /// Environments: copies of a site for trying things
     #[command(subcommand)]
     Env(Env),
@@ -82,6 +90,8 @@ pub(crate) enum Command {
     Agent,
     #[command(hide = true)]
     Edge,
+    #[command(hide = true)]
+    Sql,
 }
 
 #[derive(Debug, Default, Args)]
@@ -126,6 +136,117 @@ pub(crate) struct NewSite {
     /// Read the administrator's password from this file (`-`: standard input) instead of making one
     #[arg(long, value_name = "FILE")]
     pub(crate) admin_password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// Make this machine the first node: its state moves into etcd, and sites are served all the while
+    Init(Init),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// This machine's address, as the other nodes will reach it [default: the one that leads out]
+    #[arg(long, value_name = "IP")]
+    pub(crate) address: Option<IpAddr>,
+    /// The first of eight ports for other nodes
+    #[arg(long, value_name = "PORT", default_value_t = PORT)]
+    pub(crate) port: u16,
+    /// Install missing packages without asking
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    /// Print a token that lets one machine join, once
+    Token {
+        /// How long it is good
+        #[arg(long, value_name = "TIME", default_value = "1 h")]
+        valid: Span,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make this machine a node: it has the sites' code, then takes requests
+    Join(Join),
+    /// List the nodes
+    List(Json),
+    /// Show one node
+    Show {
+        /// Its name
+        name: NodeName,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a node rest: its instances stop once others run, and it does not lead
+    Drain {
+        /// Its name
+        name: NodeName,
+    },
+    /// Let it take part again
+    Undrain {
+        /// Its name
+        name: NodeName,
+    },
+    /// Tell nodes apart by words of yours
+    Label {
+        /// Its name
+        name: NodeName,
+        /// `KEY=VALUE`, or `KEY` to take it away
+        label: String,
+    },
+    /// Remove a node: it is refused everywhere at once
+    Remove {
+        /// Its name
+        name: NodeName,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// The token that `pressroom node token` printed; `-`: read it from standard input
+    pub(crate) token: String,
+    /// Its name in the cluster [default: the host's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<NodeName>,
+    /// Its failure domain
+    #[arg(long, value_name = "ZONE", default_value = "a")]
+    pub(crate) zone: String,
+    /// Its address, as the other nodes reach it [default: the one that leads to them]
+    #[arg(long, value_name = "IP")]
+    pub(crate) address: Option<IpAddr>,
+    /// The first of eight ports for other nodes
+    #[arg(long, value_name = "PORT", default_value_t = PORT)]
+    pub(crate) port: u16,
+    /// What it does: edge, app, voter, manager (may be repeated) [default: all]
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: Vec<RoleName>,
+    /// Install missing packages without asking
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Return once it serves, which it does anyway: for scripts that say so to `up` as well
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+}
+
+/// A role by its name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RoleName(pub(crate) Role);
+
+impl std::str::FromStr for RoleName {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = serde_json::from_value(serde_json::Value::from(text));
+        named.map(Self).map_err(|_| "use one of edge, app, voter, manager".to_owned())
+    }
 }
 
 #[derive(Debug, Default, Args)]

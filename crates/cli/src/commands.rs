@@ -2,6 +2,7 @@
 
 mod apply;
 mod cache;
+mod cluster;
 mod config;
 mod console;
 mod deploy;
@@ -12,6 +13,7 @@ mod git;
 mod git_receive;
 mod install;
 mod logs;
+mod node;
 mod release;
 mod site;
 mod status;
@@ -34,7 +36,7 @@ use pressroom_model::id::SiteName;
 use pressroom_model::secret::Secret;
 
 use crate::args::{self, Command};
-use crate::machine::Machine;
+use crate::machine::{Machine, Package};
 use crate::place::{self, Place};
 use crate::talk::Talk;
 
@@ -117,11 +119,23 @@ impl<'a> Context<'a> {
 
     /// Installs what `config` needs and is not here: at once, after asking, or not at all with the command to type.
     pub(crate) fn install_missing(&self, config: &Config, is_agreed: bool) -> Result<(), Failure> {
-        let missing = self.machine.missing(config)?;
+        self.install_these(&self.machine.missing(config)?, is_agreed)
+    }
+
+    /// The same of what a node needs besides.
+    pub(crate) fn install_for_cluster(
+        &self,
+        is_voter: bool,
+        is_agreed: bool,
+    ) -> Result<(), Failure> {
+        self.install_these(&self.machine.missing_in_cluster(is_voter)?, is_agreed)
+    }
+
+    fn install_these(&self, missing: &[Package], is_agreed: bool) -> Result<(), Failure> {
         if missing.is_empty() {
             return Ok(());
         }
-        let command = self.machine.install_command(&missing);
+        let command = self.machine.install_command(missing);
         let list: Vec<_> = missing
             .iter()
             .map(|package| format!("{} ({})", package.name, package.because))
@@ -138,7 +152,7 @@ impl<'a> Context<'a> {
                 return Err(failure.hint(format!("run `{command}`, or give `--yes`")));
             }
         }
-        self.machine.install(&missing, &self.talk.progress())
+        self.machine.install(missing, &self.talk.progress())
     }
 
     /// Takes the passwords that were made and never shown, of these sites.
@@ -196,6 +210,8 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         Command::Why(why) => why::run(context, &why),
         Command::Deploy(arguments) => deploy::run(context, &arguments),
         Command::Release(verb) => release::run(context, verb),
+        Command::Cluster(args::Cluster::Init(init)) => cluster::init(context, &init),
+        Command::Node(verb) => node::run(context, verb),
         Command::Env(verb) => env::run(context, verb),
         Command::Git(verb) => git::run(context, verb),
         Command::GitReceive { site } => git_receive::run(context, &site),
@@ -207,6 +223,6 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         Command::Config(config) => config::run(context, &config),
         Command::Tls(args::Tls::Trust) => tls::trust(context),
         Command::Install(install) => install::run(context, &install),
-        Command::Keep | Command::Agent | Command::Edge => Ok(0),
+        Command::Keep | Command::Agent | Command::Edge | Command::Sql => Ok(0),
     }
 }

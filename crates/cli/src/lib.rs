@@ -61,6 +61,7 @@ fn run_with(
         Command::Keep => Some(Role::Keeper),
         Command::Agent => Some(Role::Agent),
         Command::Edge => Some(Role::Edge),
+        Command::Sql => Some(Role::Sql),
         _ => None,
     };
     let done = match role {

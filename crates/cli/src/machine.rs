@@ -3,13 +3,16 @@
 //! All methods block, and are called outside of any async runtime, so an implementer may start its own. Failures
 //! carry whose fault they are, which decides the exit status.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use pressroom_api::failure::Failure;
 use pressroom_api::operator::Check;
 use pressroom_api::progress::Progress;
+use pressroom_model::cluster::Role as ClusterRole;
 use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
+use pressroom_model::id::NodeName;
 use pressroom_model::process::ProcessSpec;
 
 use crate::place::Place;
@@ -24,6 +27,18 @@ pub trait Machine {
 
     /// Packages that `config` needs and that are not here, in a good order. Quick when nothing is missing.
     fn missing(&self, config: &Config) -> Result<Vec<Package>, Failure>;
+
+    /// The same for a machine that is to be a node of a cluster; `is_voter`: one that runs etcd.
+    fn missing_in_cluster(&self, is_voter: bool) -> Result<Vec<Package>, Failure>;
+
+    /// The address by which this machine reaches others, if it has one.
+    fn own_address(&self) -> Option<IpAddr>;
+
+    /// The name of the node that this machine is; `None`: it is in no cluster.
+    fn membership(&self, place: &Place) -> Result<Option<NodeName>, Failure>;
+
+    /// Makes this machine a node of the cluster that the token is of; nothing is started. Once more is no failure.
+    fn join(&self, place: &Place, joining: &Joining) -> Result<Joined, Failure>;
 
     /// The exact command that installs `packages`, for people to copy.
     fn install_command(&self, packages: &[Package]) -> String;
@@ -62,6 +77,32 @@ pub trait Machine {
     fn run(&self, role: Role, place: &Place) -> Result<(), Failure>;
 }
 
+/// A machine that wants to be a node.
+#[derive(Debug, Clone)]
+pub struct Joining {
+    /// The join token.
+    pub token: String,
+    /// The name that it wants; `None`: the host's.
+    pub name: Option<NodeName>,
+    /// Its failure domain.
+    pub zone: String,
+    /// Its address; `None`: the one that leads to the cluster.
+    pub address: Option<IpAddr>,
+    /// The first of its ports for other nodes.
+    pub port: u16,
+    /// What it is to do.
+    pub roles: Vec<ClusterRole>,
+}
+
+/// A machine that is a node now.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// Its name.
+    pub node: NodeName,
+    /// What it will serve.
+    pub config: Option<Config>,
+}
+
 /// One of our own processes, started as `pressroom ROLE --data DIR --config FILE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -71,6 +112,8 @@ pub enum Role {
     Agent,
     /// `pressroom edge`.
     Edge,
+    /// `pressroom sql`.
+    Sql,
 }
 
 /// A package of the distribution.

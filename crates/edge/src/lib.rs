@@ -55,8 +55,8 @@ use pressroom_runtime::shutdown::{self, Trigger};
 
 use crate::affirm::Affirmations;
 use crate::cache::PageCache;
-use crate::sockets::Inherited;
 use crate::tls::Certificates;
+use pressroom_runtime::inherited::Inherited;
 
 /// What an edge needs to start.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub struct Options {
     pub control: PathBuf,
     /// The edge's own folder (`edge/`).
     pub state: PathBuf,
-    /// Listening sockets; see [`sockets::inherited`].
+    /// Listening sockets; see [`pressroom_runtime::inherited`].
     pub sockets: Vec<Inherited>,
     /// How many cores to use; `None`: all.
     pub cores: Option<usize>,

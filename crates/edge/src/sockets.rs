@@ -1,40 +1,14 @@
-//! Listening sockets that were inherited: `LISTEN_FDS`, `LISTEN_FDNAMES`, from descriptor 3 on.
+//! Listening sockets that were inherited, by what they are for.
 //!
 //! A name stands for an address and may occur several times, once per core. `http-2`, `https-2` … are further
 //! addresses; `affirm-N` are the sockets on which PHP speaks, more than there are sites; the snapshot says whose each is.
 
 use std::net::TcpListener;
-use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 
+use pressroom_runtime::inherited::Inherited;
+
 use crate::client::Scheme;
-
-/// A listening socket and what it was called.
-#[derive(Debug)]
-pub struct Inherited {
-    /// Its name.
-    pub name: String,
-    /// The socket.
-    pub fd: OwnedFd,
-}
-
-/// Takes the sockets that the environment names. To be called once, before anything else opens descriptors.
-pub fn inherited() -> Vec<Inherited> {
-    let count = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<i32>().ok()).unwrap_or(0);
-    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let mut names = names.split(':');
-    (3..3 + count.clamp(0, 4096))
-        .map(|fd| {
-            let name = names.next().unwrap_or("").to_owned();
-            #[expect(unsafe_code, reason = "the parent says that these descriptors are ours")]
-            // SAFETY: by the protocol of LISTEN_FDS nobody else in this process owns them; this is called once.
-            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-            // Children of ours, if there ever are any, shall not inherit them.
-            let _ = rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC);
-            Inherited { name, fd }
-        })
-        .collect()
-}
 
 /// Sockets by what they are for.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@
 //! - [`rollout`] releases of a site, and how far it is on its way to another
 //! - [`secret`] strings that never show themselves
 //! - [`config`] the configuration as meant; [`mod@file`] as written, with every fault of a file at once
+//! - [`cluster`] the machines of a cluster
 //! - [`environment`] a copy of a site with its own address
 //! - [`process`] what the keeper is asked to run and what it says of it; [`confinement`] what such a process may see and take
 //! - [`verdict`] healthy or not, and why
@@ -17,6 +18,7 @@
 //! - [`status`] the report of `pressroom status --json`
 
 pub mod affirmation;
+pub mod cluster;
 pub mod config;
 pub mod confinement;
 pub mod environment;

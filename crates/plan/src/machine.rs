@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use pressroom_model::id::{InstanceId, SiteName};
+use pressroom_model::id::{InstanceId, ReleaseId, SiteName};
 use pressroom_model::process::ListenerSpec;
 use pressroom_model::rollout::Stage;
 use pressroom_model::verdict::Health;
@@ -17,6 +17,10 @@ use crate::supervise::{self, Decision, Seen, Wanted};
 /// What operators want of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
+    /// Whether this machine decides for all.
+    pub part: Part,
+    /// Where the database and Redis are.
+    pub data: Data,
     /// MariaDB, the two Redis servers, and Docker where we run it, in start order.
     pub engines: Vec<Wanted>,
     /// The edge.
@@ -25,6 +29,26 @@ pub struct Intent {
     pub listeners: Vec<ListenerSpec>,
     /// The sites.
     pub sites: Vec<SiteWanted>,
+}
+
+/// A machine's part among others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    /// It decides for all; one that is alone does.
+    #[default]
+    Leads,
+    /// It does what was decided elsewhere.
+    Follows,
+}
+
+/// Where the database and Redis are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Data {
+    /// Here.
+    #[default]
+    Here,
+    /// On another node; its sockets here lead there.
+    Elsewhere,
 }
 
 /// What is.
@@ -40,6 +64,8 @@ pub struct Observed {
     pub has_database: bool,
     /// The sites.
     pub sites: BTreeMap<SiteName, SiteSeen>,
+    /// Where the database and Redis are on another node: whether they answer.
+    pub data_answers: bool,
     /// The edge's view: the digest that should be published, the one that is, and whether the edge serves it.
     pub view: View,
 }
@@ -74,6 +100,8 @@ pub struct SiteSeen {
     pub wants_upgrade: bool,
     /// It is to become a network, or its network's blogs are to follow another address.
     pub wants_network: bool,
+    /// Releases that its versions are made of and that are not here: other nodes have them.
+    pub lacks_releases: Vec<ReleaseId>,
     /// The PHP version whose image is not known to be there, if it is to run in containers.
     pub lacks_image: Option<String>,
 }
@@ -91,6 +119,8 @@ pub enum Action {
     PrepareSite(SiteName),
     /// Build a site's release from its source.
     BuildRelease(SiteName),
+    /// Have the releases of a site that are not here, from other nodes.
+    FetchReleases(SiteName),
     /// Build the image that containers of this PHP version are made of.
     BuildImage(String),
     /// Make a site's database and user.
@@ -133,6 +163,7 @@ impl Action {
         match self {
             Self::PrepareSite(name)
             | Self::BuildRelease(name)
+            | Self::FetchReleases(name)
             | Self::CreateDatabase(name)
             | Self::InstallWordPress(name)
             | Self::CopySite(name)
@@ -172,6 +203,10 @@ pub const MARIADB: &str = "mariadb";
 pub const REDIS_CACHE: &str = "redis-cache";
 /// Name of the sessions' Redis at the keeper.
 pub const REDIS_SESSIONS: &str = "redis-sessions";
+/// Name of the process that carries the database's and Redis's bytes between nodes, at the keeper.
+pub const SQL: &str = "sql";
+/// Name of etcd at the keeper.
+pub const ETCD: &str = "etcd";
 /// Name of our own Docker daemon at the keeper.
 pub const DOCKER: &str = "docker";
 /// Name of the edge at the keeper.
@@ -235,8 +270,23 @@ fn engines(intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {
             push(steps, Action::InitialiseDatabase, "there is no data directory yet");
             continue;
         }
+        if wanted.name == SQL && !has_sockets(intent, observed, is_of_sql) {
+            continue;
+        }
         process(wanted, observed, Action::Start(wanted.name.clone()), steps);
     }
+}
+
+fn is_of_sql(listener: &ListenerSpec) -> bool {
+    listener.name.starts_with("sql-")
+}
+
+fn has_sockets(
+    intent: &Intent,
+    observed: &Observed,
+    are_meant: impl Fn(&ListenerSpec) -> bool,
+) -> bool {
+    intent.listeners.iter().filter(|it| are_meant(it)).all(|it| observed.listeners.contains(it))
 }
 
 fn process(wanted: &Wanted, observed: &Observed, start: Action, steps: &mut Vec<Step>) {
@@ -252,18 +302,40 @@ fn serves(observed: &Observed, name: &str) -> bool {
     observed.processes.get(name).is_some_and(|seen| seen.pid.is_some() && seen.health.is_serving())
 }
 
+/// Whether the database answers, wherever it is.
+fn database_serves(intent: &Intent, observed: &Observed) -> bool {
+    match intent.data {
+        Data::Here => serves(observed, MARIADB),
+        Data::Elsewhere => observed.data_answers,
+    }
+}
+
+/// The same of both Redis servers.
+fn redis_serves(intent: &Intent, observed: &Observed) -> bool {
+    match intent.data {
+        Data::Here => serves(observed, REDIS_CACHE) && serves(observed, REDIS_SESSIONS),
+        Data::Elsewhere => observed.data_answers,
+    }
+}
+
 fn site_steps(site: &SiteWanted, intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {
     let name = &site.name;
     let seen = observed.sites.get(name).cloned().unwrap_or_default();
+    let go_on = |steps: &mut Vec<Step>| match intent.part {
+        Part::Leads => rollout::steps(site, observed, steps),
+        Part::Follows => rollout::follow(site, observed, steps),
+    };
     if !seen.is_prepared {
         push(steps, Action::PrepareSite(name.clone()), "its user and folders are not there yet");
         // What serves goes on meanwhile: a preparation that fails must not leave the dead lying.
         if seen.is_installed && site.serving.is_some() {
-            rollout::steps(site, observed, steps);
+            go_on(steps);
         }
         return;
     }
-    if !seen.has_release {
+    if !seen.lacks_releases.is_empty() {
+        push(steps, Action::FetchReleases(name.clone()), "other nodes have its code");
+    } else if !seen.has_release && intent.part == Part::Leads {
         push(steps, Action::BuildRelease(name.clone()), "its code is not there yet");
     }
     let is_ours = intent.engines.iter().any(|engine| engine.name == DOCKER);
@@ -276,32 +348,44 @@ fn site_steps(site: &SiteWanted, intent: &Intent, observed: &Observed, steps: &m
             push(steps, action, format!("`{name}` is to run in containers of it"));
         }
     }
-    if !seen.has_database && serves(observed, MARIADB) {
+    if intent.part == Part::Follows {
+        if intent.data == Data::Here && !seen.has_redis && redis_serves(intent, observed) {
+            grant(name, steps);
+        }
+        if seen.is_installed {
+            go_on(steps);
+        }
+        return;
+    }
+    if !seen.has_database && database_serves(intent, observed) {
         let because = match seen.is_installed {
             true => "its user and rights are set again, in case its secrets were lost",
             false => "it has no database yet",
         };
         push(steps, Action::CreateDatabase(name.clone()), because);
     }
-    if !seen.has_redis && serves(observed, REDIS_CACHE) && serves(observed, REDIS_SESSIONS) {
-        push(steps, Action::GrantRedis, format!("Redis does not know yet what `{name}` may do"));
+    // Where Redis is elsewhere, the node that has it tells it.
+    let has_redis = seen.has_redis || intent.data == Data::Elsewhere;
+    if !has_redis && redis_serves(intent, observed) {
+        grant(name, steps);
     }
     // What is installed had all of it before this agent began: its instances wait for nobody.
-    if !(seen.is_installed || seen.has_release && seen.has_redis && seen.has_database) {
+    if !(seen.is_installed || seen.has_release && has_redis && seen.has_database) {
         return;
     }
-    if !seen.is_installed && seen.is_copy && seen.has_database && serves(observed, MARIADB) {
+    let has_answer = database_serves(intent, observed);
+    if !seen.is_installed && seen.is_copy && seen.has_database && has_answer {
         push(steps, Action::CopySite(name.clone()), "it is a copy of another site");
-    } else if !seen.is_installed && seen.has_database && serves(observed, MARIADB) {
+    } else if !seen.is_installed && seen.has_database && has_answer {
         push(steps, Action::InstallWordPress(name.clone()), "its database is empty");
-    } else if seen.wants_network && serves(observed, MARIADB) {
+    } else if seen.wants_network && has_answer {
         push(
             steps,
             Action::InstallWordPress(name.clone()),
             "its network is new, or its address is",
         );
     }
-    if seen.is_installed && seen.wants_upgrade && serves(observed, MARIADB) {
+    if seen.is_installed && seen.wants_upgrade && has_answer {
         push(steps, Action::UpgradeDatabase(name.clone()), "another WordPress serves");
     }
     if seen.is_installed && seen.wants_network {
@@ -311,6 +395,10 @@ fn site_steps(site: &SiteWanted, intent: &Intent, observed: &Observed, steps: &m
         return;
     }
     rollout::steps(site, observed, steps);
+}
+
+fn grant(name: &SiteName, steps: &mut Vec<Step>) {
+    push(steps, Action::GrantRedis, format!("Redis does not know yet what `{name}` may do"));
 }
 
 /// The instances of a site that the keeper knows, by number.
@@ -328,7 +416,7 @@ fn edge(intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {
     if view.published.as_ref() != Some(&view.wanted) {
         push(steps, Action::PublishView, "sites or instances changed");
     }
-    let has_sockets = intent.listeners.iter().all(|wanted| observed.listeners.contains(wanted));
+    let has_sockets = has_sockets(intent, observed, |listener| !is_of_sql(listener));
     if has_sockets && view.published.is_some() {
         process(&intent.edge, observed, Action::Start(EDGE.into()), steps);
     }

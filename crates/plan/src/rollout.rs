@@ -37,8 +37,21 @@ pub struct SiteWanted {
     pub refused: Option<String>,
     /// The author instance, while somebody changes code: one instance of a version of its own, which gets no visitors.
     pub author: Option<String>,
-    /// How many instances.
+    /// How many instances of it this machine runs.
     pub instances: u16,
+    /// Versions whose code is not here, so that nothing of them can be started.
+    pub lacking: Vec<String>,
+    /// How the candidate stands on the other nodes that serve the site.
+    pub others: Vec<Other>,
+}
+
+/// How a candidate stands on another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Other {
+    /// As many of its instances answer there as should.
+    pub is_filled: bool,
+    /// The edge there sends requests to it.
+    pub has_switched: bool,
 }
 
 /// A version on its way.
@@ -61,6 +74,24 @@ pub struct Parked {
     pub until_ms: u64,
 }
 
+/// A node that is not so far is waited for until then, counted from the candidate's begin: it serves through the others.
+pub const LAGGARDS_MS: u64 = 30_000;
+
+/// What a machine does for a site when another one decides: it runs the versions that serve or are on their way, once their
+/// code is here.
+pub fn follow(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
+    let is_here = |fingerprint: &String| !site.lacking.contains(fingerprint);
+    if let Some(serving) = site.serving.as_ref().filter(|it| is_here(it)) {
+        maintain(site, serving, site.instances, observed, steps);
+    }
+    // Its first instance is tried by the node that decides.
+    let candidate = site.candidate.as_ref().filter(|it| it.stage != Stage::Canary);
+    if let Some(candidate) = candidate.filter(|it| is_here(&it.fingerprint)) {
+        maintain(site, &candidate.fingerprint, site.instances, observed, steps);
+    }
+    leave(site, observed, steps);
+}
+
 /// Everything whose time has come for a site that has a database and code.
 pub fn steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
     let Some(serving) = &site.serving else {
@@ -71,7 +102,9 @@ pub fn steps(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
         }
         return;
     };
-    maintain(site, serving, site.instances, observed, steps);
+    if !site.lacking.contains(serving) {
+        maintain(site, serving, site.instances, observed, steps);
+    }
     if let Some(author) = &site.author {
         maintain(site, author, 1, observed, steps);
     }
@@ -126,6 +159,9 @@ fn advance(site: &SiteWanted, candidate: &Candidate, observed: &Observed, steps:
         }
     }
     let wanted = usize::from(site.instances);
+    let is_late = observed.now_ms > candidate.since_ms + LAGGARDS_MS;
+    let are_filled = is_late || site.others.iter().all(|other| other.is_filled);
+    let have_switched = is_late || site.others.iter().all(|other| other.has_switched);
     match candidate.stage {
         Stage::Canary if serving == 0 => maintain(site, &candidate.fingerprint, 1, observed, steps),
         Stage::Canary => {
@@ -133,14 +169,14 @@ fn advance(site: &SiteWanted, candidate: &Candidate, observed: &Observed, steps:
             // They get no requests before the first one has stood its check; then nobody need wait for them.
             maintain(site, &candidate.fingerprint, site.instances, observed, steps);
         }
-        Stage::Filling if serving >= wanted => {
+        Stage::Filling if serving >= wanted && are_filled => {
             push(steps, Action::Switch(name.clone()), format!("{serving} instances answer"));
         }
         Stage::Filling => maintain(site, &candidate.fingerprint, site.instances, observed, steps),
         Stage::Switching => {
             maintain(site, &candidate.fingerprint, site.instances, observed, steps);
             let view = &observed.view;
-            if view.is_served && view.published.as_ref() == Some(&view.wanted) {
+            if view.is_served && view.published.as_ref() == Some(&view.wanted) && have_switched {
                 push(steps, Action::FinishRollout(name.clone()), "every edge has switched");
             }
         }

@@ -12,6 +12,10 @@ pub(crate) struct Sites(pub(crate) Arc<Agent>);
 
 impl Runner for Sites {
     fn sites(&self) -> Vec<SiteName> {
+        // One node's affair.
+        if !self.0.leads() {
+            return Vec::new();
+        }
         let config = self.0.config();
         let sites = config.iter().flat_map(|config| &config.sites);
         // An environment's events rest, unless its operator wanted them.

@@ -1,10 +1,14 @@
 //! What commands need of this machine, done with the agent's hands.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use pressroom_agent::cluster::joining::{self, Joiner};
+use pressroom_agent::cluster::membership::Membership;
 use pressroom_agent::doctor::{self, Grade};
 use pressroom_agent::keeper;
 use pressroom_agent::layout::{self, Layout};
@@ -12,10 +16,11 @@ use pressroom_agent::{files, host, packages};
 use pressroom_api::failure::Failure;
 use pressroom_api::operator::{Check, CheckState};
 use pressroom_api::progress::Progress;
-use pressroom_cli::machine::{Machine, Package, Role, Stopped};
+use pressroom_cli::machine::{Joined, Joining, Machine, Package, Role, Stopped};
 use pressroom_cli::place::Place;
 use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
+use pressroom_model::id::NodeName;
 use pressroom_model::process::{ProcessSpec, Reply, Request};
 
 use crate::roles;
@@ -71,6 +76,51 @@ impl Machine for ThisMachine {
     fn missing(&self, config: &Config) -> Result<Vec<Package>, Failure> {
         let missing = packages::missing(config);
         Ok(missing.into_iter().map(|p| Package { name: p.name, because: p.because }).collect())
+    }
+
+    fn missing_in_cluster(&self, is_voter: bool) -> Result<Vec<Package>, Failure> {
+        let missing = packages::missing_in_cluster(is_voter);
+        Ok(missing.into_iter().map(|p| Package { name: p.name, because: p.because }).collect())
+    }
+
+    fn own_address(&self) -> Option<IpAddr> {
+        host::own_address()
+    }
+
+    fn membership(&self, place: &Place) -> Result<Option<NodeName>, Failure> {
+        let membership = Membership::read(&Layout::new(&place.data)).map_err(|error| {
+            Failure::ours("it cannot be read whether this machine is a node of a cluster")
+                .cause(error)
+        })?;
+        Ok(membership.map(|membership| membership.node))
+    }
+
+    fn join(&self, place: &Place, joining: &Joining) -> Result<Joined, Failure> {
+        furnish(&place.data)?;
+        let name = match &joining.name {
+            Some(name) => name.clone(),
+            None => host::name().parse().map_err(|bad| {
+                Failure::yours("this host's name is no node name")
+                    .cause(bad)
+                    .hint("give one: `--name NAME`")
+            })?,
+        };
+        let joiner = Joiner {
+            node: name,
+            zone: joining.zone.clone(),
+            address: joining.address,
+            port: joining.port,
+            roles: joining.roles.clone(),
+            labels: BTreeMap::new(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| Failure::ours("the command cannot start").cause(e))?;
+        let joined =
+            runtime.block_on(joining::join(&Layout::new(&place.data), &joining.token, &joiner));
+        let (membership, config) = joined.map_err(|error| {
+            Failure::yours("this machine could not join").cause(error).state("nothing was started")
+        })?;
+        Ok(Joined { node: membership.node, config })
     }
 
     fn install_command(&self, packages: &[Package]) -> String {
@@ -223,6 +273,7 @@ impl Machine for ThisMachine {
             }
             Role::Agent => roles::agent(place, self.facts(place)),
             Role::Edge => roles::edge(place),
+            Role::Sql => roles::sql(place),
         }
     }
 }

@@ -12,6 +12,8 @@ mod deliver;
 mod environments;
 mod look;
 mod machine;
+mod node;
+mod nodes;
 mod operator;
 mod push;
 mod roles;

@@ -4,10 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use pressroom_agent::agent::{Agent, Event, Stage};
 use pressroom_agent::engine::edge;
 use pressroom_agent::git::{door, token};
 use pressroom_agent::secrets;
+use pressroom_api::cluster::{self, ChangeOf, Founding};
 use pressroom_api::console;
 use pressroom_api::environment::{
     Environment, Letter, LetterText, NewEnvironment, Promotion, TableDiff,
@@ -20,6 +24,7 @@ use pressroom_api::release::{Code, Damage, Deployment, Details, Diff, Which};
 use pressroom_api::server::Server;
 use pressroom_api::wp;
 use pressroom_model::affirmation::{Purge, Receipt};
+use pressroom_model::cluster::Standing;
 use pressroom_model::config::Config;
 use pressroom_model::environment::MadeBy;
 use pressroom_model::id::{EnvironmentName, SiteName};
@@ -42,12 +47,14 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The running agent as operators see it.
 pub(crate) struct ThisOperator {
     pub(crate) agent: Arc<Agent>,
+    /// Ends the agent, which the keeper starts again.
+    pub(crate) restart: Trigger,
 }
 
 impl ThisOperator {
     /// The operator of this agent.
-    pub(crate) fn new(agent: Arc<Agent>) -> Self {
-        Self { agent }
+    pub(crate) fn new(agent: Arc<Agent>, restart: Trigger) -> Self {
+        Self { agent, restart }
     }
 
     pub(crate) fn delivery(&self, name: &SiteName) -> Result<Delivery<'_>, Failure> {
@@ -84,7 +91,7 @@ impl ThisOperator {
         })
     }
 
-    fn config(&self) -> Result<Config, Failure> {
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
         self.agent.config().ok_or_else(|| {
             Failure::yours("nothing was applied yet").hint("start with `pressroom up`")
         })
@@ -260,6 +267,8 @@ impl ThisOperator {
     }
 
     async fn apply_now(&self, wish: Wish, progress: &Progress) -> Result<(), Failure> {
+        // It may have been written on another node.
+        let wish = Wish { config: self.agent.localised(wish.config), ..wish };
         self.refuse(&wish)?;
         let events = self.agent.follow();
         let is_same = self.agent.written().as_ref() == Some(&wish.config);
@@ -288,6 +297,30 @@ pub(crate) fn step(event: Event) -> Step {
 }
 
 impl Operator for ThisOperator {
+    fn found_cluster(&self, wish: Founding) -> Answer<'_, ()> {
+        Box::pin(async move { self.found(&wish) })
+    }
+
+    fn nodes(&self) -> Answer<'_, Vec<Standing>> {
+        Box::pin(async move { Ok(self.agent.standings()) })
+    }
+
+    fn node_token(&self, wish: cluster::TokenWish) -> Answer<'_, cluster::Token> {
+        Box::pin(async move { self.token(&wish).await })
+    }
+
+    fn change_node(&self, wish: ChangeOf) -> Answer<'_, ()> {
+        Box::pin(async move { self.change(wish).await })
+    }
+
+    fn is_led_elsewhere(&self) -> bool {
+        !self.agent.leads()
+    }
+
+    fn pass_on(&self, request: Request<Bytes>) -> Answer<'_, Response<Incoming>> {
+        Box::pin(async move { self.ask_leader(request).await })
+    }
+
     fn status(&self) -> Answer<'_, Status> {
         Box::pin(async move { Ok(self.agent.status()) })
     }

@@ -17,10 +17,9 @@ use pressroom_model::file::{self, Facts};
 use pressroom_model::process::{ProcessSpec, Request, Restart, Stop};
 use pressroom_runtime::tasks::Group;
 use pressroom_runtime::{logs, shutdown};
-use pressroom_store::Store;
-use pressroom_store::embedded::EmbeddedStore;
 
 use crate::cron::Sites;
+use crate::node::{self, Opened};
 use crate::operator::ThisOperator;
 
 /// The keeper, which starts the agent.
@@ -79,13 +78,10 @@ async fn run_agent(place: &Place, facts: Facts) -> Result<(), Failure> {
     let (trigger, stop) = shutdown::pair();
     let layout = Layout::new(&place.data);
     let store_tasks = Group::new("store", stop.clone());
-    let (store, replaced) = EmbeddedStore::open_or_replace(&layout.store(), &store_tasks)
-        .await
-        .map_err(|error| Failure::ours("cannot open the store").cause(error))?;
-    let store: Arc<dyn Store> = Arc::new(store);
+    let Opened { store, replaced, cluster, note } = node::open(&layout, &store_tasks).await?;
     // Without a stored intent somebody is about to say what is wanted. Only a store that was lost is made up for.
     let fallback = replaced.as_ref().and_then(|_| configuration(place, &facts));
-    let agent = Agent::open(layout.clone(), &place.config, store, fallback)
+    let agent = Agent::open(layout.clone(), &place.config, store, fallback, cluster)
         .await
         .map_err(|error| Failure::ours("cannot read the store").cause(error))?;
     if let Some(replaced) = replaced {
@@ -96,6 +92,9 @@ async fn run_agent(place: &Place, facts: Facts) -> Result<(), Failure> {
         );
         tracing::error!("{text}");
         agent.note(text);
+    }
+    if let Some(note) = note {
+        agent.note(note);
     }
     let group = Group::new("doors", stop.clone());
     group.spawn("alive", {
@@ -109,11 +108,15 @@ async fn run_agent(place: &Place, facts: Facts) -> Result<(), Failure> {
             }
         }
     });
-    let operator = Arc::new(ThisOperator::new(Arc::clone(&agent)));
+    let operator = Arc::new(ThisOperator::new(Arc::clone(&agent), trigger.clone()));
     let listener = server::bind(&layout.agent_socket())
         .map_err(|error| Failure::ours("cannot open the operator's door").cause(error))?;
     let server = server::Server::new(operator, group.clone());
     let shown = server.clone();
+    if let Some(cluster) = agent.cluster.clone() {
+        let (agent, server, tasks) = (Arc::clone(&agent), server.clone(), group.clone());
+        group.spawn("nodes", move |stop| node::keep_door(agent, cluster, server, tasks, stop));
+    }
     group.spawn("api", move |stop| async move {
         if let Err(error) = server.serve(listener, stop).await {
             tracing::error!(%error, "the operator's door is closed");
@@ -135,8 +138,11 @@ async fn run_agent(place: &Place, facts: Facts) -> Result<(), Failure> {
         move |stop| pressroom_control::cron::run(sites, stop)
     });
     let signals = async {
-        if let Err(error) = shutdown::on_signals(&trigger).await {
-            tracing::error!(%error, "cannot listen for signals");
+        tokio::select! {
+            () = stop.requested() => {}
+            caught = shutdown::on_signals(&trigger) => if let Err(error) = caught {
+                tracing::error!(%error, "cannot listen for signals");
+            }
         }
     };
     tokio::join!(signals, agent.run(stop.clone()));
@@ -162,7 +168,7 @@ fn configuration(place: &Place, facts: &Facts) -> Option<Config> {
 
 /// The edge.
 pub(crate) fn edge(place: &Place) -> Result<(), Failure> {
-    let sockets = pressroom_edge::sockets::inherited();
+    let sockets = pressroom_runtime::inherited::inherited();
     logs::init("edge");
     let layout = Layout::new(&place.data);
     let options = pressroom_edge::Options {
@@ -173,4 +179,13 @@ pub(crate) fn edge(place: &Place) -> Result<(), Failure> {
         cores: None,
     };
     pressroom_edge::run(options).map_err(|error| Failure::ours("the edge cannot run").cause(error))
+}
+
+/// What carries the database's and Redis's bytes between nodes.
+pub(crate) fn sql(place: &Place) -> Result<(), Failure> {
+    let sockets = pressroom_runtime::inherited::inherited();
+    logs::init("sql");
+    let options = pressroom_sql::Options { view: Layout::new(&place.data).sql_view(), sockets };
+    pressroom_sql::run(options)
+        .map_err(|error| Failure::ours("the way to the database cannot be opened").cause(error))
 }

@@ -147,6 +147,11 @@ impl Releases {
         }
     }
 
+    /// The same as text, for another machine.
+    pub fn manifest_text(&self, id: &ReleaseId) -> Result<String, ReleaseError> {
+        self.manifest(id).map(|manifest| manifest.text())
+    }
+
     /// Makes a release of `source` and `overlay`. Doing it twice makes it once.
     pub fn build(
         &self,

@@ -16,6 +16,7 @@ pub mod backoff;
 pub mod clock;
 pub mod door;
 pub mod handover;
+pub mod inherited;
 pub mod logs;
 pub mod metrics;
 pub mod shutdown;

@@ -21,11 +21,14 @@ type Any = Arc<dyn Store>;
 const PATIENCE: Duration = Duration::from_secs(20);
 const TTL: Duration = Duration::from_secs(1);
 
-/// Runs every check, each on a store from `make`.
-pub async fn run<F, Fut>(make: F)
+/// Runs every check, each on a store from `make`. `forget` has a store forget its history up to a revision; one that forgets
+/// by itself does nothing.
+pub async fn run<F, Fut, G, Gone>(make: F, forget: G)
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Any>,
+    G: Fn(Revision) -> Gone,
+    Gone: Future<Output = ()>,
 {
     a_value_comes_back_with_its_revisions(make().await).await;
     a_listing_is_sorted_and_keeps_to_its_prefix(make().await).await;
@@ -35,7 +38,7 @@ where
     removing_what_is_absent_changes_nothing(make().await).await;
     a_watch_misses_nothing_before_and_after_it_starts(make().await).await;
     a_watch_sees_transactions_whole(make().await).await;
-    a_watch_of_forgotten_history_says_so(make().await).await;
+    a_watch_of_forgotten_history_says_so(make().await, forget).await;
     a_slow_watch_loses_itself_not_a_change(make().await).await;
     a_leased_key_vanishes_when_nobody_comes_back(make().await).await;
     a_kept_lease_outlives_its_time(make().await).await;
@@ -220,12 +223,18 @@ async fn a_watch_sees_transactions_whole(store: Any) {
     assert!(changes.changes.iter().all(|c| c.now.as_ref().is_some_and(|e| e.modified == revision)));
 }
 
-async fn a_watch_of_forgotten_history_says_so(store: Any) {
+async fn a_watch_of_forgotten_history_says_so<G, Gone>(store: Any, forget: G)
+where
+    G: Fn(Revision) -> Gone,
+    Gone: Future<Output = ()>,
+{
     let first = put(&store, "a", "").await;
     let many = crate::embedded::HISTORY + 10;
     for n in 0..many {
         put(&store, "a", &n.to_string()).await;
     }
+    let last = put(&store, "a", "last").await;
+    forget(Revision(last.0 - 5)).await;
     let watch = in_time(store.watch(&Prefix::all(), first)).await;
     let Err(StoreError::Compacted { oldest }) = watch else {
         panic!("history should be forgotten")
@@ -268,6 +277,7 @@ async fn a_leased_key_vanishes_when_nobody_comes_back(store: Any) {
     assert!(gone(&store, "l/a").await >= granted + TTL);
     assert_eq!(take(&mut watch, 2).await, ["l/a gone", "l/b gone"]);
     assert!(read(&store, "free").await.is_some());
+    assert_eq!(ok(store.rest(lease.id)).await, None);
     assert!(
         matches!(in_time(store.keep_alive(lease.id)).await, Err(StoreError::LeaseGone(id)) if id == lease.id)
     );
@@ -276,6 +286,8 @@ async fn a_leased_key_vanishes_when_nobody_comes_back(store: Any) {
 async fn a_kept_lease_outlives_its_time(store: Any) {
     let lease = ok(store.grant(TTL)).await;
     ok(store.commit(Transaction::new().put_leased(key("a"), "x", lease.id))).await;
+    let rest = ok(store.rest(lease.id)).await.expect("it runs");
+    assert!(rest <= lease.ttl);
     let until = clock::now() + lease.ttl * 2;
     let mut pause = tokio::time::interval(lease.ttl / 4);
     while clock::now() < until {

@@ -137,6 +137,10 @@ impl Store for EmbeddedStore {
         Box::pin(async move { self.inner.leases.renew(lease) })
     }
 
+    fn rest(&self, lease: LeaseId) -> Later<'_, Option<Duration>> {
+        Box::pin(async move { Ok(self.inner.leases.rest(lease)) })
+    }
+
     fn revoke(&self, lease: LeaseId) -> Later<'_, ()> {
         self.run(move |inner| inner.end_lease(lease, leases::When::Now))
     }

@@ -7,11 +7,11 @@
 //! - [`transaction`] compare, then write all or nothing
 //! - [`watch`] what changed since a revision
 //! - [`election`] one leader at a time, with a fence
-//! - [`embedded`] the store of a single machine, in one file
+//! - [`embedded`] the store of a single machine, in one file; [`etcd`] that of a cluster; [`copy()`] from one to the other
 //! - [`battery`] the tests that every implementation passes
 //!
 //! Always: a transaction that was answered `Committed` is on disk. Revisions grow by one with every committed
-//! transaction that writes. A watch shows every revision once, in order, or ends with an error that says it cannot.
+//! transaction that writes, and by leases that end. A watch shows every revision once, in order, or ends with an error that says it cannot.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,13 +19,16 @@ use std::time::Duration;
 
 #[doc(hidden)]
 pub mod battery;
+mod copy;
 pub mod election;
 pub mod embedded;
 pub mod entry;
+pub mod etcd;
 pub mod key;
 pub mod transaction;
 pub mod watch;
 
+pub use copy::copy;
 use entry::{Entry, Listing, Revision};
 use key::{Key, Prefix};
 use transaction::{Outcome, Transaction};
@@ -54,6 +57,9 @@ pub trait Store: Send + Sync + 'static {
     /// Gives the lease its full time again; [`StoreError::LeaseGone`] when it is too late.
     fn keep_alive(&self, lease: LeaseId) -> Later<'_, ()>;
 
+    /// The time that is left of a lease; `None`: it is gone.
+    fn rest(&self, lease: LeaseId) -> Later<'_, Option<Duration>>;
+
     /// Ends the lease; its keys vanish. Ending a lease that is gone is no error.
     fn revoke(&self, lease: LeaseId) -> Later<'_, ()>;
 }
@@ -77,6 +83,14 @@ pub enum StoreError {
     /// The caller's mistake.
     #[error("the transaction writes `{0}` twice")]
     WrittenTwice(Key),
+    /// The caller's mistake: no store need take so much at once.
+    #[error("a transaction of {operations} operations and {bytes} bytes is too large")]
+    TooLarge {
+        /// Comparisons or writes, whichever are more.
+        operations: usize,
+        /// Bytes.
+        bytes: usize,
+    },
     /// The lease expired or was revoked: stop acting on it.
     #[error("lease {} is gone", .0.0)]
     LeaseGone(LeaseId),

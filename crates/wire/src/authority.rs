@@ -2,6 +2,7 @@
 //!
 //! It speaks for names below `pressroom.internal` alone, so a stolen key is good for nothing outside of the cluster.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use pressroom_model::id::NodeName;
@@ -63,11 +64,12 @@ impl Authority {
     pub fn sign_node(
         &self,
         node: &NodeName,
+        address: IpAddr,
         key: &impl PublicKeyData,
         now: u64,
     ) -> Result<String, WireError> {
         let name = format!("{node}{NODE_SUFFIX}");
-        self.sign(node.as_str(), vec![name], key, (now, now + NODE_LIFE.as_secs()))
+        self.sign(node.as_str(), (vec![name], Some(address)), key, (now, now + NODE_LIFE.as_secs()))
     }
 
     /// A certificate for somebody who is to join, good `until` then and for nothing else.
@@ -78,13 +80,13 @@ impl Authority {
         now: u64,
         until: u64,
     ) -> Result<String, WireError> {
-        self.sign(id, vec![format!("{id}{GUEST_SUFFIX}")], key, (now, until))
+        self.sign(id, (vec![format!("{id}{GUEST_SUFFIX}")], None), key, (now, until))
     }
 
     fn sign(
         &self,
         common: &str,
-        names: Vec<String>,
+        (names, address): (Vec<String>, Option<IpAddr>),
         key: &impl PublicKeyData,
         (now, until): (u64, u64),
     ) -> Result<String, WireError> {
@@ -93,6 +95,8 @@ impl Authority {
             let name = name.try_into().map_err(|error| WireError::bad("a node's name", error))?;
             parameters.subject_alt_names.push(SanType::DnsName(name));
         }
+        // etcd looks whether a peer's certificate is good for the address that it comes from.
+        parameters.subject_alt_names.extend(address.map(SanType::IpAddress));
         parameters.distinguished_name = distinguished(common);
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages =

@@ -31,6 +31,13 @@ impl Fingerprint {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// One that was written as text.
+    pub fn written(text: &str) -> Option<Self> {
+        let is_good =
+            text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        is_good.then(|| Self(text.to_owned()))
+    }
 }
 
 impl fmt::Display for Fingerprint {
@@ -127,6 +134,15 @@ pub fn new_key() -> Result<(String, Vec<u8>), WireError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
         .map_err(|error| WireError::bad("a new key", error))?;
     Ok((key.serialize_pem(), key.public_key_raw().to_vec()))
+}
+
+/// The digest of the key in the first certificate of a chain in PEM.
+pub fn fingerprint_of(chain: &str) -> Result<Fingerprint, WireError> {
+    let leaf = CertificateDer::from_pem_slice(chain.as_bytes())
+        .map_err(|error| WireError::bad("a node's certificate", error))?;
+    let said = said_by(&leaf);
+    said.map(|(_, key)| key)
+        .ok_or_else(|| WireError::bad("a node's certificate", "it names no node"))
 }
 
 /// The public part of a key in PEM, as the authority wants it.

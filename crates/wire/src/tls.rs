@@ -157,6 +157,9 @@ async fn connect(
     }
 }
 
+/// A connection that we opened.
+pub type ClientStream = client::TlsStream<TcpStream>;
+
 /// Takes connections.
 #[derive(Clone)]
 pub struct Acceptor(TlsAcceptor);

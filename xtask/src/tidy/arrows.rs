@@ -12,7 +12,7 @@ use super::Findings;
 const PREFIX: &str = "pressroom-";
 
 /// Every crate and what it may use. The binary may use everything.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("plan", &["model"]),
     ("render", &["model"]),
@@ -21,6 +21,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("release", &["model", "runtime"]),
     ("wire", &["model", "runtime"]),
     ("edge", &["model", "runtime", "wire"]),
+    ("sql", &["model", "runtime", "wire"]),
     ("agent", &["model", "plan", "render", "runtime", "store", "release", "wire"]),
     ("control", &["model", "plan", "render", "runtime", "store", "release", "wire"]),
     ("api", &["model", "store", "plan", "runtime", "release", "wire"]),

@@ -247,6 +247,19 @@ impl Agent {
         Ok(release)
     }
 
+    /// Links a release that is here into a site's folder.
+    pub(crate) async fn link_release(&self, name: &SiteName, id: &ReleaseId) -> Result<(), Error> {
+        let (releases, folder) = (Releases::at(self.layout.releases()), self.layout.site(name));
+        let scratch = self.scratch_of(name)?;
+        let (id, of) = (id.clone(), name.clone());
+        off_the_loop(move || {
+            let failed = |source| Error::Code { site: of, source };
+            releases.materialise(&id, &folder).map_err(failed)?;
+            scratch(&releases, &id)
+        })
+        .await
+    }
+
     /// Whether some of the site's instances may run this release.
     fn runs(&self, name: &SiteName, id: &ReleaseId) -> bool {
         let state = self.state.lock();

@@ -43,9 +43,10 @@ impl Agent {
                 () = shutdown.requested() => return,
             }
             pause = LOOK;
+            let leads = self.leads();
             let leaving = {
                 let state = self.state.lock();
-                match state.is_stopping || state.keeper.is_none() {
+                match !leads || state.is_stopping || state.keeper.is_none() {
                     true => continue,
                     false => state.leaving.clone(),
                 }

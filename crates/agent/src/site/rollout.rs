@@ -247,6 +247,10 @@ impl Agent {
     /// While releases are being made it waits for the next time: what is made may be one of these.
     pub(crate) async fn collect_releases(&self, name: &SiteName) -> Result<(), Error> {
         let Ok(_alone) = self.collection.try_write() else { return Ok(()) };
+        if !self.leads() {
+            // What is kept is decided elsewhere.
+            return self.remove_strays(name).await;
+        }
         self.measure_releases(name).await?;
         let now_ms = clock::wall_ms();
         let mut gone = Vec::new();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pressroom_api::failure::Failure;
 use pressroom_api::operator::{CheckState, InitialAdmin, Wish};
 use pressroom_model::config::Config;
-use pressroom_model::id::SiteName;
+use pressroom_model::id::{NodeName, SiteName};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Context, Done, down, read_password};
@@ -28,6 +28,9 @@ const SITE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(25);
 
 pub(super) fn run(context: &Context<'_>, up: &Up) -> Done {
+    if let Some(node) = context.machine.membership(&context.place)? {
+        return as_node(context, up, &node);
+    }
     let password = up.new.admin_password_file.as_deref().map(read_password).transpose()?;
     let turn = take_turn(context)?;
     let (text, config, site) = wanted(context, up)?;
@@ -69,6 +72,29 @@ pub(super) fn run(context: &Context<'_>, up: &Up) -> Done {
             }
             Ok(0)
         }
+    }
+}
+
+/// A node of a cluster serves what the cluster does; its own file says nothing.
+fn as_node(context: &Context<'_>, up: &Up, node: &NodeName) -> Done {
+    if up.site.is_some() || !up.http.is_empty() || !up.https.is_empty() {
+        return Err(Failure::yours(format!("this machine is node `{node}` of a cluster"))
+            .state("nothing was started or changed")
+            .hint("a node starts with `pressroom up` alone; sites are added with `pressroom site add`"));
+    }
+    let turn = take_turn(context)?;
+    let is_new = context.machine.keeper(&context.place).is_none();
+    let stays = !up.detach && is_new;
+    let mut signals = context.wait(async { Signals::catch(stays) })?;
+    context.machine.start_keeper(&context.place)?;
+    context.wait(agent_answers(context))?;
+    let served = super::node::serve(context, node);
+    drop(turn);
+    served?;
+    context.talk.data(format!("This machine is node `{node}`, and serves."));
+    match stays {
+        true => stay(context, &mut signals),
+        false => Ok(0),
     }
 }
 

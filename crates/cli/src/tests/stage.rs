@@ -20,7 +20,7 @@ use pressroom_api::wp;
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
-use pressroom_model::id::{EnvironmentName, SiteName};
+use pressroom_model::id::{EnvironmentName, NodeName, SiteName};
 use pressroom_model::process::ProcessSpec;
 use pressroom_model::rollout::{Part, PartKind, Record, Standing};
 use pressroom_model::secret::Secret;
@@ -30,7 +30,7 @@ use pressroom_model::writes::{Class, Written};
 use pressroom_runtime::shutdown::{self, Trigger};
 use pressroom_runtime::tasks::Group;
 
-use crate::machine::{Machine, Package, Role, Stopped};
+use crate::machine::{Joined, Joining, Machine, Package, Role, Stopped};
 use crate::place::Place;
 use crate::talk::Talk;
 
@@ -161,6 +161,22 @@ impl Machine for Stage {
     fn missing(&self, _config: &Config) -> Result<Vec<Package>, Failure> {
         let package = |name: &&str| Package { name: (*name).to_owned(), because: "PHP".to_owned() };
         Ok(open(&self.missing).iter().map(package).collect())
+    }
+
+    fn missing_in_cluster(&self, _is_voter: bool) -> Result<Vec<Package>, Failure> {
+        Ok(Vec::new())
+    }
+
+    fn own_address(&self) -> Option<std::net::IpAddr> {
+        None
+    }
+
+    fn membership(&self, _place: &Place) -> Result<Option<NodeName>, Failure> {
+        Ok(None)
+    }
+
+    fn join(&self, _place: &Place, joining: &Joining) -> Result<Joined, Failure> {
+        Err(Failure::yours(format!("`{}` is no token", joining.token)))
     }
 
     fn install_command(&self, packages: &[Package]) -> String {

@@ -10,10 +10,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pressroom_edge::Options;
-use pressroom_edge::sockets::Inherited;
 use pressroom_model::id::InstanceId;
 use pressroom_model::snapshot::{Backend, CacheRules, Certificate, Limits, Site, Snapshot};
 use pressroom_model::unit::{ByteSize, Span};
+use pressroom_runtime::inherited::Inherited;
 
 /// The script that the tests talk to.
 const INDEX: &str = include_str!("index.php");

@@ -12,6 +12,8 @@ fn wanted(name: &str) -> Wanted {
 
 fn intent() -> Intent {
     Intent {
+        part: Part::Leads,
+        data: Data::Here,
         engines: vec![wanted(MARIADB), wanted(REDIS_CACHE), wanted(REDIS_SESSIONS)],
         edge: wanted(EDGE),
         listeners: vec![],
@@ -24,6 +26,8 @@ fn intent() -> Intent {
             refused: None,
             author: None,
             instances: 1,
+            lacking: vec![],
+            others: vec![],
         }],
     }
 }
@@ -57,6 +61,7 @@ fn settled() -> Observed {
         is_copy: false,
         wants_upgrade: false,
         wants_network: false,
+        lacks_releases: vec![],
         lacks_image: None,
     };
     Observed {
@@ -65,6 +70,7 @@ fn settled() -> Observed {
         listeners: vec![],
         has_database: true,
         sites: [(site(), seen)].into(),
+        data_answers: false,
         view: View { wanted: "v".into(), published: Some("v".into()), is_served: true },
     }
 }

@@ -25,6 +25,8 @@ fn site() -> SiteWanted {
         refused: None,
         author: None,
         instances: 2,
+        lacking: vec![],
+        others: vec![],
     }
 }
 

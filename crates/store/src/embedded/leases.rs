@@ -66,6 +66,14 @@ impl Leases {
         }
     }
 
+    /// The time that is left; `None`: it is gone.
+    pub(super) fn rest(&self, id: LeaseId) -> Option<Duration> {
+        let now = clock::now();
+        let running = self.running.lock();
+        let lease = running.get(&id).filter(|lease| now < lease.deadline && !lease.is_ending)?;
+        Some(lease.deadline - now)
+    }
+
     /// Marks a lease as ending if it may be ended; nobody can renew it from then on.
     pub(super) fn take(&self, id: LeaseId, when: When) -> bool {
         let mut running = self.running.lock();

@@ -14,6 +14,7 @@ use pressroom_store::{Store, StoreError, battery};
 
 mod crash;
 mod damage;
+mod etcd;
 mod full_disk;
 
 /// A store and what keeps its leases running.
@@ -54,13 +55,17 @@ async fn the_embedded_store_passes_the_battery() {
     let number = std::sync::atomic::AtomicU32::new(0);
     let (_trigger, stop) = shutdown::pair();
     let tasks = Group::new("test", stop);
-    battery::run(|| {
-        let n = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let (path, tasks) = (folder.path().join(format!("{n}.redb")), tasks.clone());
-        async move {
-            Arc::new(EmbeddedStore::open(&path, &tasks).await.expect("it opens")) as Arc<dyn Store>
-        }
-    })
+    battery::run(
+        || {
+            let n = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let (path, tasks) = (folder.path().join(format!("{n}.redb")), tasks.clone());
+            async move {
+                Arc::new(EmbeddedStore::open(&path, &tasks).await.expect("it opens"))
+                    as Arc<dyn Store>
+            }
+        },
+        |_| async {},
+    )
     .await;
 }
 

@@ -1,0 +1,154 @@
+//! This machine as a node of a cluster: the agent's part of being one among others.
+//!
+//! - [`membership`] what is on this node's disk of the cluster; [`founding`] the first node; [`joining`] all others
+//! - [`follow`] everything that the store knows, taken over as it changes
+//! - [`lead`] at most one node decides for all; its writes are fenced
+//! - [`presence`] what this node says of itself, under a lease
+//! - [`secrets`] the same secrets on all nodes; [`sealing`] how the store keeps them
+//! - [`code`] releases from other nodes
+//! - [`door`] what other nodes may ask
+//! - [`standing`] the nodes as people are shown them; [`nodes`] what operators change of them
+//!
+//! Always: a node that cannot reach the store goes on with what it knew, and changes nothing for others. Whatever is stored
+//! that counts for all is stored by the leader, under its fence; a node's own report is all that it writes itself.
+
+pub mod code;
+pub mod door;
+pub mod follow;
+pub mod founding;
+pub mod joining;
+pub(crate) mod keys;
+pub mod lead;
+pub mod membership;
+pub mod nodes;
+pub mod presence;
+pub mod sealing;
+pub mod secrets;
+pub mod standing;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use pressroom_model::cluster::{Node, Report};
+use pressroom_model::config::Config;
+use pressroom_model::id::NodeName;
+use pressroom_store::transaction::Compare;
+use pressroom_wire::WireError;
+use pressroom_wire::http::Client;
+use pressroom_wire::identity::Fingerprint;
+use pressroom_wire::members::{Member, Members, Register, Service};
+use pressroom_wire::tls::Wire;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use membership::Membership;
+
+/// What the agent has at hand as a node.
+pub struct Cluster {
+    membership: RwLock<Membership>,
+    /// The way to other nodes.
+    pub wire: Wire,
+    /// Calls of other nodes' agents.
+    pub client: Client,
+    /// The fence of our office, while we have it.
+    office: Mutex<Option<Compare>>,
+    /// Where etcd answers, as it was heard last.
+    pub endpoints: watch::Sender<Vec<String>>,
+    /// Secrets as they were when store and disk agreed last, by name: digest of the text.
+    agreed: Mutex<BTreeMap<String, String>>,
+}
+
+/// What is known of the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Every node that was admitted.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// What those that are up say of themselves, with the time of ours when it was heard, milliseconds since 1970.
+    #[serde(skip)]
+    pub reports: BTreeMap<NodeName, (Report, u64)>,
+    /// Who leads.
+    #[serde(skip)]
+    pub leader: Option<NodeName>,
+    /// Who has the database.
+    pub data: Option<NodeName>,
+    /// Who votes in etcd.
+    #[serde(default)]
+    pub voters: Vec<NodeName>,
+    /// The store answered lately.
+    #[serde(skip)]
+    pub is_heard: bool,
+}
+
+impl Cluster {
+    /// A node with this membership; calls of others are tasks of `tasks`.
+    pub fn open(
+        layout: &crate::layout::Layout,
+        membership: Membership,
+        tasks: pressroom_runtime::tasks::Group,
+    ) -> Result<Arc<Self>, WireError> {
+        let identity = membership::identity(layout)?;
+        let wire = Wire::new(identity, Register::new(members(&membership.nodes)));
+        let client = Client::new(wire.clone(), Service::Agent, tasks);
+        let endpoints = membership.endpoints();
+        Ok(Arc::new(Self {
+            membership: RwLock::new(membership),
+            wire,
+            client,
+            office: Mutex::default(),
+            endpoints: watch::Sender::new(endpoints),
+            agreed: Mutex::default(),
+        }))
+    }
+
+    /// Who we are here.
+    pub fn membership(&self) -> Membership {
+        self.membership.read().clone()
+    }
+
+    /// Our name.
+    pub fn node(&self) -> NodeName {
+        self.membership.read().node.clone()
+    }
+
+    /// The fence of our office, while we have it.
+    pub fn fence(&self) -> Option<Compare> {
+        self.office.lock().clone()
+    }
+
+    pub(crate) fn take_office(&self, fence: Option<Compare>) {
+        *self.office.lock() = fence;
+    }
+}
+
+/// A node as those must know it who speak to it.
+pub fn member(node: &Node) -> Member {
+    Member {
+        address: node.address,
+        port: node.port,
+        zone: node.zone.clone(),
+        keys: node.keys.iter().filter_map(|key| Fingerprint::written(key)).collect(),
+    }
+}
+
+pub(crate) use crate::engine::sql::lend as lend_identity;
+
+/// The nodes that are let in.
+pub(crate) fn members(nodes: &BTreeMap<NodeName, Node>) -> Members {
+    nodes.iter().map(|(name, node)| (name.clone(), member(node))).collect()
+}
+
+/// The configuration as it holds here: it was written on another node perhaps, whose name and folders are not ours.
+pub fn localised(
+    config: Config,
+    membership: &Membership,
+    layout: &crate::layout::Layout,
+) -> Config {
+    let node = pressroom_model::config::Node {
+        name: membership.node.clone(),
+        zone: membership.zone.clone(),
+        data: layout.data().to_owned(),
+        docker: config.node.docker.clone(),
+    };
+    Config { node, ..config }
+}

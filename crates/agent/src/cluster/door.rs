@@ -1,0 +1,83 @@
+//! What other nodes may ask of this agent, over mutual TLS. What operators ask goes the same way, to the leader: the binary
+//! answers that.
+//!
+//! | request | who | answer |
+//! |---|---|---|
+//! | `POST /join` | guests | [`super::joining::Admission`] |
+//! | `GET /releases/ID` | nodes | the manifest |
+//! | `POST /releases/ID` | nodes | digests, one a line → files, each with its digest and length before it |
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use pressroom_wire::http::{AnyBody, any_body};
+use pressroom_wire::identity::Peer;
+
+use crate::agent::Agent;
+
+/// Largest question: the digests of a large release.
+const QUESTION: usize = 16 << 20;
+
+/// A short answer.
+pub fn short(status: StatusCode, text: impl Into<Bytes>) -> Response<AnyBody> {
+    let mut answer = Response::new(any_body(Full::new(text.into())));
+    *answer.status_mut() = status;
+    answer
+}
+
+/// A body, whole.
+pub(crate) async fn whole(request: Request<Incoming>) -> Result<Bytes, String> {
+    let body = Limited::new(request.into_body(), QUESTION).collect();
+    let body = tokio::time::timeout(std::time::Duration::from_secs(30), body).await;
+    match body {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("it did not arrive in 30 s".into()),
+    }
+}
+
+impl Agent {
+    /// Answers another node, or a guest.
+    pub async fn answer_node(
+        self: Arc<Self>,
+        peer: Peer,
+        request: Request<Incoming>,
+    ) -> Response<AnyBody> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        match (&peer, &method, parts.as_slice()) {
+            (Peer::Guest(id), &Method::POST, ["join"]) => self.answer_guest(id, request).await,
+            (Peer::Node(_), &Method::GET, ["releases", id]) => self.answer_manifest(id),
+            (Peer::Node(_), &Method::POST, ["releases", id]) => {
+                self.answer_files(id, request).await
+            }
+            (Peer::Guest(_), ..) => {
+                short(StatusCode::FORBIDDEN, "a join token is good for joining alone")
+            }
+            _ => short(StatusCode::NOT_FOUND, format!("this node does not know `{method} {path}`")),
+        }
+    }
+
+    async fn answer_guest(&self, id: &str, request: Request<Incoming>) -> Response<AnyBody> {
+        let asking = match whole(request).await {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        let asking = match asking {
+            Ok(asking) => asking,
+            Err(error) => return short(StatusCode::BAD_REQUEST, error),
+        };
+        match self.admit(id, asking).await {
+            Ok(admission) => {
+                short(StatusCode::OK, serde_json::to_vec(&admission).expect("plain data"))
+            }
+            Err(error) => {
+                tracing::warn!(token = id, %error, "a machine was not admitted");
+                short(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Following the store: everything in it is read once, then every change. What was heard last is kept on disk, so that a node
+//! that starts while the store is away begins with that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pressroom_model::id::{NodeName, SiteName};
+use pressroom_runtime::clock;
+use pressroom_runtime::shutdown::Shutdown;
+use pressroom_store::StoreError;
+use pressroom_store::key::{Key, Prefix};
+use serde::{Deserialize, Serialize};
+
+use super::{Cluster, Known, members, membership};
+use crate::agent::{Agent, Intent};
+use crate::facts::SiteFacts;
+use crate::files;
+use crate::layout::Layout;
+
+/// Between two tries while the store is away.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What a node remembers of the store.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Remembered {
+    /// What operators want.
+    pub intent: Option<Intent>,
+    /// What is known of the sites.
+    #[serde(default)]
+    pub sites: BTreeMap<SiteName, SiteFacts>,
+    /// What is known of the nodes.
+    #[serde(default)]
+    pub known: Known,
+}
+
+impl Remembered {
+    fn path(layout: &Layout) -> std::path::PathBuf {
+        layout.cluster().join("state.json")
+    }
+
+    /// What this node remembers; nothing, if it cannot be read.
+    pub fn read(layout: &Layout) -> Self {
+        let bytes = std::fs::read(Self::path(layout)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    fn write(&self, layout: &Layout) -> std::io::Result<()> {
+        let text = serde_json::to_vec(self).expect("plain data");
+        files::write(&Self::path(layout), &text, 0o600, None).map(drop)
+    }
+}
+
+impl Agent {
+    /// Follows for as long as the agent runs.
+    pub(crate) async fn follow_store(self: Arc<Self>, cluster: Arc<Cluster>, shutdown: Shutdown) {
+        while !shutdown.is_requested() {
+            let followed = self.follow_from_now(&cluster, &shutdown).await;
+            if let Err(error) = followed {
+                let was_heard = std::mem::take(&mut self.state.lock().known.is_heard);
+                if was_heard {
+                    tracing::warn!(%error, "the store is not heard any more; what runs goes on");
+                    self.notice(format!("the cluster's store is not heard: {error}"));
+                }
+            }
+            tokio::select! { () = shutdown.requested() => {}, () = tokio::time::sleep(PAUSE) => {} }
+        }
+    }
+
+    async fn follow_from_now(
+        &self,
+        cluster: &Cluster,
+        shutdown: &Shutdown,
+    ) -> Result<(), StoreError> {
+        let all = Prefix::all();
+        let listing = self.store.list(&all).await?;
+        let mut watch = self.store.watch(&all, listing.revision).await?;
+        self.take_all(cluster, &listing.entries);
+        let was_heard = std::mem::replace(&mut self.state.lock().known.is_heard, true);
+        if !was_heard {
+            self.notice("the cluster's store is heard");
+        }
+        self.heard(cluster);
+        loop {
+            let changes = tokio::select! {
+                changes = watch.next() => changes,
+                () = shutdown.requested() => return Ok(()),
+            };
+            let changes = match changes {
+                // We were too slow: from the beginning.
+                Err(StoreError::Compacted { .. }) => return Ok(()),
+                changes => changes?,
+            };
+            for change in changes.changes {
+                let value = change.now.as_ref().map(|entry| entry.value.as_slice());
+                self.take(cluster, &change.key, value);
+            }
+            self.heard(cluster);
+        }
+    }
+
+    /// Takes everything over as it is, and forgets what is there no more.
+    pub(crate) fn take_all(&self, cluster: &Cluster, entries: &[pressroom_store::entry::Entry]) {
+        {
+            let mut state = self.state.lock();
+            let known = std::mem::take(&mut state.known);
+            state.known = Known { is_heard: known.is_heard, ..Known::default() };
+        }
+        for entry in entries {
+            self.take(cluster, &entry.key, Some(&entry.value));
+        }
+    }
+
+    /// Takes one value over; `None`: it is gone.
+    fn take(&self, cluster: &Cluster, key: &Key, value: Option<&[u8]>) {
+        let parts: Vec<&str> = key.as_str().split('/').collect();
+        match parts.as_slice() {
+            ["intent", "config"] if !self.leads() => {
+                if let Some(intent) = parsed(key, value) {
+                    self.take_intent(intent);
+                }
+            }
+            ["observed", "sites", name] if !self.leads() => {
+                if let Ok(name) = name.parse() {
+                    self.take_site(&name, parsed(key, value));
+                }
+            }
+            ["observed", "nodes", name] => self.take_report(name, parsed(key, value)),
+            ["nodes", name] => {
+                let node = parsed(key, value);
+                with(&mut self.state.lock().known.nodes, name, node);
+            }
+            ["secrets", name] => self.take_secret(cluster, name, value),
+            ["leader"] => {
+                self.state.lock().known.leader = text(value).and_then(|it| it.parse().ok());
+            }
+            ["cluster", "data"] => {
+                self.state.lock().known.data = text(value).and_then(|it| it.parse().ok());
+            }
+            ["cluster", "voters"] => {
+                self.state.lock().known.voters = parsed(key, value).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+
+    fn take_report(&self, name: &str, report: Option<pressroom_model::cluster::Report>) {
+        let report = report.map(|report| (report, clock::wall_ms()));
+        with(&mut self.state.lock().known.reports, name, report);
+    }
+
+    /// What follows from something that was heard: who is let in, what is kept on disk, and a decision.
+    fn heard(&self, cluster: &Cluster) {
+        let (remembered, voters) = {
+            let state = self.state.lock();
+            let intent = state.intent();
+            let known = state.known.clone();
+            let remembered = Remembered { intent, sites: state.sites.clone(), known };
+            let voters = state.known.voters.iter().filter_map(|name| {
+                let node = state.known.nodes.get(name)?;
+                Some((name.clone(), super::member(node).at(pressroom_wire::members::Service::Etcd)))
+            });
+            (remembered, voters.collect::<BTreeMap<_, _>>())
+        };
+        cluster.wire.members.set(members(&remembered.known.nodes));
+        if let Err(error) = remembered.write(&self.layout) {
+            tracing::warn!(%error, "what the store said cannot be kept");
+        }
+        let news = {
+            let mut membership = cluster.membership.write();
+            let before = membership.clone();
+            membership.nodes.clone_from(&remembered.known.nodes);
+            if !voters.is_empty() {
+                membership.voters = voters;
+            }
+            (*membership != before).then(|| membership.clone())
+        };
+        if let Some(membership) = news {
+            if let Err(error) = membership::Membership::write(&membership, &self.layout) {
+                tracing::warn!(%error, "the membership cannot be kept");
+            }
+            let endpoints = membership.endpoints();
+            if !endpoints.is_empty() {
+                cluster.endpoints.send_replace(endpoints);
+            }
+        }
+        self.changed.notify_one();
+    }
+}
+
+fn text(value: Option<&[u8]>) -> Option<&str> {
+    std::str::from_utf8(value?).ok()
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(key: &Key, value: Option<&[u8]>) -> Option<T> {
+    serde_json::from_slice(value?)
+        .inspect_err(|error| tracing::error!(%key, %error, "a value in the store cannot be read"))
+        .ok()
+}
+
+fn with<T>(map: &mut BTreeMap<NodeName, T>, name: &str, value: Option<T>) {
+    let Ok(name) = name.parse::<NodeName>() else { return };
+    match value {
+        Some(value) => drop(map.insert(name, value)),
+        None => drop(map.remove(&name)),
+    }
+}

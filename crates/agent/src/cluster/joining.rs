@@ -1,0 +1,343 @@
+//! Joining: a machine with a token becomes a node.
+//!
+//! The machine makes its key itself; what it gets is a certificate for it, the authority, the sealing key, and what the cluster
+//! knows. The token is used up in the same transaction that makes the node known; a machine that asks again with the same
+//! key is answered again, so an answer that was lost costs nothing.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use pressroom_model::cluster::{Node, Role};
+use pressroom_model::config::Config;
+use pressroom_model::id::NodeName;
+use pressroom_runtime::clock;
+use pressroom_store::transaction::{Compare, Transaction};
+use pressroom_wire::WireError;
+use pressroom_wire::authority::PublicKey;
+use pressroom_wire::http::{any_body, call_as_guest};
+use pressroom_wire::identity::{Fingerprint, Identity, new_key, public_part};
+use pressroom_wire::token::{self, Token};
+use serde::{Deserialize, Serialize};
+
+use super::founding::{self, FoundingError};
+use super::membership::{self, Membership, MembershipError, Stage, keep};
+use super::sealing;
+use crate::agent::Agent;
+use crate::layout::Layout;
+use crate::secrets;
+
+/// How long a token is good where nobody said otherwise.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a machine could not join, or a token not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum JoiningError {
+    /// It is in a cluster.
+    #[error("this machine is node `{0}` of a cluster already")]
+    Already(NodeName),
+    /// The token, or a connection.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The address, or a file.
+    #[error(transparent)]
+    Founding(#[from] FoundingError),
+    /// A file.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// The cluster would not.
+    #[error("the cluster refused: {0}")]
+    Refused(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] pressroom_store::StoreError),
+    /// This machine is in no cluster.
+    #[error("this machine is in no cluster")]
+    Alone,
+}
+
+/// What a machine says of itself when it asks to be let in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Asking {
+    /// The name that it wants.
+    pub node: NodeName,
+    /// Its failure domain.
+    pub zone: String,
+    /// Its address, as others reach it.
+    pub address: IpAddr,
+    /// The first of its ports for others.
+    pub port: u16,
+    /// Its public key (P-256, uncompressed).
+    pub key: Vec<u8>,
+    /// Its Pressroom.
+    pub program: String,
+    /// What it is to do.
+    pub roles: Vec<Role>,
+    /// Words about it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What it is told.
+#[derive(Serialize, Deserialize)]
+pub struct Admission {
+    chain: String,
+    authority: String,
+    authority_key: Option<String>,
+    sealing: String,
+    membership: Membership,
+    config: Option<Config>,
+}
+
+/// A token that was not used yet, as stored.
+#[derive(Serialize, Deserialize)]
+struct Unused {
+    until: u64,
+    by: Option<Fingerprint>,
+}
+
+/// Who wants to join.
+#[derive(Debug, Clone)]
+pub struct Joiner {
+    /// The name that it wants.
+    pub node: NodeName,
+    /// Its failure domain.
+    pub zone: String,
+    /// Its address; `None`: the one that reaches the cluster.
+    pub address: Option<IpAddr>,
+    /// The first of its ports for others.
+    pub port: u16,
+    /// What it is to do.
+    pub roles: Vec<Role>,
+    /// Words about it.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Joins, and answers what is to be served, for the packages that it needs. A machine that joined this cluster before is told
+/// again.
+pub async fn join(
+    layout: &Layout,
+    token: &str,
+    joiner: &Joiner,
+) -> Result<(Membership, Option<Config>), JoiningError> {
+    let token = token::read(token)?;
+    if let Some(known) = Membership::read(layout)? {
+        let ours = membership::identity(layout)?;
+        if ours.authority_fingerprint() != token.identity.authority_fingerprint() {
+            return Err(JoiningError::Already(known.node));
+        }
+        let config = super::follow::Remembered::read(layout).intent.map(|intent| intent.config);
+        return Ok((known, config));
+    }
+    let address = match joiner.address {
+        Some(address) => address,
+        None => own_address(&token)?,
+    };
+    founding::try_address(address, joiner.port)?;
+    // The same key at the next try, so that a lost answer does not use the token up.
+    let key_file = layout.cluster().join("joining.key");
+    let key = match std::fs::read_to_string(&key_file) {
+        Ok(key) => key,
+        Err(_) => {
+            let (key, _) = new_key()?;
+            keep(layout, "joining.key", key.as_bytes())?;
+            key
+        }
+    };
+    let asking = Asking {
+        node: joiner.node.clone(),
+        zone: joiner.zone.clone(),
+        address,
+        port: joiner.port,
+        key: public_part(&key)?,
+        program: env!("CARGO_PKG_VERSION").into(),
+        roles: joiner.roles.clone(),
+        labels: joiner.labels.clone(),
+    };
+    let admission = ask(&token, &asking).await?;
+    Identity::parse(admission.chain.as_bytes(), key.as_bytes(), admission.authority.as_bytes())?;
+    keep(layout, "authority.pem", admission.authority.as_bytes())?;
+    keep(layout, "node.key", key.as_bytes())?;
+    keep(layout, "node.pem", admission.chain.as_bytes())?;
+    keep(layout, sealing::FILE, admission.sealing.as_bytes())?;
+    if let Some(key) = &admission.authority_key {
+        keep(layout, "authority.key", key.as_bytes())?;
+    }
+    admission.membership.write(layout)?;
+    // No harm if it stays.
+    let _ = std::fs::remove_file(key_file);
+    Ok((admission.membership, admission.config))
+}
+
+/// The address by which this machine reaches the cluster.
+fn own_address(token: &Token) -> Result<IpAddr, JoiningError> {
+    let found = token.addresses.iter().find_map(|address| {
+        let any: IpAddr = if address.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+        let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
+        // Nothing is sent: the system chooses the route, and with it our address.
+        socket.connect(address).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    });
+    found.ok_or_else(|| {
+        JoiningError::Refused(
+            "no address of this machine reaches the cluster; give `--address`".into(),
+        )
+    })
+}
+
+async fn ask(token: &Token, asking: &Asking) -> Result<Admission, JoiningError> {
+    let text = serde_json::to_vec(asking).expect("plain data");
+    let mut last = JoiningError::Refused("the token names no address".into());
+    for address in &token.addresses {
+        let request = Request::post(format!("https://{address}/join"))
+            .body(any_body(Full::new(Bytes::from(text.clone()))))
+            .expect("a good path");
+        match call_as_guest(&token.identity, *address, request, PATIENCE).await {
+            Ok(answer) if answer.status().is_success() => {
+                return serde_json::from_slice(answer.body())
+                    .map_err(|error| JoiningError::Refused(error.to_string()));
+            }
+            Ok(answer) => {
+                let said = String::from_utf8_lossy(answer.body()).trim().to_owned();
+                last = JoiningError::Refused(said);
+            }
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+impl Agent {
+    /// Makes a token that is good once, for this long.
+    pub async fn make_token(&self, life: Duration) -> Result<String, JoiningError> {
+        let cluster = self.cluster.as_ref().ok_or(JoiningError::Alone)?;
+        let authority = membership::authority(&self.layout)?;
+        let now = clock::wall_ms() / 1000;
+        let until = now + life.as_secs();
+        let id = secrets::random(16).reveal().to_ascii_lowercase();
+        let addresses: Vec<_> = {
+            let state = self.state.lock();
+            let managers = state.known.nodes.iter();
+            let managers = managers.filter(|(_, node)| node.roles.contains(&Role::Manager));
+            // Our own first: it is known to answer.
+            let (ours, others): (Vec<_>, Vec<_>) =
+                managers.partition(|(name, _)| **name == cluster.node());
+            let all = ours.into_iter().chain(others).take(5);
+            all.map(|(_, node)| super::member(node).at(pressroom_wire::members::Service::Agent))
+                .collect()
+        };
+        let text = token::write(&authority, &id, &addresses, now, until)?;
+        let unused = serde_json::to_vec(&Unused { until, by: None }).expect("plain data");
+        let key = super::keys::token(&id).expect("letters and digits");
+        self.store.commit(Transaction::new().put(key, unused)).await?;
+        Ok(text)
+    }
+
+    /// Admits a machine that showed the token `id`.
+    pub(crate) async fn admit(&self, id: &str, asking: Asking) -> Result<Admission, JoiningError> {
+        let cluster = self.cluster.as_ref().ok_or(JoiningError::Alone)?;
+        let refused = |because: String| Err(JoiningError::Refused(because));
+        if asking.program != env!("CARGO_PKG_VERSION") {
+            tracing::warn!(node = %asking.node, program = asking.program, "joins with another version");
+        }
+        let Some(key) = super::keys::token(id) else { return refused("a strange token".into()) };
+        let Some(entry) = self.store.get(&key).await? else {
+            return refused(
+                "this token was used, or revoked; make another one with `pressroom node token`"
+                    .into(),
+            );
+        };
+        let unused: Unused = serde_json::from_slice(&entry.value)
+            .map_err(|error| JoiningError::Refused(error.to_string()))?;
+        let now = clock::wall_ms() / 1000;
+        if now > unused.until {
+            return refused(
+                "this token has expired; make another one with `pressroom node token`".into(),
+            );
+        }
+        let authority = membership::authority(&self.layout)?;
+        let chain = authority.sign_node(
+            &asking.node,
+            asking.address,
+            &PublicKey(asking.key.clone()),
+            now,
+        )?;
+        let shown = pressroom_wire::identity::fingerprint_of(&chain)?;
+        if unused.by.as_ref().is_some_and(|by| *by != shown) {
+            return refused("this token was used by another machine".into());
+        }
+        let record = super::keys::node(&asking.node);
+        let known = self.store.get(&record).await?;
+        let known_node =
+            known.as_ref().and_then(|entry| serde_json::from_slice::<Node>(&entry.value).ok());
+        let is_again = known_node.as_ref().is_some_and(|it| it.keys.contains(shown.as_str()));
+        if known.is_some() && !is_again {
+            return refused(format!(
+                "there is a node `{0}` already; choose another name with `--name`, or remove it first: `pressroom node remove {0}`",
+                asking.node
+            ));
+        }
+        let node = Node {
+            zone: asking.zone.clone(),
+            address: asking.address,
+            port: asking.port,
+            keys: [shown.to_string()].into(),
+            roles: asking.roles.iter().copied().collect(),
+            labels: asking.labels,
+            is_drained: false,
+            joined_ms: now * 1000,
+        };
+        let used = Unused { by: Some(shown), ..unused };
+        let guard = match &known {
+            Some(entry) => Compare::Modified(record.clone(), entry.modified),
+            None => Compare::Absent(record.clone()),
+        };
+        let transaction = Transaction::new()
+            .when(Compare::Modified(key.clone(), entry.modified))
+            .when(guard)
+            .put(key, serde_json::to_vec(&used).expect("plain data"))
+            .put(record, serde_json::to_vec(&node).expect("plain data"));
+        if !self.store.commit(transaction).await?.is_committed() {
+            return refused(
+                "somebody else joined with this token or name at the same moment".into(),
+            );
+        }
+        let ours = cluster.membership();
+        let mut nodes = ours.nodes.clone();
+        nodes.insert(asking.node.clone(), node.clone());
+        let membership = Membership {
+            version: 1,
+            stage: Stage::Formed,
+            node: asking.node.clone(),
+            zone: asking.zone,
+            address: asking.address,
+            port: asking.port,
+            token: ours.token,
+            voters: ours.voters,
+            nodes,
+        };
+        // It is let in by us at once; by the others when they have heard of it.
+        cluster.wire.members.set(super::members(&membership.nodes));
+        self.notice(format!("node `{}` joined from {}", asking.node, asking.address));
+        let read = |path: std::path::PathBuf| {
+            std::fs::read_to_string(&path)
+                .map_err(|error| MembershipError::from(crate::files::naming(&path, &error)))
+        };
+        let authority_key = match node.roles.contains(&Role::Manager) {
+            true => Some(read(membership::authority_key(&self.layout))?),
+            false => None,
+        };
+        Ok(Admission {
+            chain,
+            authority: authority.pem().to_owned(),
+            authority_key,
+            sealing: read(self.layout.cluster().join(sealing::FILE))?,
+            membership,
+            config: self.written(),
+        })
+    }
+}

@@ -1,0 +1,49 @@
+//! Where in the store what is. The one place that spells these keys.
+
+use pressroom_model::id::{NodeName, SiteName};
+use pressroom_store::key::Key;
+
+/// The intent of operators.
+pub(crate) fn intent() -> Key {
+    Key::literal("intent/config")
+}
+
+/// What is known of a site.
+pub(crate) fn site(site: &SiteName) -> Key {
+    format!("observed/sites/{site}").parse().expect("site names are good segments")
+}
+
+/// The record of a node.
+pub(crate) fn node(node: &NodeName) -> Key {
+    format!("nodes/{node}").parse().expect("node names are good segments")
+}
+
+/// What a node says of itself.
+pub(crate) fn report(node: &NodeName) -> Key {
+    format!("observed/nodes/{node}").parse().expect("node names are good segments")
+}
+
+/// A join token that was not used yet.
+pub(crate) fn token(id: &str) -> Option<Key> {
+    format!("tokens/{id}").parse().ok()
+}
+
+/// A sealed secret.
+pub(crate) fn secret(name: &str) -> Option<Key> {
+    format!("secrets/{name}").parse().ok()
+}
+
+/// Who leads.
+pub(crate) fn leader() -> Key {
+    Key::literal("leader")
+}
+
+/// The node that has the database and Redis.
+pub(crate) fn data() -> Key {
+    Key::literal("cluster/data")
+}
+
+/// Voters of etcd: a list of node names.
+pub(crate) fn voters() -> Key {
+    Key::literal("cluster/voters")
+}

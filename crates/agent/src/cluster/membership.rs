@@ -1,0 +1,152 @@
+//! What a node has on its own disk of the cluster: who it is there, its keys, and how the store is reached.
+//!
+//! Everything is in one folder that only root enters. The file `membership.json` is written last when a node joins or founds,
+//! and removed first when it leaves: with it the machine is a node, without it it is alone.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use pressroom_model::cluster::Node;
+use pressroom_model::id::NodeName;
+use pressroom_wire::identity::{Identity, Paths};
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+use crate::layout::Layout;
+
+/// Why the files of a membership cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// A file.
+    #[error("membership: {0}")]
+    Io(#[from] io::Error),
+    /// What is in a file makes no sense.
+    #[error("{path}: {cause}")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+}
+
+/// How far a machine is on its way into a cluster of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// It founds one: the state is still in the embedded store, or is being copied.
+    Forming,
+    /// The state is in etcd.
+    Formed,
+}
+
+/// A machine's membership.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Of this form.
+    pub version: u32,
+    /// How far it is.
+    pub stage: Stage,
+    /// Its name in the cluster.
+    pub node: NodeName,
+    /// Its failure domain.
+    pub zone: String,
+    /// Its address, as others reach it.
+    pub address: IpAddr,
+    /// The first of its ports for others.
+    pub port: u16,
+    /// Names etcd's cluster: members of another one are never mixed up with ours.
+    pub token: String,
+    /// Voters: who they are and where etcd answers clients.
+    #[serde(default)]
+    pub voters: BTreeMap<NodeName, SocketAddr>,
+    /// The nodes that were known last: what is let in before the store is heard.
+    #[serde(default)]
+    pub nodes: BTreeMap<NodeName, Node>,
+}
+
+impl Membership {
+    /// The file.
+    fn path(layout: &Layout) -> PathBuf {
+        layout.cluster().join("membership.json")
+    }
+
+    /// The membership of this machine, if it has one.
+    pub fn read(layout: &Layout) -> Result<Option<Self>, MembershipError> {
+        let path = Self::path(layout);
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| MembershipError::Damaged { path, cause: error.to_string() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(files::naming(&path, &error).into()),
+        }
+    }
+
+    /// Writes it.
+    pub fn write(&self, layout: &Layout) -> Result<(), MembershipError> {
+        files::folder(&layout.cluster(), 0o700, None)?;
+        let text = serde_json::to_vec_pretty(self).expect("plain data");
+        files::write(&Self::path(layout), &text, 0o600, None)?;
+        Ok(())
+    }
+
+    /// Whether etcd runs here.
+    pub fn is_voter(&self) -> bool {
+        self.voters.contains_key(&self.node)
+    }
+
+    /// Where etcd answers, its own first.
+    pub fn endpoints(&self) -> Vec<String> {
+        let own = self.voters.get(&self.node);
+        let others = self.voters.iter().filter(|(name, _)| **name != self.node);
+        own.into_iter()
+            .chain(others.map(|(_, address)| address))
+            .map(|address| format!("https://{address}"))
+            .collect()
+    }
+}
+
+/// Where the files of this node's identity are.
+pub fn identity_paths(layout: &Layout) -> Paths {
+    let file = |name: &str| layout.cluster().join(name);
+    Paths { chain: file("node.pem"), key: file("node.key"), authority: file("authority.pem") }
+}
+
+/// This node's identity.
+pub fn identity(layout: &Layout) -> Result<Identity, pressroom_wire::WireError> {
+    Identity::read(&identity_paths(layout))
+}
+
+/// The key of the cluster's authority, where this node may admit others.
+pub fn authority_key(layout: &Layout) -> PathBuf {
+    layout.cluster().join("authority.key")
+}
+
+/// The authority itself, where this node may admit others.
+pub fn authority(layout: &Layout) -> Result<pressroom_wire::authority::Authority, MembershipError> {
+    let (pem, key) = (identity_paths(layout).authority, authority_key(layout));
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| files::naming(path, &error));
+    pressroom_wire::authority::Authority::open(&read(&pem)?, &read(&key)?)
+        .map_err(|error| MembershipError::Damaged { path: key, cause: error.to_string() })
+}
+
+/// Writes one of the files of the folder, for root alone.
+pub(crate) fn keep(layout: &Layout, name: &str, contents: &[u8]) -> Result<(), MembershipError> {
+    files::folder(&layout.cluster(), 0o700, None)?;
+    files::write(&layout.cluster().join(name), contents, 0o600, None)?;
+    Ok(())
+}
+
+/// Makes the machine one that is in no cluster; what was there is kept aside.
+pub fn leave(layout: &Layout, now_ms: u64) -> Result<(), MembershipError> {
+    let aside = layout.data().join(format!("cluster-left-{now_ms}"));
+    match std::fs::rename(layout.cluster(), &aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(files::naming(&aside, &error).into()),
+        Ok(()) => Ok(()),
+    }
+}

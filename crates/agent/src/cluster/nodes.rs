@@ -1,0 +1,58 @@
+//! What operators change of a node.
+
+use pressroom_model::cluster::Node;
+use pressroom_model::id::NodeName;
+use pressroom_store::StoreError;
+use pressroom_store::transaction::{Compare, Transaction};
+
+use super::keys;
+use crate::agent::Agent;
+
+/// Why a node was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// There is none of this name.
+    #[error("there is no node `{0}`")]
+    Unknown(NodeName),
+    /// It has what the others need.
+    #[error("the database is on `{0}`: it cannot be removed before the others")]
+    HasData(NodeName),
+    /// Its record cannot be read.
+    #[error("what is stored of node `{0}` cannot be read")]
+    Damaged(NodeName),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Agent {
+    /// Changes the record of a node, as the leader.
+    pub async fn change_node(
+        &self,
+        name: &NodeName,
+        change: impl FnOnce(&mut Node),
+    ) -> Result<(), NodeError> {
+        let key = keys::node(name);
+        let entry = self.store.get(&key).await?.ok_or_else(|| NodeError::Unknown(name.clone()))?;
+        let mut node: Node =
+            serde_json::from_slice(&entry.value).map_err(|_| NodeError::Damaged(name.clone()))?;
+        change(&mut node);
+        let text = serde_json::to_vec(&node).expect("plain data");
+        let guard = Compare::Modified(key.clone(), entry.modified);
+        Ok(self.commit(Transaction::new().when(guard).put(key, text)).await?)
+    }
+
+    /// Takes a node out of the cluster, as the leader: it is refused by all that hear of it, from then on.
+    pub async fn remove_node(&self, name: &NodeName) -> Result<(), NodeError> {
+        let key = keys::node(name);
+        if self.store.get(&key).await?.is_none() {
+            return Err(NodeError::Unknown(name.clone()));
+        }
+        if self.data_node().as_ref() == Some(name) {
+            return Err(NodeError::HasData(name.clone()));
+        }
+        self.commit(Transaction::new().delete(key).delete(keys::report(name))).await?;
+        self.notice(format!("node `{name}` was removed"));
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! Secrets in the store are sealed with a key that is on the nodes' disks alone (0600) and was handed over when they joined.
+//!
+//! ChaCha20-Poly1305 (RFC 8439) with a random nonce; the name of the secret is authenticated as well, so that nobody who can
+//! write the store can put one secret in another's place. Several keys may be known while one replaces the other.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use serde::{Deserialize, Serialize};
+
+/// The file of the keys, in the folder of the membership.
+pub(crate) const FILE: &str = "sealing.json";
+
+/// Why something cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// It was sealed with a key that this node does not have.
+    #[error("it is sealed with key `{0}`, which this node does not have")]
+    UnknownKey(String),
+    /// It was changed, or is no sealed secret of this name.
+    #[error("it was changed, or is no sealed secret of this name")]
+    Changed,
+}
+
+/// The keys that secrets are sealed with.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealingKey {
+    /// Which one seals.
+    current: String,
+    /// All, by name, base64.
+    keys: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealingKey").field("current", &self.current).finish_non_exhaustive()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    version: u32,
+    key: String,
+    nonce: String,
+    text: String,
+}
+
+impl SealingKey {
+    /// A new one.
+    pub fn make() -> Self {
+        let (name, key) = fresh();
+        Self { current: name.clone(), keys: [(name, key)].into() }
+    }
+
+    /// The same with another one that seals from now on; what the former ones sealed can still be opened.
+    pub fn rotated(&self) -> Self {
+        let (name, key) = fresh();
+        let mut keys = self.keys.clone();
+        keys.insert(name.clone(), key);
+        Self { current: name, keys }
+    }
+
+    /// The same without the keys that seal no more.
+    pub fn without_former(&self) -> Self {
+        let keys = self.keys.iter().filter(|(name, _)| **name == self.current);
+        Self {
+            current: self.current.clone(),
+            keys: keys.map(|(name, key)| (name.clone(), key.clone())).collect(),
+        }
+    }
+
+    /// As text, for the file and for a node that joins.
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).expect("plain data")
+    }
+
+    /// From that text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parsed: Self = serde_json::from_str(text).ok()?;
+        parsed.key(&parsed.current).ok()?;
+        Some(parsed)
+    }
+
+    /// Whether `text` was sealed with the key that seals now.
+    pub fn is_current(&self, text: &[u8]) -> bool {
+        serde_json::from_slice::<Sealed>(text).is_ok_and(|sealed| sealed.key == self.current)
+    }
+
+    /// Seals a secret under its name.
+    pub fn seal(&self, name: &str, secret: &[u8]) -> Vec<u8> {
+        let key = self.key(&self.current).expect("checked when it was made or read");
+        let nonce: [u8; NONCE_LEN] = rand::random();
+        let mut text = secret.to_vec();
+        key.seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(name.as_bytes()),
+            &mut text,
+        )
+        .expect("secrets are short");
+        let sealed = Sealed {
+            version: 1,
+            key: self.current.clone(),
+            nonce: BASE64.encode(nonce),
+            text: BASE64.encode(text),
+        };
+        serde_json::to_vec(&sealed).expect("plain data")
+    }
+
+    /// Opens what was sealed under this name.
+    pub fn open(&self, name: &str, text: &[u8]) -> Result<Vec<u8>, SealError> {
+        let sealed: Sealed = serde_json::from_slice(text).map_err(|_| SealError::Changed)?;
+        let key = self.key(&sealed.key)?;
+        let nonce = BASE64.decode(&sealed.nonce).map_err(|_| SealError::Changed)?;
+        let nonce = Nonce::try_assume_unique_for_key(&nonce).map_err(|_| SealError::Changed)?;
+        let mut text = BASE64.decode(&sealed.text).map_err(|_| SealError::Changed)?;
+        let opened = key.open_in_place(nonce, Aad::from(name.as_bytes()), &mut text);
+        opened.map(|secret| secret.to_vec()).map_err(|_| SealError::Changed)
+    }
+
+    fn key(&self, name: &str) -> Result<LessSafeKey, SealError> {
+        let unknown = || SealError::UnknownKey(name.to_owned());
+        let bytes = BASE64.decode(self.keys.get(name).ok_or_else(unknown)?);
+        let bytes = bytes.map_err(|_| unknown())?;
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &bytes).map_err(|_| unknown())?;
+        Ok(LessSafeKey::new(key))
+    }
+}
+
+fn fresh() -> (String, String) {
+    let (name, key): ([u8; 4], [u8; 32]) = (rand::random(), rand::random());
+    (name.iter().map(|byte| format!("{byte:02x}")).collect(), BASE64.encode(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_secret_opens_under_its_name_alone() {
+        let key = SealingKey::make();
+        let sealed = key.seal("site-blog", b"secret");
+        assert!(!String::from_utf8_lossy(&sealed).contains("secret"));
+        assert_eq!(key.open("site-blog", &sealed), Ok(b"secret".to_vec()));
+        assert_eq!(key.open("site-shop", &sealed), Err(SealError::Changed));
+        let other = SealingKey::make();
+        assert!(matches!(other.open("site-blog", &sealed), Err(SealError::UnknownKey(_))));
+        let rotated = SealingKey::parse(&key.rotated().text()).expect("its own text");
+        assert_eq!(rotated.open("site-blog", &sealed), Ok(b"secret".to_vec()));
+        assert!(!rotated.is_current(&sealed) && key.is_current(&sealed));
+        let alone = rotated.without_former();
+        assert!(matches!(alone.open("site-blog", &sealed), Err(SealError::UnknownKey(_))));
+    }
+}

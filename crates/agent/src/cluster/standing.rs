@@ -1,0 +1,62 @@
+//! The nodes as people are shown them.
+
+use pressroom_model::cluster::Standing;
+use pressroom_runtime::clock;
+
+use crate::agent::Agent;
+
+/// Clocks that differ by more are named: sessions, nonces and leases go by them.
+const SKEW_MS: i64 = 500;
+
+impl Agent {
+    /// Every node, by name; none where this machine is in no cluster.
+    pub fn standings(&self) -> Vec<Standing> {
+        let Some(cluster) = &self.cluster else { return Vec::new() };
+        let ours = cluster.node();
+        let own = self.own_report();
+        let now_ms = clock::wall_ms();
+        let state = self.state.lock();
+        let known = &state.known;
+        let sites = state.config.as_ref().map_or(0, |config| config.sites.len());
+        let nodes = known.nodes.iter().map(|(name, node)| {
+            let heard = match *name == ours {
+                true => Some((&own, now_ms, now_ms)),
+                false => known.reports.get(name).map(|(report, at)| (report, report.at_ms, *at)),
+            };
+            let report = heard.map(|(report, ..)| report);
+            let ready = report.map_or(0, |it| it.sites.values().filter(|it| it.is_ready).count());
+            let clock_ms = heard.map_or(0, |(_, theirs, ours)| theirs as i64 - ours as i64);
+            let program = report.map(|report| report.program.clone()).unwrap_or_default();
+            let mut because = Vec::new();
+            if report.is_none() {
+                because.push("its agent is not heard".to_owned());
+            } else if ready < sites {
+                because.push(format!("{ready} of {sites} sites answer there"));
+            }
+            if clock_ms.abs() > SKEW_MS {
+                because.push(format!("its clock is {clock_ms} ms off ours: set it by NTP"));
+            }
+            if !program.is_empty() && program != env!("CARGO_PKG_VERSION") {
+                because
+                    .push(format!("it runs Pressroom {program}, we {}", env!("CARGO_PKG_VERSION")));
+            }
+            Standing {
+                name: name.clone(),
+                zone: node.zone.clone(),
+                address: node.address,
+                roles: node.roles.clone(),
+                labels: node.labels.clone(),
+                leader: known.leader.as_ref() == Some(name),
+                database: known.data.as_ref() == Some(name),
+                voter: known.voters.contains(name),
+                is_up: report.is_some(),
+                is_drained: node.is_drained,
+                serves: report.is_some() && sites > 0 && ready == sites,
+                program,
+                clock_ms,
+                because: because.join("; "),
+            }
+        });
+        nodes.collect()
+    }
+}

@@ -1,0 +1,219 @@
+//! This machine's store and, where it is a node of a cluster, its way to the others: opened before anything else of the agent.
+//!
+//! A machine that founds a cluster comes here with its membership in the stage of forming: etcd is started, the state copied and
+//! compared, and only then etcd counts. What fails before is undone, and the embedded store goes on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use pressroom_agent::agent::Agent;
+use pressroom_agent::cluster::membership::{self, Membership, Stage};
+use pressroom_agent::cluster::{Cluster, founding};
+use pressroom_agent::engine::etcd::Etcd;
+use pressroom_agent::keeper;
+use pressroom_agent::layout::Layout;
+use pressroom_agent::users::Users;
+use pressroom_api::failure::Failure;
+use pressroom_api::server;
+use pressroom_model::process::{Reply, Request as Ask};
+use pressroom_plan::machine::ETCD;
+use pressroom_runtime::clock;
+use pressroom_runtime::shutdown::Shutdown;
+use pressroom_runtime::tasks::Group;
+use pressroom_store::Store;
+use pressroom_store::embedded::EmbeddedStore;
+use pressroom_store::embedded::open::Replaced;
+use pressroom_store::etcd::{EtcdStore, Identity, Options, Tls};
+use pressroom_wire::http::{any_body, serve};
+use pressroom_wire::identity::Peer;
+use pressroom_wire::members::Service;
+use pressroom_wire::tls::Guests;
+use tokio::net::TcpListener;
+
+/// Where our keys are in etcd.
+const PREFIX: &str = "/pressroom/";
+/// Longest time until etcd answers for the first time.
+const FIRST_ANSWER: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What the agent begins with.
+pub(crate) struct Opened {
+    /// Where the state is.
+    pub(crate) store: Arc<dyn Store>,
+    /// The embedded store was damaged and is a new one.
+    pub(crate) replaced: Option<Replaced>,
+    /// The cluster that this machine is a node of, and its store once more.
+    pub(crate) cluster: Option<(Arc<Cluster>, EtcdStore)>,
+    /// What people should know.
+    pub(crate) note: Option<String>,
+}
+
+/// Opens the store that counts here.
+pub(crate) async fn open(layout: &Layout, tasks: &Group) -> Result<Opened, Failure> {
+    let unreadable = |error| {
+        Failure::ours("it cannot be read whether this machine is a node of a cluster").cause(error)
+    };
+    let membership = Membership::read(layout).map_err(unreadable)?;
+    match membership {
+        Some(membership) if membership.stage == Stage::Formed => {
+            clustered(layout, membership, tasks)
+        }
+        other => alone(layout, other, tasks).await,
+    }
+}
+
+async fn alone(
+    layout: &Layout,
+    forming: Option<Membership>,
+    tasks: &Group,
+) -> Result<Opened, Failure> {
+    let (store, replaced) = EmbeddedStore::open_or_replace(&layout.store(), tasks)
+        .await
+        .map_err(|error| Failure::ours("cannot open the store").cause(error))?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let embedded = |note| Opened { store: Arc::clone(&store), replaced, cluster: None, note };
+    let Some(membership) = forming else { return Ok(embedded(None)) };
+    match form(layout, membership, &*store, tasks).await {
+        Ok(membership) => clustered(layout, membership, tasks),
+        Err(error) => {
+            tracing::error!(%error, "no cluster was founded");
+            undo(layout).await;
+            Ok(embedded(Some(format!(
+                "no cluster was founded: {error}; this machine goes on alone"
+            ))))
+        }
+    }
+}
+
+fn clustered(layout: &Layout, membership: Membership, tasks: &Group) -> Result<Opened, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::ours("this node's identity cannot be used").cause(error)
+    };
+    let store = connect(layout, &membership, tasks).map_err(|error| failed(&error))?;
+    let cluster =
+        Cluster::open(layout, membership, tasks.clone()).map_err(|error| failed(&error))?;
+    let mut endpoints = cluster.endpoints.subscribe();
+    let known = store.clone();
+    tasks.spawn("endpoints", move |stop| async move {
+        loop {
+            tokio::select! {
+                () = stop.requested() => return,
+                changed = endpoints.changed() => if changed.is_err() { return },
+            }
+            known.set_endpoints(&endpoints.borrow_and_update().clone());
+        }
+    });
+    let own = Some((cluster, store.clone()));
+    Ok(Opened { store: Arc::new(store), replaced: None, cluster: own, note: None })
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+fn connect(layout: &Layout, membership: &Membership, tasks: &Group) -> Result<EtcdStore, Cause> {
+    let paths = membership::identity_paths(layout);
+    let tls = Tls {
+        authority: std::fs::read_to_string(&paths.authority)?,
+        identity: Some(Identity {
+            chain: std::fs::read_to_string(&paths.chain)?,
+            key: std::fs::read_to_string(&paths.key)?,
+        }),
+    };
+    let options =
+        Options { endpoints: membership.endpoints(), prefix: PREFIX.into(), tls: Some(tls) };
+    Ok(EtcdStore::connect(&options, tasks)?)
+}
+
+/// Moves the state into etcd. May be done again after it was interrupted anywhere.
+async fn form(
+    layout: &Layout,
+    membership: Membership,
+    from: &dyn Store,
+    tasks: &Group,
+) -> Result<Membership, Cause> {
+    let etcd = Etcd::of(layout, &Users::new(), &membership)?;
+    start(layout, &etcd).await?;
+    let store = connect(layout, &membership, tasks)?;
+    let late = clock::now() + FIRST_ANSWER;
+    while let Err(error) = store.get(&pressroom_store::key::Key::literal("leader")).await {
+        if clock::now() > late {
+            return Err(error.into());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    pressroom_store::copy(from, &store).await?;
+    founding::first_records(layout, &membership, &store).await?;
+    let membership = Membership { stage: Stage::Formed, ..membership };
+    membership.write(layout)?;
+    Ok(membership)
+}
+
+async fn start(layout: &Layout, etcd: &Etcd) -> Result<(), Cause> {
+    let spec = etcd.prepare()?;
+    let client = keeper::Client::new(&layout.keeper_socket());
+    match client.call(&Ask::Start { spec: Box::new(spec) }).await? {
+        Reply::Refused { because } => Err(because.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Forgets a founding that failed.
+async fn undo(layout: &Layout) {
+    let client = keeper::Client::new(&layout.keeper_socket());
+    for request in [Ask::Stop { name: ETCD.into(), kill: true }, Ask::Forget { name: ETCD.into() }]
+    {
+        // It may never have been started.
+        let _ = client.call(&request).await;
+    }
+    let data = layout.engine(ETCD);
+    if data.exists()
+        && let Err(error) = pressroom_runtime::tree::remove(&data)
+    {
+        tracing::warn!(%error, "what etcd had stays");
+    }
+    if let Err(error) = membership::leave(layout, clock::wall_ms()) {
+        tracing::error!(%error, "the membership cannot be taken back");
+    }
+}
+
+/// Answers other nodes and those that want to join, until shutdown.
+pub(crate) async fn keep_door(
+    agent: Arc<Agent>,
+    cluster: Arc<Cluster>,
+    server: server::Server,
+    group: Group,
+    shutdown: Shutdown,
+) {
+    let membership = cluster.membership();
+    let address = SocketAddr::new(membership.address, membership.port + Service::Agent as u16);
+    let mut told = false;
+    let (acceptor, listener) = loop {
+        let acceptor = cluster.wire.acceptor(&[pressroom_wire::http::PROTOCOL], Guests::Welcome);
+        let bound = TcpListener::bind(address).await;
+        match (acceptor, bound) {
+            (Ok(acceptor), Ok(listener)) => break (acceptor, listener),
+            (Err(error), _) => tell(&agent, &mut told, &error),
+            (_, Err(error)) => tell(&agent, &mut told, &format!("{address}: {error}")),
+        }
+        tokio::select! { () = shutdown.requested() => return, () = tokio::time::sleep(LOOK * 10) => {} }
+    };
+    let answer = move |peer: Peer, request: Request<Incoming>| {
+        let (agent, server) = (Arc::clone(&agent), server.clone());
+        async move {
+            match (&peer, request.uri().path().starts_with("/v1/")) {
+                (Peer::Node(_), true) => server.answer(request).await.map(any_body),
+                _ => agent.answer_node(peer, request).await,
+            }
+        }
+    };
+    serve(cluster.wire.clone(), acceptor, listener, group, shutdown, answer).await;
+}
+
+fn tell(agent: &Agent, told: &mut bool, error: &dyn std::fmt::Display) {
+    if !std::mem::replace(told, true) {
+        tracing::error!(%error, "other nodes cannot be answered");
+        agent.note(format!("other nodes cannot be answered: {error}"));
+    }
+}

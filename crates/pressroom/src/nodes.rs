@@ -1,0 +1,94 @@
+//! What operators may ask about the cluster's nodes, and the way to the one that leads.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use pressroom_agent::cluster::founding::{self, Founder};
+use pressroom_agent::cluster::joining::JoiningError;
+use pressroom_agent::cluster::nodes::NodeError;
+use pressroom_api::cluster::{self, ChangeOf, Founding, NodeChange};
+use pressroom_api::failure::Failure;
+use pressroom_runtime::clock;
+use pressroom_wire::http::any_body;
+
+use crate::operator::ThisOperator;
+
+/// A leader that does not begin to answer in this time is away.
+const LEADER: Duration = Duration::from_secs(60);
+
+impl ThisOperator {
+    pub(crate) fn found(&self, wish: &Founding) -> Result<(), Failure> {
+        let config = self.config()?;
+        let founder = Founder {
+            node: config.node.name,
+            zone: config.node.zone,
+            address: wish.address,
+            port: wish.port,
+        };
+        founding::found(&self.agent.layout, &founder, clock::wall_ms()).map_err(|error| {
+            Failure::yours("no cluster was founded").cause(error).state("nothing was changed")
+        })?;
+        self.restart.fire("it goes on as a node of a cluster");
+        Ok(())
+    }
+
+    pub(crate) async fn token(&self, wish: &cluster::TokenWish) -> Result<cluster::Token, Failure> {
+        let made = self.agent.make_token(Duration::from_secs(wish.life)).await;
+        let token = made.map_err(|error| {
+            let failure = match error {
+                JoiningError::Alone => Failure::yours("no token was made").hint(
+                    "`pressroom cluster init` makes this machine the first node of a cluster",
+                ),
+                _ => Failure::ours("no token was made"),
+            };
+            failure.cause(error)
+        })?;
+        Ok(cluster::Token { token })
+    }
+
+    pub(crate) async fn change(&self, wish: ChangeOf) -> Result<(), Failure> {
+        let (agent, node) = (&self.agent, &wish.node);
+        let changed = match wish.change {
+            NodeChange::Drain => agent.change_node(node, |node| node.is_drained = true).await,
+            NodeChange::Undrain => agent.change_node(node, |node| node.is_drained = false).await,
+            NodeChange::Label { key, value: Some(value) } => {
+                agent.change_node(node, |node| drop(node.labels.insert(key, value))).await
+            }
+            NodeChange::Label { key, value: None } => {
+                agent.change_node(node, |node| drop(node.labels.remove(&key))).await
+            }
+            NodeChange::Remove => agent.remove_node(node).await,
+        };
+        changed.map_err(|error| {
+            let failure = match error {
+                NodeError::Store(_) | NodeError::Damaged(_) => Failure::ours,
+                NodeError::Unknown(_) | NodeError::HasData(_) => Failure::yours,
+            };
+            failure(format!("node `{node}` was not changed")).cause(error)
+        })
+    }
+
+    pub(crate) async fn ask_leader(
+        &self,
+        request: Request<Bytes>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let away = || {
+            Failure::ours("the cluster has no leader that answers at the moment")
+                .state("what runs goes on, and sites are served; nothing was changed")
+                .hint("try again in a few seconds; `pressroom node list` shows who is heard")
+        };
+        let (Some(cluster), Some(leader)) = (&self.agent.cluster, self.agent.leader()) else {
+            return Err(away());
+        };
+        let request = request.map(|body| any_body(Full::new(body)));
+        let answer = cluster.client.call(&leader, request);
+        match tokio::time::timeout(LEADER, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(away().cause(error)),
+            Err(_) => Err(away().cause(format!("`{leader}` did not answer in {LEADER:?}"))),
+        }
+    }
+}
