@@ -80,6 +80,9 @@ pub(crate) enum Command {
     /// Certificates
     #[command(subcommand)]
     Tls(Tls),
+    /// A cluster on this machine, for trying and testing: hosts as network namespaces (root)
+    #[command(subcommand)]
+    Lab(Lab),
     /// Write a systemd unit, so that Pressroom starts with the machine
     Install(Install),
     #[command(hide = true)]
@@ -208,6 +211,86 @@ pub(crate) enum Node {
         #[arg(long, short)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lab {
+    /// Make hosts, start Pressroom on them, and wait until all serve
+    Up {
+        /// How many hosts
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        nodes: usize,
+        /// Their zones, dealt in turn
+        #[arg(long, value_name = "A,B,…", value_delimiter = ',', default_value = "a,b,c")]
+        zones: Vec<String>,
+        /// The site's name
+        #[arg(long, value_name = "NAME", default_value = "blog")]
+        site: SiteName,
+        /// Each host a Pressroom of its own, instead of one cluster
+        #[arg(long)]
+        standalone: bool,
+        /// Install missing packages without asking
+        #[arg(long, short)]
+        yes: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Cut a node or `zone:Z` off from all others
+    Cut {
+        /// The node, or `zone:Z`
+        whom: String,
+    },
+    /// End a cut, or slowness
+    Heal {
+        /// The node, or `zone:Z`
+        whom: String,
+    },
+    /// Let it send slowly
+    Slow {
+        /// The node, or `zone:Z`
+        whom: String,
+        /// Kilobits a second
+        #[arg(long, value_name = "KBIT", default_value_t = 1000)]
+        rate: u64,
+    },
+    /// Kill every process of it at once
+    Kill {
+        /// The node, or `zone:Z`
+        whom: String,
+    },
+    /// Start it again, as after a loss of power
+    Start {
+        /// The node, or `zone:Z`
+        whom: String,
+    },
+    /// Stop its processes where they are
+    Freeze {
+        /// The node, or `zone:Z`
+        whom: String,
+        /// Only this one: edge, agent, sql, etcd, mariadbd …
+        #[arg(long, value_name = "NAME")]
+        process: Option<String>,
+    },
+    /// Let them go on
+    Thaw {
+        /// The node, or `zone:Z`
+        whom: String,
+    },
+    /// Run a command in a host
+    Exec {
+        /// The node
+        whom: String,
+        /// The command and its arguments
+        #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Show the hosts
+    Status(Json),
+    /// End it: nothing of it is left
+    Down,
+    #[command(hide = true)]
+    Host { name: String },
 }
 
 #[derive(Debug, Args)]

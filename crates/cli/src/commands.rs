@@ -12,6 +12,7 @@ mod env;
 mod git;
 mod git_receive;
 mod install;
+mod lab;
 mod logs;
 mod node;
 mod release;
@@ -222,6 +223,7 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         }
         Command::Config(config) => config::run(context, &config),
         Command::Tls(args::Tls::Trust) => tls::trust(context),
+        Command::Lab(verb) => lab::run(context, verb),
         Command::Install(install) => install::run(context, &install),
         Command::Keep | Command::Agent | Command::Edge | Command::Sql => Ok(0),
     }

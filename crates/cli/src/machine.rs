@@ -70,11 +70,61 @@ pub trait Machine {
     /// Runs a command of a site's as the agent says, with our own standard input and output; its exit status.
     fn enter(&self, place: &Place, spec: &ProcessSpec) -> Result<u8, Failure>;
 
+    /// Does something with the lab in the data directory; what is to be shown, and the exit status.
+    fn lab(&self, place: &Place, verb: &Lab, progress: &Progress) -> Result<LabSaid, Failure>;
+
     /// The path of this program, for unit files and hints.
     fn program(&self) -> PathBuf;
 
     /// Becomes one of our own long-running processes; returns when it has ended well.
     fn run(&self, role: Role, place: &Place) -> Result<(), Failure>;
+}
+
+/// What is done with a lab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lab {
+    /// Make hosts that serve.
+    Up {
+        /// How many.
+        nodes: usize,
+        /// Their zones, dealt in turn.
+        zones: Vec<String>,
+        /// The site's name.
+        site: String,
+        /// Each host a Pressroom of its own.
+        is_standalone: bool,
+    },
+    /// Cut off.
+    Cut(String),
+    /// End a cut, or slowness.
+    Heal(String),
+    /// Let it send so many kilobits a second.
+    Slow(String, u64),
+    /// Kill everything at once.
+    Kill(String),
+    /// Start again.
+    Start(String),
+    /// Stop all processes, or one.
+    Freeze(String, Option<String>),
+    /// Let them go on.
+    Thaw(String),
+    /// Run a command in a host.
+    Exec(String, Vec<String>),
+    /// Show the hosts.
+    Status,
+    /// End it.
+    Down,
+    /// Be the first process of a host.
+    Host(String),
+}
+
+/// What became of that.
+#[derive(Debug, Clone, Default)]
+pub struct LabSaid {
+    /// The lab as JSON, where there is one to show.
+    pub lab: Option<serde_json::Value>,
+    /// The exit status of a command in a host.
+    pub status: u8,
 }
 
 /// A machine that wants to be a node.

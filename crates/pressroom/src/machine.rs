@@ -16,7 +16,7 @@ use pressroom_agent::{files, host, packages};
 use pressroom_api::failure::Failure;
 use pressroom_api::operator::{Check, CheckState};
 use pressroom_api::progress::Progress;
-use pressroom_cli::machine::{Joined, Joining, Machine, Package, Role, Stopped};
+use pressroom_cli::machine::{Joined, Joining, Lab, LabSaid, Machine, Package, Role, Stopped};
 use pressroom_cli::place::Place;
 use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
@@ -121,6 +121,10 @@ impl Machine for ThisMachine {
             Failure::yours("this machine could not join").cause(error).state("nothing was started")
         })?;
         Ok(Joined { node: membership.node, config })
+    }
+
+    fn lab(&self, place: &Place, verb: &Lab, progress: &Progress) -> Result<LabSaid, Failure> {
+        crate::lab::run(&place.data, verb, progress)
     }
 
     fn install_command(&self, packages: &[Package]) -> String {

@@ -10,6 +10,7 @@ mod branch;
 mod cron;
 mod deliver;
 mod environments;
+mod lab;
 mod look;
 mod machine;
 mod node;

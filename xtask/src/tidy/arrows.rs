@@ -12,7 +12,7 @@ use super::Findings;
 const PREFIX: &str = "pressroom-";
 
 /// Every crate and what it may use. The binary may use everything.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("model", &[]),
     ("plan", &["model"]),
     ("render", &["model"]),
@@ -26,6 +26,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("control", &["model", "plan", "render", "runtime", "store", "release", "wire"]),
     ("api", &["model", "store", "plan", "runtime", "release", "wire"]),
     ("cli", &["model", "store", "plan", "runtime", "release", "wire", "api"]),
+    ("lab", &["runtime"]),
     ("pressroom", &["*"]),
 ];
 

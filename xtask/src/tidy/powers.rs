@@ -28,7 +28,7 @@ const POWERS: [Power; 8] = [
         what: "starting processes",
         dependencies: &[],
         words: &["Command::new(", "process::Command"],
-        homes: &["agent", "pressroom"],
+        homes: &["agent", "lab", "pressroom"],
         is_strict: true,
     },
     Power {

@@ -30,7 +30,7 @@ use pressroom_model::writes::{Class, Written};
 use pressroom_runtime::shutdown::{self, Trigger};
 use pressroom_runtime::tasks::Group;
 
-use crate::machine::{Joined, Joining, Machine, Package, Role, Stopped};
+use crate::machine::{Joined, Joining, Lab, LabSaid, Machine, Package, Role, Stopped};
 use crate::place::Place;
 use crate::talk::Talk;
 
@@ -177,6 +177,10 @@ impl Machine for Stage {
 
     fn join(&self, _place: &Place, joining: &Joining) -> Result<Joined, Failure> {
         Err(Failure::yours(format!("`{}` is no token", joining.token)))
+    }
+
+    fn lab(&self, _place: &Place, _verb: &Lab, _progress: &Progress) -> Result<LabSaid, Failure> {
+        Ok(LabSaid::default())
     }
 
     fn install_command(&self, packages: &[Package]) -> String {

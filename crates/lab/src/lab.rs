@@ -1,0 +1,186 @@
+//! What a lab is, and its file `lab.json`.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{LabError, io};
+
+/// A lab.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lab {
+    /// Tells its interfaces and namespaces apart from those of other labs.
+    pub mark: String,
+    /// What it serves.
+    pub site: Site,
+    /// Where visitors are.
+    pub client: Client,
+    /// The hosts.
+    pub nodes: Vec<Node>,
+    /// Each host is a Pressroom of its own.
+    #[serde(default)]
+    pub is_standalone: bool,
+}
+
+/// What is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// Its name.
+    pub name: String,
+    /// Its host name.
+    pub host: String,
+}
+
+/// Where visitors are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// The name of the network namespace.
+    pub netns: String,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its failure domain.
+    pub zone: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The name of its network namespace.
+    pub netns: String,
+    /// Its data directory.
+    pub data: PathBuf,
+    /// The database is there.
+    #[serde(default)]
+    pub database: bool,
+    /// It leads.
+    #[serde(default)]
+    pub leader: bool,
+    /// Its first process, by the machine's number and its start time.
+    #[serde(default)]
+    pub init: Option<(i32, u64)>,
+}
+
+/// Most hosts: the client has the address behind them.
+pub const MOST: usize = 200;
+
+impl Lab {
+    /// A lab in this folder, with nothing made yet.
+    pub fn new(
+        folder: &Path,
+        count: usize,
+        zones: &[String],
+        site: &str,
+    ) -> Result<Self, LabError> {
+        if count == 0 || count > MOST {
+            return Err(LabError::Wish(format!(
+                "{count} nodes: between 1 and {MOST} are possible"
+            )));
+        }
+        if zones.is_empty() {
+            return Err(LabError::Wish("name at least one zone".into()));
+        }
+        let digest = Sha256::digest(folder.as_os_str().as_encoded_bytes());
+        let mark: String = digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
+        // A network of its own in 10.64.0.0/10, which few people use.
+        let [second, third] = [64 + digest[3] % 64, digest[4]];
+        let nodes = (1..=count).map(|n| Node {
+            name: format!("n{n}"),
+            zone: zones[(n - 1) % zones.len()].clone(),
+            address: Ipv4Addr::new(10, second, third, u8::try_from(n).unwrap_or(u8::MAX)),
+            netns: format!("pr{mark}-n{n}"),
+            data: folder.join(format!("n{n}")),
+            database: false,
+            leader: false,
+            init: None,
+        });
+        Ok(Self {
+            site: Site { name: site.to_owned(), host: format!("{site}.test") },
+            client: Client { netns: format!("pr{mark}-c") },
+            nodes: nodes.collect(),
+            is_standalone: false,
+            mark,
+        })
+    }
+
+    /// The bridge that all are on.
+    pub fn bridge(&self) -> String {
+        format!("pr{}", self.mark)
+    }
+
+    /// The machine's end of a host's cable; the client's is number 0.
+    pub fn cable(&self, number: usize) -> String {
+        format!("pv{}{number}", self.mark)
+    }
+
+    /// The client's address.
+    pub fn client_address(&self) -> Ipv4Addr {
+        let [a, b, c, _] = self.nodes[0].address.octets();
+        Ipv4Addr::new(a, b, c, 250)
+    }
+
+    fn path(folder: &Path) -> PathBuf {
+        folder.join("lab.json")
+    }
+
+    /// The one in this folder.
+    pub fn read(folder: &Path) -> Result<Self, LabError> {
+        let path = Self::path(folder);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(LabError::None(folder.display().to_string()));
+            }
+            read => read.map_err(io(path.display().to_string()))?,
+        };
+        serde_json::from_slice(&bytes)
+            .map_err(|error| LabError::Wish(format!("{}: {error}", path.display())))
+    }
+
+    /// Writes it down.
+    pub fn write(&self, folder: &Path) -> Result<(), LabError> {
+        let (path, fresh) = (Self::path(folder), folder.join(".lab.json.new"));
+        let text = serde_json::to_vec_pretty(self).expect("plain data");
+        std::fs::write(&fresh, text)
+            .and_then(|()| std::fs::rename(&fresh, &path))
+            .map_err(io(path.display().to_string()))
+    }
+
+    /// The hosts of a name, or of `zone:NAME`.
+    pub fn meant(&self, whom: &str) -> Result<Vec<usize>, LabError> {
+        let is_meant = |node: &Node| match whom.strip_prefix("zone:") {
+            Some(zone) => node.zone == zone,
+            None => node.name == whom,
+        };
+        let meant: Vec<usize> =
+            (0..self.nodes.len()).filter(|at| is_meant(&self.nodes[*at])).collect();
+        let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
+        match meant.is_empty() {
+            true => Err(LabError::Unknown(whom.to_owned(), names.join(", "))),
+            false => Ok(meant),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_dealt_to_zones_and_two_labs_share_nothing() {
+        let zones = ["a", "b"].map(str::to_owned);
+        let lab = Lab::new(Path::new("/x"), 5, &zones, "blog").expect("a lab");
+        let dealt: Vec<&str> = lab.nodes.iter().map(|node| node.zone.as_str()).collect();
+        assert_eq!(dealt, ["a", "b", "a", "b", "a"]);
+        assert_eq!(lab.meant("zone:b").expect("a zone"), [1, 3]);
+        assert_eq!(lab.meant("n5").expect("a node"), [4]);
+        assert!(matches!(lab.meant("n6"), Err(LabError::Unknown(..))));
+        let other = Lab::new(Path::new("/y"), 5, &zones, "blog").expect("a lab");
+        assert_ne!(lab.bridge(), other.bridge());
+        // Names of interfaces have at most 15 characters.
+        assert!(lab.cable(MOST).len() <= 15);
+        assert!(Lab::new(Path::new("/x"), 0, &zones, "blog").is_err());
+    }
+}
