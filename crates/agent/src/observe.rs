@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pressroom_model::cluster::{Node, Role};
+use pressroom_model::cluster::{Node, Report, Role};
 use pressroom_model::config::{Config, Runtime, Site};
 use pressroom_model::id::{NodeName, ReleaseId, SiteName};
 use pressroom_model::process::{ListenerSpec, ProcessState};
@@ -26,12 +26,12 @@ use crate::engine::etcd::Etcd;
 use crate::engine::mariadb::MariaDb;
 use crate::engine::redis::Redis;
 use crate::engine::sql::Forwarder;
-use crate::engine::{Error, FINGERPRINT};
+use crate::engine::{Error, FINGERPRINT, owner};
 use crate::facts::SiteFacts;
 use crate::secrets;
 use crate::site::environment::guard;
 use crate::view::{self, Served};
-use pressroom_model::snapshot::Snapshot;
+use pressroom_model::snapshot::{self, Snapshot};
 
 /// The engines as the configuration wants them.
 pub struct Engines {
@@ -140,6 +140,7 @@ impl Agent {
         let known = edge::known(&self.layout, &names, &self.state.lock().listeners);
         let affirm = affirm::assign(&names, &known);
         let mut listeners = edge::listeners(&self.layout, config, self.cores, &affirm, &owners);
+        listeners.extend(self.cluster.as_ref().map(|cluster| edge::mesh(&cluster.membership())));
         let edge =
             Edge::new(&self.layout, &self.config_file, self.users.edge()?, listeners.clone());
         let is_own = self.containers.lock().is_own;
@@ -265,6 +266,7 @@ impl Agent {
         observed: &Observed,
     ) -> Result<(Snapshot, Shown), Error> {
         let mut shown = Shown::new();
+        let own = self.own_name();
         let before = view::published(&self.layout);
         let mut served = Vec::new();
         for (site, wanted) in config.sites.iter().zip(sites) {
@@ -292,15 +294,18 @@ impl Agent {
                 continue;
             }
             let Some(&affirm) = engines.affirm.of.get(&site.name) else { continue };
+            let remote = remote(state, &site.name, &fingerprint, own.as_ref());
             shown.insert(site.name.clone(), (fingerprint, version.release.id.clone()));
             served.push(Served {
                 site,
+                remote,
                 affirm,
                 version,
                 former: facts.former(&version.release.id, observed.now_ms),
                 pool,
                 uid: prepared.user.as_ref().map_or_else(|| self.users.own(), |user| user.uid),
                 certificate: prepared.certificate.clone(),
+                author_node: state.known.leader.clone().filter(|it| Some(it) != own.as_ref()),
                 guard: site
                     .environment
                     .as_ref()
@@ -308,8 +313,29 @@ impl Agent {
             });
         }
         let mut view = view::compose(&self.layout, config, &served);
+        view.cluster = self.cluster_for_edge(state)?;
         keep_known(&mut view, config, before);
         Ok((view, shown))
+    }
+
+    /// The cluster as the edge needs to know it, with an identity that it can read.
+    fn cluster_for_edge(&self, state: &State) -> Result<Option<snapshot::Cluster>, Error> {
+        let Some(cluster) = &self.cluster else { return Ok(None) };
+        let reader = owner(self.users.edge()?.as_ref()).map(|(_, gid)| (0, gid));
+        let folder = self.layout.engine("edge-identity");
+        let paths = crate::cluster::lend_identity(&self.layout, &folder, reader)?;
+        let peers = state.known.nodes.iter().map(|(name, node)| snapshot::Peer {
+            node: name.clone(),
+            zone: node.zone.clone(),
+            address: node.address,
+            port: node.port,
+            keys: node.keys.iter().cloned().collect(),
+        });
+        Ok(Some(snapshot::Cluster {
+            node: cluster.node(),
+            identity: [paths.chain, paths.key, paths.authority],
+            peers: peers.collect(),
+        }))
     }
 
     /// Our name in the cluster, where we are in one.
@@ -342,6 +368,21 @@ impl Agent {
 
 /// Fingerprint and release of the version that a view has of each site.
 pub(crate) type Shown = BTreeMap<SiteName, (String, ReleaseId)>;
+
+/// Other nodes on which instances of a version answer.
+fn remote(
+    state: &State,
+    site: &SiteName,
+    fingerprint: &str,
+    own: Option<&NodeName>,
+) -> Vec<NodeName> {
+    let reports = state.known.reports.iter().filter(|(name, _)| own != Some(name));
+    let runs = |(_, (report, _)): &(&NodeName, &(Report, u64))| {
+        let known = report.sites.get(site);
+        known.is_some_and(|site| site.instances.get(fingerprint).is_some_and(|count| *count > 0))
+    };
+    reports.filter(runs).map(|(name, _)| name.clone()).collect()
+}
 
 /// Whether the database and Redis answer on the node that has them.
 fn data_answers(state: &State) -> bool {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use pressroom_model::config::{Config, Site};
-use pressroom_model::id::{InstanceId, ReleaseId};
+use pressroom_model::id::{InstanceId, NodeName, ReleaseId};
 use pressroom_model::snapshot::{self, AccessLog, Backend, CacheRules, Guard, Limits, Snapshot};
 use pressroom_model::unit::{ByteSize, Span};
 
@@ -34,6 +34,10 @@ pub struct Served<'a> {
     pub certificate: Option<tls::Paths>,
     /// The password in front of it.
     pub guard: Option<Guard>,
+    /// Other nodes that run instances of that version.
+    pub remote: Vec<NodeName>,
+    /// The node that has its author instance, where that is another one.
+    pub author_node: Option<NodeName>,
 }
 
 /// The view; its generation is set when it is published.
@@ -51,6 +55,7 @@ pub fn compose(layout: &Layout, config: &Config, served: &[Served<'_>]) -> Snaps
             .map(|format| AccessLog { path: layout.access_log(), format }),
         cache_size: config.edge.cache_size,
         git: Some(layout.git_socket()),
+        cluster: None,
     }
 }
 
@@ -65,6 +70,8 @@ fn site(layout: &Layout, config: &Config, served: &Served<'_>) -> snapshot::Site
         release: served.version.release.id.clone(),
         root: layout.site_root(&site.name, &served.version.release.id),
         php_root: served.version.means.php_root(),
+        remote: served.remote.clone(),
+        author_node: served.author_node.clone(),
         former: files_of(layout, served),
         uploads: layout.uploads(&site.name),
         pool: served

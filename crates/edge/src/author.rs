@@ -14,16 +14,21 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 use http::{HeaderMap, Response};
+use hyper::body::Incoming;
+use pressroom_model::id::NodeName;
 
 use crate::body::Body;
 use crate::cache::Bypass;
 use crate::core::Core;
 use crate::fastcgi::exchange::Source;
 use crate::handler::{Asking, Script};
+use crate::mesh::Mesh;
+use crate::mesh::passing::{self, Kind};
 use crate::notice::Notice;
 use crate::pages;
 use crate::php::call::{Call, Reach};
 use crate::php::request;
+use crate::php::spool::spool;
 use crate::view::{Author, Site};
 
 /// PHP's word that a request is for the author instance: `change`, or `loopback` for one that such a change makes; with
@@ -68,6 +73,11 @@ impl Kept {
         if self.source.rewind().await.is_err() {
             return Notice::NoAuthor.answer(&asking.id);
         }
+        if let Some((mesh, node)) = elsewhere(core, site, asking) {
+            let kind = if word == "loopback" { Kind::Loopback } else { Kind::Change };
+            let passed = passing::pass(mesh, node, asking, kind, self.source.into_body()).await;
+            return passed.unwrap_or_else(|| Notice::NoAuthor.answer(&asking.id));
+        }
         let facts =
             request::Facts { root: &self.author.model.root, ..pages::facts(site, asking, script) };
         let params = request::direct(&facts, &asking.parts.headers, self.length);
@@ -94,8 +104,51 @@ impl Kept {
     }
 }
 
-/// Has the author instance started.
-pub fn wake(site: &Site) {
+/// The way to the node whose agent has the author instance, where that is another one.
+fn elsewhere<'a>(
+    core: &'a Core,
+    site: &'a Site,
+    asking: &Asking,
+) -> Option<(&'a Arc<Mesh>, &'a NodeName)> {
+    let node = site.model.author_node.as_ref().filter(|_| !asking.is_passed)?;
+    Some((core.shared.mesh.get()?, node))
+}
+
+/// A request for the author instance that another edge passes on: PHP there has verified it, and PHP here does again.
+pub async fn answer_edge(
+    core: &Arc<Core>,
+    site: &Arc<Site>,
+    asking: &Asking,
+    script: &Script,
+    kind: Kind,
+    body: Incoming,
+) -> Response<Body> {
+    if kind == Kind::Soon {
+        knock(site);
+        return Response::new(Body::Empty);
+    }
+    let most = site.model.limits.upload.get();
+    let spooled = spool(body, None, most, &core.shared.spool, true).await;
+    let Ok((source, length)) = spooled else { return Notice::TooLarge.answer(&asking.id) };
+    match Kept::of(site, &source, Some(length)).await {
+        Some(kept) => kept.send(core, site, asking, script, &Bypass::Method, kind.word()).await,
+        None => Notice::NoAuthor.answer(&asking.id),
+    }
+}
+
+/// Has the author instance started, wherever it is.
+pub fn wake(core: &Arc<Core>, site: &Arc<Site>, asking: &Asking) {
+    match elsewhere(core, site, asking) {
+        Some((mesh, node)) => {
+            if let Some(knocking) = passing::knock(mesh, node, asking) {
+                tokio::spawn(knocking);
+            }
+        }
+        None => knock(site),
+    }
+}
+
+fn knock(site: &Site) {
     let Some(author) = site.author.clone() else { return };
     tokio::spawn(async move {
         // Knocking is enough; the agent knows who knocks.

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::{Body as _, Frame, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 
 use crate::files::stream::FileBody;
 use crate::git::Relay;
@@ -28,6 +28,8 @@ pub enum Body {
     Coded(Box<Coded>),
     /// Git's answer, passed on as it comes.
     Git(Box<Relay>),
+    /// Another edge's answer, passed on as it comes.
+    Passed(Box<Incoming>),
     /// A body of which the length is told at its end.
     Counted(Box<Counted>),
 }
@@ -56,6 +58,9 @@ impl hyper::body::Body for Body {
                 body.poll_piece(cx).map(|p| p.map(|r| r.map(Frame::data).map_err(Into::into)))
             }
             Self::Git(body) => body.poll_frame(cx),
+            Self::Passed(body) => {
+                Pin::new(&mut **body).poll_frame(cx).map(|f| f.map(|r| r.map_err(Into::into)))
+            }
             Self::Counted(body) => body.poll(cx),
         }
     }
@@ -67,6 +72,7 @@ impl hyper::body::Body for Body {
             Self::File(body) => body.left() == 0,
             Self::Php(body) => body.is_end_stream(),
             Self::Coded(_) | Self::Git(_) => false,
+            Self::Passed(body) => body.is_end_stream(),
             Self::Counted(body) => body.inner.is_end_stream(),
         }
     }
@@ -77,6 +83,7 @@ impl hyper::body::Body for Body {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::File(body) => SizeHint::with_exact(body.left()),
             Self::Php(_) | Self::Coded(_) | Self::Git(_) => SizeHint::default(),
+            Self::Passed(body) => body.size_hint(),
             Self::Counted(body) => body.inner.size_hint(),
         }
     }

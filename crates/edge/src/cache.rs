@@ -71,15 +71,15 @@ mod waking;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use pressroom_model::affirmation::{Purge, Receipt};
-use pressroom_model::id::SiteName;
+use pressroom_model::affirmation::{NodeReceipt, Purge, Receipt};
+use pressroom_model::id::{NodeName, SiteName};
 use pressroom_model::snapshot::CacheRules;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::answer::{Hit, bypassed, rendered};
 pub use self::bypass::Bypass;
@@ -101,6 +101,8 @@ use self::memory::Memory;
 use self::refusals::Refusals;
 use self::state::Places;
 use self::stats::{Count, Stats};
+use crate::mesh::Mesh;
+use crate::mesh::purges::PATIENCE;
 
 /// Milliseconds since 1970, by the wall clock.
 pub type Millis = u64;
@@ -134,6 +136,7 @@ pub struct PageCache {
     next_id: AtomicU64,
     page_limit: usize,
     home: Option<Arc<Home>>,
+    mesh: OnceLock<Arc<Mesh>>,
 }
 
 /// What the cache has for a request.
@@ -160,6 +163,40 @@ pub struct Purged {
     /// How many stored pages it made stale.
     pub pages: u64,
     written: Option<oneshot::Receiver<()>>,
+    elsewhere: Option<Elsewhere>,
+}
+
+/// A purge at the edges of other nodes.
+#[derive(Debug)]
+struct Elsewhere {
+    /// Those that were heard lately, whose word is worth waiting for.
+    nodes: Vec<NodeName>,
+    away: Vec<NodeName>,
+    receipts: mpsc::UnboundedReceiver<NodeReceipt>,
+}
+
+impl Elsewhere {
+    /// What the others confirm in time; the rest owe it.
+    async fn receipts(mut self) -> Vec<NodeReceipt> {
+        let mut all = Vec::new();
+        let waiting = async {
+            while all.len() < self.nodes.len()
+                && let Some(receipt) = self.receipts.recv().await
+            {
+                all.push(receipt);
+            }
+        };
+        // Who is late is told of as that.
+        let _ = tokio::time::timeout(PATIENCE, waiting).await;
+        let ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+        for node in self.nodes.into_iter().chain(self.away) {
+            if all.iter().all(|receipt| receipt.node != node) {
+                all.push(NodeReceipt { node, ok: false, ms, pages: 0 });
+            }
+        }
+        all.sort_by(|a, b| a.node.cmp(&b.node));
+        all
+    }
 }
 
 /// How long a receipt waits for the disk.
@@ -173,7 +210,11 @@ impl Purged {
             Some(written) => tokio::time::timeout(DISK_TIME, written).await.is_ok(),
             None => true,
         };
-        Receipt { ok, position: self.position, pages: self.pages }
+        let nodes = match self.elsewhere {
+            Some(elsewhere) => elsewhere.receipts().await,
+            None => Vec::new(),
+        };
+        Receipt { ok, position: self.position, pages: self.pages, nodes }
     }
 }
 
@@ -227,6 +268,7 @@ impl PageCache {
             next_id: AtomicU64::new(1),
             page_limit: config.page_limit,
             home,
+            mesh: OnceLock::new(),
         });
         let coded = Arc::downgrade(&cache);
         coding.start(Arc::clone(&cache.memory), move |page| {
@@ -523,8 +565,30 @@ impl PageCache {
         self.refusals.lock().note(key.hash(), refusal, now);
     }
 
-    /// Applies a purge: every later answer honours it.
+    /// Tells the edges of other nodes of every purge from now on.
+    pub fn tell_others(&self, mesh: &Arc<Mesh>) {
+        // An edge has one mesh.
+        let _ = self.mesh.set(Arc::clone(mesh));
+    }
+
+    /// Applies a purge, here and at the edges of other nodes: every later answer honours it.
     pub fn purge(&self, site: &Arc<Site>, purge: &Purge, because: &str, now: Millis) -> Purged {
+        let elsewhere = self.mesh.get().map(|mesh| {
+            let hears = |node: &NodeName| mesh.inbox.hears(std::slice::from_ref(node));
+            let (nodes, away) = mesh.others().into_iter().partition(hears);
+            Elsewhere { nodes, away, receipts: mesh.outbox.push(site.name(), purge) }
+        });
+        Purged { elsewhere, ..self.purge_here(site, purge, because, now) }
+    }
+
+    /// Applies a purge here alone.
+    pub fn purge_here(
+        &self,
+        site: &Arc<Site>,
+        purge: &Purge,
+        because: &str,
+        now: Millis,
+    ) -> Purged {
         let met = Met::of(purge, &site.rules());
         let mut book = site.book.lock();
         let position = site.advance(&book);
@@ -545,7 +609,7 @@ impl PageCache {
         drop(book);
         self.stats.count(Count::Purge);
         tracing::debug!(site = %site.name(), position, pages, because, "purged");
-        Purged { position, pages: pages as u64, written }
+        Purged { position, pages: pages as u64, written, elsewhere: None }
     }
 
     /// Notes a cookie name that the site sets: later requests with it bypass.

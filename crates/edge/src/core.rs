@@ -37,6 +37,23 @@ pub struct Core {
     shutdown: Shutdown,
 }
 
+impl Core {
+    /// What requests of other edges are answered with; it has no sockets of its own.
+    pub fn for_edges(
+        shared: Arc<Shared>,
+        tls: Arc<rustls::ServerConfig>,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
+        let (connections, tls) = (Connections::default(), TlsAcceptor::from(tls));
+        Arc::new(Self { shared, number: 0, connections, tls, shutdown })
+    }
+
+    /// Watches a connection that nobody looks at for slowness: another edge's.
+    pub fn watched(&self) -> Arc<Watched> {
+        Watched::new(self.connections.clock.clone())
+    }
+}
+
 /// Serves until shutdown, then until requests in progress have finished.
 pub fn run(
     shared: Arc<Shared>,

@@ -16,8 +16,10 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use pressroom_model::snapshot::{GIT_PATH, LogFormat};
+use pressroom_wire::http::any_body;
 
 use crate::access_log::Entry;
+use crate::author;
 use crate::body::{Body, Counted};
 use crate::cache::{self, Asked, Bypass, Key, Lookup};
 use crate::client::{Client, Scheme, identify};
@@ -27,6 +29,8 @@ use crate::files::library::{Known, Library};
 use crate::files::reply;
 use crate::git;
 use crate::guard;
+use crate::mesh::Mesh;
+use crate::mesh::passing::{self, Kind};
 use crate::metrics::Count;
 use crate::notice::{self, Notice};
 use crate::pages;
@@ -34,6 +38,8 @@ use crate::route::{Target, Tree, looks_like_file, route};
 use crate::view::Site;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Where media are, in any site and blog.
+const MEDIA: &str = "/wp-content/uploads/";
 const ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 
 /// The other end of a connection.
@@ -64,6 +70,8 @@ pub struct Asking {
     pub site: Option<Arc<Site>>,
     /// Whether it may come in: nothing is in front of the site, or it had the password, which is gone from its headers.
     pub is_admitted: bool,
+    /// Another edge passed it on: it is answered here or not at all.
+    pub is_passed: bool,
     /// The request's parts, without body.
     pub parts: http::request::Parts,
     busy: Option<Busy>,
@@ -71,6 +79,30 @@ pub struct Asking {
 }
 
 impl Asking {
+    /// A request that another edge passed on; who comes in was decided there.
+    pub fn passed(
+        id: String,
+        client: Client,
+        host: String,
+        authority: String,
+        site: Arc<Site>,
+        parts: http::request::Parts,
+    ) -> Self {
+        Self {
+            id,
+            begun: Instant::now(),
+            client,
+            host,
+            authority,
+            site: Some(site),
+            is_admitted: true,
+            is_passed: true,
+            parts,
+            busy: None,
+            log: None,
+        }
+    }
+
     /// Path and query.
     pub fn uri(&self) -> &str {
         self.parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
@@ -142,6 +174,7 @@ pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
         authority,
         site,
         is_admitted,
+        is_passed: false,
         parts,
         busy: Some(Busy::new(&peer.watched)),
         log: view.snapshot.as_ref().and_then(|s| s.access_log.as_ref()).map(|l| l.format),
@@ -169,6 +202,8 @@ enum Now {
 enum Work {
     File(Arc<Library>, Tree, String, Arc<Known>),
     Page(Script, Lookup),
+    /// A file of the media folder that is not here.
+    Media(Script),
     Direct(Script, Bypass),
     Ready,
     Git(PathBuf),
@@ -260,6 +295,9 @@ fn resolve(
                 return file(asking, library, peer, Tree::Root, path);
             }
             let script = Script { script, path_info };
+            if !direct && may_be_elsewhere(asking, peer) {
+                return Now::Work(Work::Media(script));
+            }
             let found = found.unwrap_or_else(|| {
                 site.cached.key(&asking.asked()).map(|key| look_up(peer, site, &key))
             });
@@ -269,6 +307,51 @@ fn resolve(
             }
         }
     }
+}
+
+/// Whether it is a file of the media folder that another node may have. It is not here.
+fn may_be_elsewhere(asking: &Asking, peer: &Peer) -> bool {
+    let path = asking.parts.uri.path();
+    !asking.is_passed
+        && passing::may_repeat(asking)
+        && looks_like_file(path)
+        && path.contains(MEDIA)
+        && peer.core.shared.mesh.get().is_some()
+}
+
+/// Answers what another edge asks; it is not passed on.
+pub async fn answer_edge(
+    peer: &Arc<Peer>,
+    asking: Asking,
+    kind: Kind,
+    body: Incoming,
+) -> Response<Body> {
+    let Some(site) = asking.site.clone() else { return Notice::UnknownHost.answer(&asking.id) };
+    let now = match kind {
+        Kind::Page => resolve(&asking, &site, peer, None),
+        Kind::Media => match route(asking.parts.uri.path(), site.model.network, &*site.library) {
+            Target::File(Tree::Uploads, path) => {
+                file(&asking, &site.library, peer, Tree::Uploads, path)
+            }
+            _ => Now::Answer(Notice::NotFound.answer(&asking.id)),
+        },
+        Kind::Change | Kind::Loopback | Kind::Soon => {
+            match route(asking.parts.uri.path(), site.model.network, &*site.library) {
+                Target::Php { script, path_info, .. } => {
+                    let script = Script { script, path_info };
+                    let answer =
+                        author::answer_edge(&peer.core, &site, &asking, &script, kind, body).await;
+                    return finish(peer, asking, answer);
+                }
+                _ => Now::Answer(Notice::NotFound.answer(&asking.id)),
+            }
+        }
+    };
+    let answer = match now {
+        Now::Answer(answer) => answer,
+        Now::Work(work) => work_out(peer, &asking, work, body).await,
+    };
+    finish(peer, asking, answer)
 }
 
 /// A file that a former release had and this one has not, because pages that were made before the switch still name it; or one
@@ -321,12 +404,81 @@ async fn work_out(peer: &Arc<Peer>, asking: &Asking, work: Work, body: Incoming)
             let answer = reply::from_disk(library, known, file_asked(asking, tree), path).await;
             answer.unwrap_or_else(|| Notice::NotFound.answer(&asking.id))
         }
-        Work::Page(script, lookup) => pages::page(core, site, asking, script, lookup).await,
-        Work::Direct(script, bypass) => {
-            pages::direct(core, site, asking, &script, &bypass, body).await
+        Work::Page(script, lookup) => page(core, site, asking, script, lookup).await,
+        Work::Media(script) => {
+            if let Some(mesh) = core.shared.mesh.get()
+                && let Some(answer) = passing::media(mesh, asking).await
+            {
+                return answer;
+            }
+            match site.cached.key(&asking.asked()).map(|key| look_up(peer, site, &key)) {
+                Ok(lookup) => page(core, site, asking, script, lookup).await,
+                Err(bypass) => pages::direct(core, site, asking, &script, &bypass, body).await,
+            }
         }
+        Work::Direct(script, bypass) => direct(core, site, asking, &script, &bypass, body).await,
         Work::Ready => pages::ready(core, site, asking).await,
         Work::Git(socket) => git::pass(asking, &site.model.name, &socket, body).await,
+    }
+}
+
+/// A page, from another node where this one has no PHP that answers.
+async fn page(
+    core: &Arc<Core>,
+    site: &Arc<Site>,
+    asking: &Asking,
+    script: Script,
+    lookup: Lookup,
+) -> Response<Body> {
+    let is_missing = matches!(lookup, Lookup::Miss(_) | Lookup::Pass(_));
+    if is_missing
+        && site.pool.load().is_empty()
+        && let Some(mesh) = elsewhere(core, site, asking)
+        && let Some(answer) = passing::page(mesh, asking).await
+    {
+        return answer;
+    }
+    let answer = pages::page(core, site, asking, script, lookup).await;
+    or_elsewhere(core, site, asking, answer).await
+}
+
+/// A request past the cache, to another node where this one has no PHP.
+async fn direct(
+    core: &Arc<Core>,
+    site: &Arc<Site>,
+    asking: &Asking,
+    script: &Script,
+    bypass: &Bypass,
+    body: Incoming,
+) -> Response<Body> {
+    if site.pool.load().is_empty()
+        && let Some(mesh) = elsewhere(core, site, asking)
+        && let Some(node) = mesh.others().into_iter().find(|it| site.model.remote.contains(it))
+    {
+        let passed = passing::pass(mesh, &node, asking, Kind::Page, any_body(body)).await;
+        return passed.unwrap_or_else(|| Notice::BadGateway.answer(&asking.id));
+    }
+    let answer = pages::direct(core, site, asking, script, bypass, body).await;
+    or_elsewhere(core, site, asking, answer).await
+}
+
+/// The way to other edges, where another node has PHP of this site and may be asked.
+fn elsewhere<'a>(core: &'a Core, site: &Site, asking: &Asking) -> Option<&'a Arc<Mesh>> {
+    let mesh = core.shared.mesh.get()?;
+    (!asking.is_passed && !site.model.remote.is_empty()).then_some(mesh)
+}
+
+/// What PHP of this node did not answer, that of another one may: once, and only what changes nothing.
+async fn or_elsewhere(
+    core: &Core,
+    site: &Site,
+    asking: &Asking,
+    answer: Response<Body>,
+) -> Response<Body> {
+    let is_unanswered = answer.extensions().get::<pages::Unanswered>().is_some();
+    match elsewhere(core, site, asking).filter(|_| is_unanswered && passing::may_repeat(asking)) {
+        Some(mesh) => passing::page(mesh, asking).await.unwrap_or(answer),
+        None => answer,
     }
 }
 

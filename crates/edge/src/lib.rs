@@ -9,6 +9,7 @@
 //! - Deciding: [`view`] snapshots · [`handler`] a request from head to answer · [`route`] what a path means
 //! - Answering: [`files`] static files · [`cache`], [`affirm`], [`compress`] the page cache · [`pages`] requests that
 //!   need PHP · [`pool`] whose turn it is · [`php`], [`fastcgi`] asking PHP · [`git`] passed on · [`notice`] our own pages · [`body`]
+//! - Other nodes: [`mesh`] purges to all edges, requests to another one
 //! - Telling: [`access_log`] · [`metrics`] · [`control`] the agent's socket · [`why`] one request explained
 //!
 //! # What always holds
@@ -33,6 +34,7 @@ pub mod git;
 pub mod guard;
 pub mod handler;
 pub mod host;
+pub mod mesh;
 pub mod metrics;
 pub mod notice;
 pub mod pages;
@@ -47,7 +49,7 @@ pub mod watch;
 pub mod why;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -55,6 +57,7 @@ use pressroom_runtime::shutdown::{self, Trigger};
 
 use crate::affirm::Affirmations;
 use crate::cache::PageCache;
+use crate::mesh::Mesh;
 use crate::tls::Certificates;
 use pressroom_runtime::inherited::Inherited;
 
@@ -119,6 +122,8 @@ pub struct Shared {
     pub spool: PathBuf,
     /// Certificates.
     pub certificates: Arc<Certificates>,
+    /// The way to other edges, in a cluster.
+    pub mesh: OnceLock<Arc<Mesh>>,
 }
 
 /// Serves until SIGTERM or SIGINT, or until told to drain; then ends in order. Also ends when a core cannot serve any more:
@@ -141,6 +146,9 @@ pub fn run(options: Options) -> Result<(), Error> {
         .map_err(|error| Error::Control { path: options.control.clone(), error })?;
     let (trigger, listener) = shutdown::pair();
     let trigger = Arc::new(trigger);
+    if let Some(socket) = sorted.mesh {
+        join_mesh(&shared, socket, &options.state, &trigger)?;
+    }
     let dealt = sockets::deal(sorted.web, cores)?;
     let threads = start_cores(&shared, dealt, &trigger)?;
     tracing::info!(cores, generation = shared.view.load().generation, "serving");
@@ -167,6 +175,38 @@ pub fn run(options: Options) -> Result<(), Error> {
     Ok(())
 }
 
+/// Opens the way to other edges. Without it this edge serves what it can by itself.
+fn join_mesh(
+    shared: &Arc<Shared>,
+    socket: std::net::TcpListener,
+    state: &Path,
+    trigger: &Trigger,
+) -> Result<(), Error> {
+    let view = shared.view.load();
+    let Some(cluster) = view.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.as_ref())
+    else {
+        return Ok(());
+    };
+    let mesh = match Mesh::open(cluster, state, trigger.listener()) {
+        Ok(mesh) => mesh,
+        Err(error) => {
+            tracing::error!(%error, "other edges are neither heard nor told");
+            return Ok(());
+        }
+    };
+    let core = core::Core::for_edges(
+        Arc::clone(shared),
+        shared.certificates.config()?,
+        trigger.listener(),
+    );
+    shared.cache.tell_others(&mesh);
+    // Its thread ends with the trigger; what it has to say to others after that they hear at the next start.
+    drop(mesh.start(core, socket)?);
+    // One edge, one mesh.
+    let _ = shared.mesh.set(mesh);
+    Ok(())
+}
+
 fn share(state: &Path, cores: usize) -> Result<Arc<Shared>, Error> {
     let unusable = |error| Error::State { path: state.to_owned(), error };
     let spool = state.join("spool");
@@ -182,6 +222,7 @@ fn share(state: &Path, cores: usize) -> Result<Arc<Shared>, Error> {
         log: access_log::Log::start(cores)?,
         spool,
         certificates: Arc::default(),
+        mesh: OnceLock::new(),
     }))
 }
 

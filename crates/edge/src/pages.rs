@@ -320,7 +320,7 @@ pub async fn direct(
             match (word, kept) {
                 (None, _) => as_it_comes(core, site, asking, bypass, answer, pending),
                 (Some(word), _) if word == "soon" => {
-                    author::wake(site);
+                    author::wake(core, site, asking);
                     as_it_comes(core, site, asking, bypass, answer, pending)
                 }
                 (Some(word), Some(kept)) => {
@@ -501,5 +501,12 @@ fn failed(core: &Core, asking: &Asking, failure: &Failure) -> Response<Body> {
     };
     let mut answer = what.answer(&asking.id);
     answer.headers_mut().insert(X_CACHE, HeaderValue::from_static("bypass"));
+    if !matches!(what, Notice::TooLarge | Notice::RequestTimeout) {
+        answer.extensions_mut().insert(Unanswered);
+    }
     answer
 }
+
+/// Marks our own answer in PHP's place: another node's PHP may do better.
+#[derive(Debug, Clone, Copy)]
+pub struct Unanswered;

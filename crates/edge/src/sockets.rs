@@ -17,6 +17,8 @@ pub struct Sorted {
     pub web: Vec<(String, Scheme, Vec<TcpListener>)>,
     /// Affirmation sockets by name.
     pub affirm: Vec<(String, UnixListener)>,
+    /// What other edges connect to.
+    pub mesh: Option<TcpListener>,
 }
 
 /// Sorts sockets by their names; unknown names are logged and closed.
@@ -25,6 +27,8 @@ pub fn sort(sockets: Vec<Inherited>) -> Sorted {
     for Inherited { name, fd } in sockets {
         if name.starts_with("affirm-") {
             sorted.affirm.push((name, fd.into()));
+        } else if name == crate::mesh::SOCKET {
+            sorted.mesh = Some(fd.into());
         } else if let Some(scheme) = scheme(&name) {
             let listener = TcpListener::from(fd);
             match sorted.web.iter_mut().find(|(n, ..)| *n == name) {

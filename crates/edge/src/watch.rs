@@ -127,6 +127,10 @@ impl Watch {
             "serving a snapshot"
         );
         self.listen(&view);
+        let cluster = view.snapshot.as_ref().and_then(|snapshot| snapshot.cluster.as_ref());
+        if let (Some(mesh), Some(cluster)) = (self.shared.mesh.get(), cluster) {
+            mesh.update(cluster);
+        }
         self.shared.view.store(Arc::new(view));
         if let Some(bytes) = bytes
             && let Err(error) = keep(&self.kept, bytes)

@@ -136,7 +136,7 @@ fn start(node: &Node) -> Result<(), LabError> {
 
 /// Starts hosts again, all at once.
 pub(crate) fn start_all(nodes: &[&Node]) -> Result<(), LabError> {
-    each(nodes, |node| start(node))
+    each(nodes, start)
 }
 
 /// Does something for all hosts at once; the first failure is told when all have ended.

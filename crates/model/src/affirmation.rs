@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::NodeName;
+
 /// One line from PHP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "say")]
@@ -74,5 +76,21 @@ pub struct Receipt {
     /// The purge's number in this edge's stream of the site.
     pub position: u64,
     /// How many stored pages it made stale.
+    pub pages: u64,
+    /// The same of other nodes' edges. One that did not confirm in time is `ok: false`, and gets it later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeReceipt>,
+}
+
+/// Another edge's confirmation of a purge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReceipt {
+    /// The node.
+    pub node: NodeName,
+    /// Whether it was applied and journalled there.
+    pub ok: bool,
+    /// Milliseconds until it was confirmed.
+    pub ms: u64,
+    /// How many stored pages it made stale there.
     pub pages: u64,
 }

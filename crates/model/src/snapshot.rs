@@ -3,11 +3,12 @@
 //! The agent writes it to `snapshot/edge.json` by rename; the edge watches that file, and serves from the last good
 //! one when the agent is away. Fields are only ever added, with defaults.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{InstanceId, ReleaseId, SiteName};
+use crate::id::{InstanceId, NodeName, ReleaseId, SiteName};
 use crate::unit::{ByteSize, Span};
 
 /// The edge's whole view.
@@ -35,6 +36,35 @@ pub struct Snapshot {
     /// The socket of whoever answers for the sites' git repositories, below [`GIT_PATH`]; `None`: nobody does.
     #[serde(default)]
     pub git: Option<PathBuf>,
+    /// The cluster that this machine is a node of; `None`: it is alone.
+    #[serde(default)]
+    pub cluster: Option<Cluster>,
+}
+
+/// A cluster as an edge needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// This node.
+    pub node: NodeName,
+    /// Files of its identity, readable for the edge: certificate, key, the cluster's authority.
+    pub identity: [PathBuf; 3],
+    /// All nodes, this one too.
+    pub peers: Vec<Peer>,
+}
+
+/// A node as other edges reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub node: NodeName,
+    /// Its failure domain.
+    pub zone: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// The first of its ports for other nodes.
+    pub port: u16,
+    /// Digests of the keys that it may show.
+    pub keys: Vec<String>,
 }
 
 /// The path of git repositories on a site's hosts: `/.pressroom/git/NAME.git`.
@@ -104,6 +134,12 @@ pub struct Site {
     /// Where PHP sees that folder, which `SCRIPT_FILENAME` is below; `None`: at the same place.
     #[serde(default)]
     pub php_root: Option<PathBuf>,
+    /// Other nodes that run instances of the version that this view has.
+    #[serde(default)]
+    pub remote: Vec<NodeName>,
+    /// The node whose agent has the author instance; `None`: this machine.
+    #[serde(default)]
+    pub author_node: Option<NodeName>,
     /// Where former releases are whose static files may still be asked for, the last one first.
     #[serde(default)]
     pub former: Vec<PathBuf>,

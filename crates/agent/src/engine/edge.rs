@@ -14,9 +14,11 @@ use pressroom_model::process::{ListenAddress, ListenerSpec, ProcessSpec, Stop, U
 use pressroom_model::status::Traffic;
 use pressroom_plan::affirm;
 use pressroom_plan::machine::EDGE;
+use pressroom_wire::members::Service;
 use tokio::net::UnixStream;
 
 use super::{Error, fingerprint, owner, spec};
+use crate::cluster::membership::Membership;
 use crate::files;
 use crate::layout::Layout;
 
@@ -93,6 +95,12 @@ pub fn listeners(
         .chain(tcp("https", &config.edge.https))
         .chain(affirm)
         .collect()
+}
+
+/// The socket that edges of other nodes connect to.
+pub fn mesh(own: &Membership) -> ListenerSpec {
+    let address = SocketAddr::new(own.address, own.port + Service::Edge as u16);
+    ListenerSpec { name: "mesh".into(), address: ListenAddress::Tcp(address), sockets: 1 }
 }
 
 impl Edge {

@@ -138,7 +138,7 @@ impl Operator for Clerk {
     }
 
     fn purge(&self, _name: SiteName, purge: Purge) -> Answer<'_, Receipt> {
-        Box::pin(async move { Ok(Receipt { ok: purge.all, position: 1, pages: 7 }) })
+        Box::pin(async move { Ok(Receipt { ok: purge.all, position: 1, pages: 7, nodes: vec![] }) })
     }
 
     fn deploy(&self, _name: SiteName, _what: Deployment, progress: Progress) -> Answer<'_, ()> {

@@ -22,6 +22,20 @@ pub(super) fn purge(
         return Err(Failure::ours(format!("the edge did not confirm the purge of `{site}`"))
             .hint(format!("look at `{}`", context.command("logs edge"))));
     }
+    for node in &receipt.nodes {
+        context.talk.say(match node.ok {
+            true => format!(
+                "{:<12} confirmed in {} ms, {} pages",
+                node.node.as_str(),
+                node.ms,
+                node.pages
+            ),
+            false => format!(
+                "{:<12} has not confirmed yet; it gets the purge before it is heard again",
+                node.node.as_str()
+            ),
+        });
+    }
     context.talk.say(match receipt.pages {
         0 => "Nothing fresh was stored there.".to_owned(),
         1 => "1 page is stale now: its next request refreshes it.".to_owned(),

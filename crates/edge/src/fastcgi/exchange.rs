@@ -11,8 +11,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use pressroom_wire::http::{AnyBody, any_body};
 use tokio::io::{
     AsyncRead as _, AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _, ReadBuf,
 };
@@ -48,12 +49,46 @@ impl Source {
         }
     }
 
+    /// As the body of a request to another edge.
+    pub fn into_body(self) -> AnyBody {
+        match self {
+            Self::Memory(bytes) => any_body(Full::new(bytes)),
+            Self::Client(bytes, _) => any_body(Full::new(bytes)),
+            Self::File(file) => any_body(Reading { file, buffer: vec![0; 64 << 10] }),
+        }
+    }
+
     /// Goes back to the beginning.
     pub async fn rewind(&mut self) -> io::Result<()> {
         match self {
             Self::File(file) => file.seek(io::SeekFrom::Start(0)).await.map(drop),
             Self::Memory(_) | Self::Client(..) => Ok(()),
         }
+    }
+}
+
+/// A spooled body as it is read.
+struct Reading {
+    file: tokio::fs::File,
+    buffer: Vec<u8>,
+}
+
+impl hyper::body::Body for Reading {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<hyper::body::Frame<Bytes>>>> {
+        let Self { file, buffer } = &mut *self;
+        let mut space = tokio::io::ReadBuf::new(buffer);
+        let read = ready!(Pin::new(file).poll_read(cx, &mut space));
+        Poll::Ready(match read {
+            Ok(()) if space.filled().is_empty() => None,
+            Ok(()) => Some(Ok(hyper::body::Frame::data(Bytes::copy_from_slice(space.filled())))),
+            Err(error) => Some(Err(error)),
+        })
     }
 }
 

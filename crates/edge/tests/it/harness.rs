@@ -264,6 +264,8 @@ fn snapshot(place: &Place, pool: &[(&Fpm, u16)]) -> Snapshot {
         draining: false,
     });
     let site = Site {
+        remote: vec![],
+        author_node: None,
         guard: None,
         network: None,
         author: None,
@@ -306,6 +308,7 @@ fn snapshot(place: &Place, pool: &[(&Fpm, u16)]) -> Snapshot {
         access_log: None,
         cache_size: ByteSize::mib(64),
         git: None,
+        cluster: None,
     }
 }
 
