@@ -12,10 +12,11 @@ use super::Findings;
 const PREFIX: &str = "pressroom-";
 
 /// Every crate and what it may use. The binary may use everything.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("model", &[]),
+    ("gotemplate", &[]),
     ("plan", &["model"]),
-    ("render", &["model"]),
+    ("render", &["model", "gotemplate"]),
     ("runtime", &[]),
     ("store", &["model", "runtime"]),
     ("release", &["model", "runtime"]),
