@@ -636,6 +636,8 @@ impl Agent {
         group.spawn("stand", move |stop| agent.stand(it, stop));
         let (agent, it) = with();
         group.spawn("presence", move |stop| agent.be_present(it, stop));
+        let agent = Arc::clone(self);
+        group.spawn("voters", move |stop| agent.keep_voters(stop));
         let (agent, it) = with();
         group.spawn("secrets", move |stop| agent.share_secrets(it, stop));
     }

@@ -7,6 +7,7 @@
 //! - [`secrets`] the same secrets on all nodes; [`sealing`] how the store keeps them
 //! - [`code`] releases from other nodes
 //! - [`door`] what other nodes may ask
+//! - [`voters`] who votes in the store
 //! - [`standing`] the nodes as people are shown them; [`nodes`] what operators change of them
 //!
 //! Always: a node that cannot reach the store goes on with what it knew, and changes nothing for others. Whatever is stored
@@ -25,6 +26,7 @@ pub mod presence;
 pub mod sealing;
 pub mod secrets;
 pub mod standing;
+pub mod voters;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,9 +74,9 @@ pub struct Known {
     pub leader: Option<NodeName>,
     /// Who has the database.
     pub data: Option<NodeName>,
-    /// Who votes in etcd.
+    /// Who votes in etcd, or is to, with etcd's number of each.
     #[serde(default)]
-    pub voters: Vec<NodeName>,
+    pub voters: BTreeMap<NodeName, u64>,
     /// The store answered lately.
     #[serde(skip)]
     pub is_heard: bool,

@@ -59,7 +59,7 @@ impl Engines {
         let Some(own) = own else { return true };
         let has_data = known.data.as_ref() == Some(own);
         self.sql.as_ref().is_none_or(|sql| sql.has_data() == has_data)
-            && self.etcd.is_some() == known.voters.contains(own)
+            && self.etcd.is_some() == known.voters.contains_key(own)
     }
 }
 

@@ -33,5 +33,6 @@ pub mod retention;
 pub mod rollout;
 pub mod sessions;
 pub mod supervise;
+pub mod voters;
 pub mod wp;
 pub mod writes;

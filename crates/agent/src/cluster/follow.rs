@@ -156,7 +156,7 @@ impl Agent {
             let intent = state.intent();
             let known = state.known.clone();
             let remembered = Remembered { intent, sites: state.sites.clone(), known };
-            let voters = state.known.voters.iter().filter_map(|name| {
+            let voters = state.known.voters.keys().filter_map(|name| {
                 let node = state.known.nodes.get(name)?;
                 Some((name.clone(), super::member(node).at(pressroom_wire::members::Service::Etcd)))
             });
@@ -172,6 +172,7 @@ impl Agent {
             membership.nodes.clone_from(&remembered.known.nodes);
             if !voters.is_empty() {
                 membership.voters = voters;
+                membership.member = remembered.known.voters.get(&membership.node).copied();
             }
             (*membership != before).then(|| membership.clone())
         };

@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use pressroom_model::cluster::{Node, Role};
 use pressroom_model::id::NodeName;
-use pressroom_store::Store;
+use pressroom_store::Store as _;
+use pressroom_store::etcd::EtcdStore;
 use pressroom_store::transaction::Transaction;
 use pressroom_wire::WireError;
 use pressroom_wire::authority::{Authority, PublicKey};
@@ -107,6 +108,7 @@ pub fn found(layout: &Layout, founder: &Founder, now_ms: u64) -> Result<Membersh
         port: founder.port,
         token: secrets::random(16).reveal().to_owned(),
         voters: [(founder.node.clone(), etcd)].into(),
+        member: None,
         nodes: [(founder.node.clone(), node)].into(),
     };
     membership.write(layout)?;
@@ -117,12 +119,14 @@ pub fn found(layout: &Layout, founder: &Founder, now_ms: u64) -> Result<Membersh
 pub async fn first_records(
     layout: &Layout,
     membership: &Membership,
-    store: &dyn Store,
+    store: &EtcdStore,
 ) -> Result<(), FirstRecordsError> {
     let own = &membership.node;
     let node = membership.nodes.get(own).expect("its founder wrote it");
     let text = serde_json::to_vec(node).expect("plain data");
-    let voters = serde_json::to_vec(&[own]).expect("plain data");
+    let members = store.members().await?;
+    let id = members.first().map_or(0, |member| member.id);
+    let voters = serde_json::json!({ own.as_str(): id }).to_string();
     let mut transaction = Transaction::new()
         .put(keys::node(own), text)
         .put(keys::data(), own.as_str())

@@ -318,6 +318,7 @@ impl Agent {
             port: asking.port,
             token: ours.token,
             voters: ours.voters,
+            member: None,
             nodes,
         };
         // It is let in by us at once; by the others when they have heard of it.

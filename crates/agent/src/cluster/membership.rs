@@ -62,6 +62,9 @@ pub struct Membership {
     /// Voters: who they are and where etcd answers clients.
     #[serde(default)]
     pub voters: BTreeMap<NodeName, SocketAddr>,
+    /// etcd's number of this node; `None`: it does not vote, or founds the cluster.
+    #[serde(default)]
+    pub member: Option<u64>,
     /// The nodes that were known last: what is let in before the store is heard.
     #[serde(default)]
     pub nodes: BTreeMap<NodeName, Node>,

@@ -48,7 +48,7 @@ impl Agent {
                 labels: node.labels.clone(),
                 leader: known.leader.as_ref() == Some(name),
                 database: known.data.as_ref() == Some(name),
-                voter: known.voters.contains(name),
+                voter: known.voters.contains_key(name),
                 is_up: report.is_some(),
                 is_drained: node.is_drained,
                 serves: report.is_some() && sites > 0 && ready == sites,

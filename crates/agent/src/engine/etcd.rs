@@ -24,6 +24,8 @@ pub struct Etcd {
     client: SocketAddr,
     peer: SocketAddr,
     token: String,
+    /// etcd's number of this member: another one than its data is of means that it was removed and let in again.
+    member: Option<u64>,
     /// Members at its first start, itself among them; later etcd knows better.
     initial: Vec<String>,
 }
@@ -46,6 +48,7 @@ impl Etcd {
             client: at(Service::Etcd),
             peer,
             token: own.token.clone(),
+            member: own.member,
             initial,
         })
     }
@@ -85,6 +88,7 @@ impl Etcd {
         let ours = owner(self.user.as_ref());
         let folder = self.folder();
         files::folder(&folder, 0o700, ours)?;
+        self.set_former_aside()?;
         files::folder(&folder.join("data"), 0o700, ours)?;
         self.write_certificates()?;
         let server = program(&["/usr/bin/etcd", "/usr/local/bin/etcd"])?;
@@ -129,17 +133,16 @@ impl Etcd {
         pairs.chain(flags).collect()
     }
 
-    /// Whether it has data of this or a former membership.
-    pub fn is_initialised(&self) -> bool {
-        self.folder().join("data/member").is_dir()
-    }
-
-    /// Moves aside what it has of a membership that is over.
-    pub fn set_aside(&self, now_ms: u64) -> Result<(), Error> {
-        let data = self.folder().join("data");
-        if self.is_initialised() {
-            std::fs::rename(&data, self.folder().join(format!("data-left-{now_ms}")))?;
+    /// Deletes what it has as a member that was removed; etcd would not start with it.
+    fn set_former_aside(&self) -> Result<(), Error> {
+        let (Some(member), mark) = (self.member, self.folder().join("member")) else {
+            return Ok(());
+        };
+        let known = std::fs::read_to_string(&mark).unwrap_or_default();
+        if !known.is_empty() && known != member.to_string() {
+            pressroom_runtime::tree::remove(&self.folder().join("data"))?;
         }
+        files::write(&mark, member.to_string().as_bytes(), 0o600, None)?;
         Ok(())
     }
 

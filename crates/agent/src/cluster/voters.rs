@@ -1,0 +1,145 @@
+//! Keeping the store's voters: the leader looks who votes, and takes the next step that `plan::voters` finds safe.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pressroom_model::cluster::Role;
+use pressroom_model::id::NodeName;
+use pressroom_plan::voters::{Candidate, Member, Step, choose, step};
+use pressroom_runtime::clock;
+use pressroom_runtime::shutdown::Shutdown;
+use pressroom_store::StoreError;
+use pressroom_store::etcd::EtcdStore;
+use pressroom_store::transaction::Transaction;
+use pressroom_wire::members::Service;
+
+use super::{Known, keys, member};
+use crate::agent::Agent;
+use crate::probe::futures;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(2);
+/// A voter that has not answered for so long is replaced.
+const LOST: Duration = Duration::from_secs(45);
+
+/// Since when members have not answered.
+type Silent = BTreeMap<u64, Instant>;
+
+impl Agent {
+    /// Keeps the voters for as long as the agent runs; as the leader alone.
+    pub(crate) async fn keep_voters(self: Arc<Self>, shutdown: Shutdown) {
+        let Some(etcd) = self.etcd.clone() else { return };
+        let mut silent = Silent::new();
+        while !shutdown.is_requested() {
+            if self.leads() {
+                if let Err(error) = self.look_at_voters(&etcd, &mut silent).await {
+                    tracing::warn!(%error, "the store's voters stay as they are for now");
+                }
+            } else {
+                silent.clear();
+            }
+            tokio::select! { () = shutdown.requested() => {}, () = tokio::time::sleep(LOOK) => {} }
+        }
+    }
+
+    async fn look_at_voters(
+        &self,
+        etcd: &EtcdStore,
+        silent: &mut Silent,
+    ) -> Result<(), StoreError> {
+        let known = self.state.lock().known.clone();
+        let members = seen(etcd, &known, silent).await?;
+        self.tell_voters(&known, &members).await?;
+        let wanted = choose(&candidates(&known, &members));
+        let Some((next, because)) = step(&wanted, &members) else { return Ok(()) };
+        tracing::info!(?next, because, "the store's voters change");
+        match next {
+            Step::Add(name) => {
+                let Some(node) = known.nodes.get(&name) else { return Ok(()) };
+                let peer = format!("https://{}", member(node).at(Service::EtcdPeer));
+                etcd.add_learner(&peer).await?;
+            }
+            Step::Promote(id) => {
+                // etcd refuses while it lags behind; the next look tries again.
+                if let Err(error) = etcd.promote(id).await {
+                    return Ok(tracing::debug!(%error, "not promoted yet"));
+                }
+            }
+            Step::Remove(id) => etcd.remove(id).await?,
+        }
+        let members = seen(etcd, &known, silent).await?;
+        self.tell_voters(&known, &members).await
+    }
+
+    /// Stores who votes, where that is news: those nodes start their etcd by it.
+    async fn tell_voters(&self, known: &Known, members: &[Member]) -> Result<(), StoreError> {
+        let voters: BTreeMap<NodeName, u64> =
+            members.iter().filter_map(|it| Some((it.node.clone()?, it.id))).collect();
+        if voters == known.voters || voters.is_empty() {
+            return Ok(());
+        }
+        let text = serde_json::to_vec(&voters).expect("plain data");
+        self.commit(Transaction::new().put(keys::voters(), text)).await
+    }
+}
+
+/// The members as they are.
+async fn seen(
+    etcd: &EtcdStore,
+    known: &Known,
+    silent: &mut Silent,
+) -> Result<Vec<Member>, StoreError> {
+    let members = etcd.members().await?;
+    let node_of = |peer: &str| {
+        let mut nodes = known.nodes.iter();
+        let found = nodes.find(|(_, node)| {
+            peer == format!("https://{}", member(node).at(Service::EtcdPeer))
+        });
+        found.map(|(name, node)| (name.clone(), member(node).at(Service::Etcd)))
+    };
+    let nodes: Vec<_> = members.iter().map(|member| node_of(&member.peer)).collect();
+    let asked = nodes.iter().map(|node| async move {
+        match node {
+            Some((_, client)) => etcd.status(&format!("https://{client}")).await.is_ok(),
+            None => false,
+        }
+    });
+    let well = futures(asked).await;
+    let now = clock::now();
+    silent.retain(|id, _| members.iter().any(|member| member.id == *id));
+    let members = members.into_iter().zip(nodes).zip(well).map(|((member, node), is_well)| {
+        if is_well {
+            silent.remove(&member.id);
+        }
+        let since = if is_well { now } else { *silent.entry(member.id).or_insert(now) };
+        Member {
+            id: member.id,
+            node: node.map(|(name, _)| name),
+            is_learner: member.is_learner,
+            is_well,
+            is_lost: now >= since + LOST,
+        }
+    });
+    Ok(members.collect())
+}
+
+/// Nodes that could vote: not those that rest, nor those that have been away for long.
+fn candidates(known: &Known, members: &[Member]) -> Vec<Candidate> {
+    let lost: BTreeSet<&NodeName> =
+        members.iter().filter(|it| it.is_lost).filter_map(|it| it.node.as_ref()).collect();
+    let of = |name: &NodeName| members.iter().find(|it| it.node.as_ref() == Some(name));
+    let may = known.nodes.iter().filter(|(name, node)| {
+        let is_member = of(name).is_some();
+        node.roles.contains(&Role::Voter)
+            && !node.is_drained
+            && !lost.contains(name)
+            && (is_member || known.reports.contains_key(*name))
+    });
+    may.map(|(name, node)| Candidate {
+        node: name.clone(),
+        zone: node.zone.clone(),
+        votes: of(name).is_some_and(|member| !member.is_learner),
+    })
+    .collect()
+}
