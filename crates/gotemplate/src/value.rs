@@ -41,6 +41,11 @@ pub trait Object: fmt::Debug + Send + Sync {
 
     /// What is printed of it.
     fn text(&self) -> String;
+
+    /// Its fields, for those who show all of them.
+    fn fields(&self) -> Vec<(&str, Value)> {
+        Vec::new()
+    }
 }
 
 /// Named fields in an order: a struct.
@@ -69,6 +74,10 @@ impl Object for Record {
     fn text(&self) -> String {
         let fields: Vec<String> = self.fields.iter().map(|(_, value)| value.shown()).collect();
         format!("{{{}}}", fields.join(" "))
+    }
+
+    fn fields(&self) -> Vec<(&str, Value)> {
+        self.fields.iter().map(|(name, value)| (*name, value.clone())).collect()
     }
 }
 

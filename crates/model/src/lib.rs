@@ -14,6 +14,7 @@
 //! - [`snapshot`] the immutable view that the edge serves from
 //! - [`affirmation`] what PHP says to its local edge
 //! - [`writes`] what PHP writes beside its database
+//! - [`template`] somebody else's configuration file, kept as a template says
 //! - [`text`] words of others, fit to be shown
 //! - [`status`] the report of `pressroom status --json`
 
@@ -29,6 +30,7 @@ pub mod rollout;
 pub mod secret;
 pub mod snapshot;
 pub mod status;
+pub mod template;
 pub mod text;
 pub mod unit;
 pub mod verdict;

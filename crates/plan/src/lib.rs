@@ -16,6 +16,7 @@
 //! - [`retention`] which former releases are kept
 //! - [`rollout`] moving a site from one version to another
 //! - [`sessions`] who may still make sessions when memory for them is short
+//! - [`template`] when an operator's template is rendered, and what is done then
 //!
 //! Time comes in as an argument (milliseconds since 1970); nothing here waits, reads or writes.
 
@@ -34,5 +35,6 @@ pub mod rollout;
 pub mod sessions;
 pub mod supervise;
 pub mod voters;
+pub mod template;
 pub mod wp;
 pub mod writes;
