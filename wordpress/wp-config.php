@@ -36,6 +36,16 @@ if ( 'cli' !== PHP_SAPI ) {
 	Pressroom_Sessions::register();
 }
 
+// A database that does not answer is a matter of moments: clients and search engines shall come again, which 500 does not say.
+header_register_callback(
+	static function () {
+		if ( 500 === http_response_code() && isset( $GLOBALS['wpdb'] ) && empty( $GLOBALS['wpdb']->ready ) ) {
+			http_response_code( 503 );
+			header( 'Retry-After: 5' );
+		}
+	}
+);
+
 // The check of a release: PHP's own message of a fatal error is wanted, not a mail to the administrator.
 if ( '1' === ( $_SERVER['PRESSROOM_CHECK'] ?? '' ) && ! defined( 'WP_DISABLE_FATAL_ERROR_HANDLER' ) ) {
 	define( 'WP_DISABLE_FATAL_ERROR_HANDLER', true );

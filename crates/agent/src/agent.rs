@@ -638,6 +638,10 @@ impl Agent {
         group.spawn("presence", move |stop| agent.be_present(it, stop));
         let agent = Arc::clone(self);
         group.spawn("voters", move |stop| agent.keep_voters(stop));
+        let agent = Arc::clone(self);
+        group.spawn("commits", move |stop| agent.answer_commits(stop));
+        let (agent, it) = with();
+        group.spawn("media", move |stop| agent.keep_media(it, stop));
         let (agent, it) = with();
         group.spawn("secrets", move |stop| agent.share_secrets(it, stop));
     }

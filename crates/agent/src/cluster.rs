@@ -6,6 +6,7 @@
 //! - [`presence`] what this node says of itself, under a lease
 //! - [`secrets`] the same secrets on all nodes; [`sealing`] how the store keeps them
 //! - [`code`] releases from other nodes
+//! - [`media`] uploads on every node; [`commits`] who waits for that
 //! - [`door`] what other nodes may ask
 //! - [`voters`] who votes in the store
 //! - [`standing`] the nodes as people are shown them; [`nodes`] what operators change of them
@@ -14,12 +15,14 @@
 //! that counts for all is stored by the leader, under its fence; a node's own report is all that it writes itself.
 
 pub mod code;
+pub mod commits;
 pub mod door;
 pub mod follow;
 pub mod founding;
 pub mod joining;
 pub(crate) mod keys;
 pub mod lead;
+pub mod media;
 pub mod membership;
 pub mod nodes;
 pub mod presence;
@@ -55,6 +58,8 @@ pub struct Cluster {
     pub client: Client,
     /// The fence of our office, while we have it.
     office: Mutex<Option<Compare>>,
+    /// What is known of uploads and is to be told of them.
+    pub(crate) media: media::Media,
     /// Where etcd answers, as it was heard last.
     pub endpoints: watch::Sender<Vec<String>>,
     /// Secrets as they were when store and disk agreed last, by name: digest of the text.
@@ -98,6 +103,7 @@ impl Cluster {
             wire,
             client,
             office: Mutex::default(),
+            media: media::Media::default(),
             endpoints: watch::Sender::new(endpoints),
             agreed: Mutex::default(),
         }))

@@ -244,6 +244,10 @@ impl Layout {
     pub fn git_socket(&self) -> PathBuf {
         self.run().join("git/http.sock")
     }
+    /// Where the edge asks whether an upload is on another node, in a folder that only it may enter.
+    pub fn media_socket(&self) -> PathBuf {
+        self.run().join("media/commit.sock")
+    }
     /// Where writes to the database go.
     pub fn writer(&self) -> PathBuf {
         self.run().join("mariadb/writer.sock")

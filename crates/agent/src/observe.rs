@@ -314,6 +314,7 @@ impl Agent {
         }
         let mut view = view::compose(&self.layout, config, &served);
         view.cluster = self.cluster_for_edge(state)?;
+        view.media = self.cluster.as_ref().map(|_| self.layout.media_socket());
         keep_known(&mut view, config, before);
         Ok((view, shown))
     }

@@ -55,6 +55,7 @@ pub fn compose(layout: &Layout, config: &Config, served: &[Served<'_>]) -> Snaps
             .map(|format| AccessLog { path: layout.access_log(), format }),
         cache_size: config.edge.cache_size,
         git: Some(layout.git_socket()),
+        media: None,
         cluster: None,
     }
 }

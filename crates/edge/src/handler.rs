@@ -23,6 +23,7 @@ use crate::author;
 use crate::body::{Body, Counted};
 use crate::cache::{self, Asked, Bypass, Key, Lookup};
 use crate::client::{Client, Scheme, identify};
+use crate::commit;
 use crate::connection::{Busy, Watched};
 use crate::core::Core;
 use crate::files::library::{Known, Library};
@@ -459,6 +460,7 @@ async fn direct(
         return passed.unwrap_or_else(|| Notice::BadGateway.answer(&asking.id));
     }
     let answer = pages::direct(core, site, asking, script, bypass, body).await;
+    let answer = commit::committed(core, asking, answer).await;
     or_elsewhere(core, site, asking, answer).await
 }
 

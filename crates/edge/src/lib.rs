@@ -9,7 +9,7 @@
 //! - Deciding: [`view`] snapshots · [`handler`] a request from head to answer · [`route`] what a path means
 //! - Answering: [`files`] static files · [`cache`], [`affirm`], [`compress`] the page cache · [`pages`] requests that
 //!   need PHP · [`pool`] whose turn it is · [`php`], [`fastcgi`] asking PHP · [`git`] passed on · [`notice`] our own pages · [`body`]
-//! - Other nodes: [`mesh`] purges to all edges, requests to another one
+//! - Other nodes: [`mesh`] purges to all edges, requests to another one · [`commit`] uploads that are waited for
 //! - Telling: [`access_log`] · [`metrics`] · [`control`] the agent's socket · [`why`] one request explained
 //!
 //! # What always holds
@@ -24,6 +24,7 @@ pub mod author;
 pub mod body;
 pub mod cache;
 pub mod client;
+pub mod commit;
 pub mod compress;
 pub mod connection;
 pub mod control;

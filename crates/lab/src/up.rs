@@ -124,9 +124,31 @@ fn first(lab: &Lab, node: &Node) -> Result<(), LabError> {
         let text = format!("[node]\nname = \"{}\"\nzone = \"{}\"\n", node.name, node.zone);
         std::fs::write(&file, text).map_err(io(file.display().to_string()))?;
     }
+    let password = password_file(&node.data)?;
     let mut command = host::pressroom(node)?;
     command.args(["up", "--yes", "--detach", "--site", &lab.site.name, "--domain", &lab.site.host]);
+    command.arg("--admin-password-file").arg(password);
     run(&mut command).map(drop)
+}
+
+/// The password of `admin`, in a file beside the hosts' folders, made where it is missing: `up` would show it once.
+fn password_file(data: &Path) -> Result<std::path::PathBuf, LabError> {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = data.with_file_name("admin-password");
+    let failed = || io(path.display().to_string());
+    let mut open = std::fs::OpenOptions::new();
+    match open.write(true).create_new(true).mode(0o600).open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        opened => {
+            let mut bytes = [0; 12];
+            let source = std::fs::File::open("/dev/urandom");
+            source.and_then(|mut source| source.read_exact(&mut bytes)).map_err(failed())?;
+            let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            opened.and_then(|mut file| writeln!(file, "{text}")).map_err(failed())?;
+        }
+    }
+    Ok(path)
 }
 
 /// Starts what a host had.

@@ -36,6 +36,9 @@ pub struct Snapshot {
     /// The socket of whoever answers for the sites' git repositories, below [`GIT_PATH`]; `None`: nobody does.
     #[serde(default)]
     pub git: Option<PathBuf>,
+    /// The socket of whoever says that uploads are on another node as well; `None`: they are nowhere else.
+    #[serde(default)]
+    pub media: Option<PathBuf>,
     /// The cluster that this machine is a node of; `None`: it is alone.
     #[serde(default)]
     pub cluster: Option<Cluster>,

@@ -12,7 +12,7 @@ use super::Findings;
 const PREFIX: &str = "pressroom-";
 
 /// Every crate and what it may use. The binary may use everything.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("model", &[]),
     ("gotemplate", &[]),
     ("plan", &["model"]),
@@ -21,9 +21,10 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("store", &["model", "runtime"]),
     ("release", &["model", "runtime"]),
     ("wire", &["model", "runtime"]),
+    ("media", &["model", "runtime", "wire"]),
     ("edge", &["model", "runtime", "wire"]),
     ("sql", &["model", "runtime", "wire"]),
-    ("agent", &["model", "plan", "render", "runtime", "store", "release", "wire"]),
+    ("agent", &["model", "plan", "render", "runtime", "store", "release", "wire", "media"]),
     ("control", &["model", "plan", "render", "runtime", "store", "release", "wire"]),
     ("api", &["model", "store", "plan", "runtime", "release", "wire"]),
     ("cli", &["model", "store", "plan", "runtime", "release", "wire", "api"]),

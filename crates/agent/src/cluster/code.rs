@@ -216,7 +216,10 @@ fn send(
     Ok(())
 }
 
-struct Pieces(tokio::sync::mpsc::Receiver<std::io::Result<Frame<Bytes>>>);
+/// A body of which the pieces come from elsewhere.
+pub(super) struct Pieces(
+    pub(super) tokio::sync::mpsc::Receiver<std::io::Result<Frame<Bytes>>>,
+);
 
 impl futures_core::Stream for Pieces {
     type Item = std::io::Result<Frame<Bytes>>;

@@ -5,6 +5,8 @@
 //! |---|---|---|
 //! | `POST /join` | guests | [`super::joining::Admission`] |
 //! | `GET /releases/ID` | nodes | the manifest |
+//! | `POST /media/SITE/offer` | nodes | [`pressroom_media::exchange::Offer`] → what is wanted of it |
+//! | `POST /media/SITE/put` | nodes | a line of JSON, then a file's bytes |
 //! | `POST /releases/ID` | nodes | digests, one a line → files, each with its digest and length before it |
 
 use std::sync::Arc;
@@ -54,6 +56,11 @@ impl Agent {
             (Peer::Node(_), &Method::POST, ["releases", id]) => {
                 self.answer_files(id, request).await
             }
+            (Peer::Node(_), &Method::POST, ["media", site, verb]) => match site.parse() {
+                Ok(site) if *verb == "offer" => self.answer_offer(&site, request).await,
+                Ok(site) if *verb == "put" => self.answer_put(&site, request).await,
+                _ => short(StatusCode::NOT_FOUND, "no such site or verb"),
+            },
             (Peer::Guest(_), ..) => {
                 short(StatusCode::FORBIDDEN, "a join token is good for joining alone")
             }

@@ -25,6 +25,10 @@ pub(super) fn run(context: &Context<'_>, verb: args::Lab) -> Done {
     if let Some(lab) = said.lab.filter(|_| is_shown) {
         let text = serde_json::to_string_pretty(&lab).expect("our values have string keys");
         context.talk.data(if is_json { text } else { words(&lab) });
+        let password = context.place.data.join("admin-password");
+        if password.exists() {
+            context.talk.say(format!("`admin` has the password in {}", password.display()));
+        }
     }
     Ok(said.status)
 }

@@ -308,6 +308,7 @@ fn snapshot(place: &Place, pool: &[(&Fpm, u16)]) -> Snapshot {
         access_log: None,
         cache_size: ByteSize::mib(64),
         git: None,
+        media: None,
         cluster: None,
     }
 }
