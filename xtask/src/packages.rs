@@ -16,13 +16,17 @@ const EXTENSIONS: [&str; 13] = [
     "fpm", "cli", "mysql", "redis", "igbinary", "gd", "curl", "xml", "mbstring", "intl", "zip",
     "bcmath", "imagick",
 ];
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 12] = [
     "mariadb-server",
     "mariadb-client",
     "redis-server",
     "wordpress",
     "wordpress-theme-twentytwentythree",
     "acl",
+    "etcd-server",
+    "etcd-client",
+    "iproute2",
+    "nftables",
     "git",
     "curl",
 ];

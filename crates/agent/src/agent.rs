@@ -56,6 +56,8 @@ pub struct Agent {
     pub(crate) etcd: Option<EtcdStore>,
     pub(crate) state: Mutex<State>,
     pub(crate) changed: Notify,
+    /// The agent is to end, and the keeper starts another one.
+    pub(crate) end: Notify,
     /// A process was started: somebody waits for its first answer.
     pub(crate) started: Notify,
     pub(crate) events: broadcast::Sender<Event>,
@@ -287,6 +289,7 @@ impl Agent {
             etcd,
             state: Mutex::new(state),
             changed: Notify::new(),
+            end: Notify::new(),
             started: Notify::new(),
             events: broadcast::channel(1024).0,
             authority: Mutex::new(()),
@@ -459,6 +462,11 @@ impl Agent {
             Some(cluster) => cluster::localised(config, &cluster.membership(), &self.layout),
             None => config,
         }
+    }
+
+    /// Waits until this agent should end, because the next one begins differently.
+    pub async fn should_end(&self) {
+        self.end.notified().await;
     }
 
     /// The node that leads, as far as it was heard.

@@ -20,7 +20,7 @@ pub mod door;
 pub mod follow;
 pub mod founding;
 pub mod joining;
-pub(crate) mod keys;
+pub mod keys;
 pub mod lead;
 pub mod media;
 pub mod membership;

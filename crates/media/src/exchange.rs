@@ -62,7 +62,11 @@ mod tests {
     #[test]
     fn the_newer_file_is_wanted_and_what_was_deleted_since_is_not() {
         let check = |offered, own, deleted, expected| {
-            assert_eq!(is_wanted(offered, own, deleted), expected, "{offered:?} {own:?} {deleted:?}");
+            assert_eq!(
+                is_wanted(offered, own, deleted),
+                expected,
+                "{offered:?} {own:?} {deleted:?}"
+            );
         };
         let new = stamp(5, 20, 20);
         check(new, None, None, true);

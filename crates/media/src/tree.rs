@@ -90,7 +90,8 @@ impl Tree {
         let folder = self.folder(Path::new(path).parent().unwrap_or(Path::new("")))?;
         let name = Path::new(path).file_name().unwrap_or(OsStr::new(""));
         let arriving = format!("{ARRIVING}{:016x}", rand::random::<u64>());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fresh = rustix::fs::openat(&folder, &arriving, flags, Mode::RUSR | Mode::WUSR)?;
         let written = (|| {
             let mut file = File::from(fresh);
@@ -203,7 +204,9 @@ fn collect(
         if name == "." || name == ".." || name.as_bytes().starts_with(ARRIVING.as_bytes()) {
             continue;
         }
-        let Ok(seen) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let Ok(seen) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
         path.push(name);
         match FileType::from_raw_mode(seen.st_mode) {
             FileType::RegularFile => {

@@ -74,8 +74,12 @@ impl<K: Clone + Ord> Watch<K> {
     /// Watches these folders no more.
     pub fn retain(&mut self, keep: impl Fn(&K) -> bool) {
         self.roots.retain(|key, _| keep(key));
-        let gone: Vec<WatchDescriptor> =
-            self.folders.iter().filter(|(_, (key, _))| !keep(key)).map(|(wd, _)| wd.clone()).collect();
+        let gone: Vec<WatchDescriptor> = self
+            .folders
+            .iter()
+            .filter(|(_, (key, _))| !keep(key))
+            .map(|(wd, _)| wd.clone())
+            .collect();
         for wd in gone {
             self.folders.remove(&wd);
             // It may have gone by itself.

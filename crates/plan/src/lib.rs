@@ -34,7 +34,7 @@ pub mod retention;
 pub mod rollout;
 pub mod sessions;
 pub mod supervise;
-pub mod voters;
 pub mod template;
+pub mod voters;
 pub mod wp;
 pub mod writes;

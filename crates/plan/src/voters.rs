@@ -97,7 +97,8 @@ pub fn step(wanted: &BTreeSet<NodeName>, members: &[Member]) -> Option<(Step, St
     if let Some(lost) = lost.filter(|lost| stays_safe(lost)) {
         return Some((Step::Remove(lost.id), "it has not answered for long".into()));
     }
-    let missing = wanted.iter().find(|node| members.iter().all(|it| it.node.as_ref() != Some(node)));
+    let missing =
+        wanted.iter().find(|node| members.iter().all(|it| it.node.as_ref() != Some(node)));
     if let Some(missing) = missing {
         return Some((Step::Add(missing.clone()), format!("{} nodes should vote", wanted.len())));
     }
@@ -148,7 +149,8 @@ mod tests {
         let skewed = [("n1", "a", true), ("n4", "a", true), ("n2", "b", true), ("n3", "c", false)];
         check(&skewed, &["n1", "n2", "n3"]);
         let seven: Vec<_> = (1..=7).map(|n| (format!("n{n}"), ["a", "b", "c"][n % 3])).collect();
-        let seven: Vec<_> = seven.iter().map(|(node, zone)| (node.as_str(), *zone, false)).collect();
+        let seven: Vec<_> =
+            seven.iter().map(|(node, zone)| (node.as_str(), *zone, false)).collect();
         assert_eq!(choose(&candidates(&seven)).len(), 5);
     }
 

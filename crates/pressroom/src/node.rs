@@ -11,7 +11,7 @@ use http::Request;
 use hyper::body::Incoming;
 use pressroom_agent::agent::Agent;
 use pressroom_agent::cluster::membership::{self, Membership, Stage};
-use pressroom_agent::cluster::{Cluster, founding};
+use pressroom_agent::cluster::{Cluster, founding, keys};
 use pressroom_agent::engine::etcd::Etcd;
 use pressroom_agent::keeper;
 use pressroom_agent::layout::Layout;
@@ -60,6 +60,9 @@ pub(crate) async fn open(layout: &Layout, tasks: &Group) -> Result<Opened, Failu
     match membership {
         Some(membership) if membership.stage == Stage::Formed => {
             clustered(layout, membership, tasks)
+        }
+        Some(membership) if membership.stage == Stage::Dissolving => {
+            dissolved(layout, membership, tasks).await
         }
         other => alone(layout, other, tasks).await,
     }
@@ -159,7 +162,52 @@ async fn start(layout: &Layout, etcd: &Etcd) -> Result<(), Cause> {
     }
 }
 
-/// Forgets a founding that failed.
+/// Takes the state back from etcd, which has one member left. Until that is done etcd counts.
+async fn dissolved(
+    layout: &Layout,
+    membership: Membership,
+    tasks: &Group,
+) -> Result<Opened, Failure> {
+    match take_back(layout, &membership, tasks).await {
+        Ok(()) => {
+            undo(layout).await;
+            let opened = alone(layout, None, tasks).await?;
+            Ok(Opened { note: Some("the cluster is one machine again".into()), ..opened })
+        }
+        Err(error) => {
+            let note = format!("the cluster cannot become one machine yet: {error}");
+            tracing::error!("{note}");
+            let membership = Membership { stage: Stage::Formed, ..membership };
+            if let Err(error) = membership.write(layout) {
+                tracing::error!(%error, "the membership stays as it was");
+            }
+            let opened = clustered(layout, membership, tasks)?;
+            Ok(Opened { note: Some(note), ..opened })
+        }
+    }
+}
+
+async fn take_back(layout: &Layout, membership: &Membership, tasks: &Group) -> Result<(), Cause> {
+    let etcd = Etcd::of(layout, &Users::new(), membership)?;
+    start(layout, &etcd).await?;
+    let from = connect(layout, membership, tasks)?;
+    let late = clock::now() + FIRST_ANSWER;
+    while let Err(error) = from.get(&pressroom_store::key::Key::literal("leader")).await {
+        if clock::now() > late {
+            return Err(error.into());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    // It was closed when the cluster was founded; nobody has opened it since.
+    let inner = Group::new("store for a moment", tasks.shutdown().clone());
+    let (to, _) = EmbeddedStore::open_or_replace(&layout.store(), &inner).await?;
+    pressroom_store::copy_some(&from, &to, |key| !keys::is_of_cluster(key)).await?;
+    drop(to);
+    inner.finish(Duration::from_secs(5)).await;
+    Ok(())
+}
+
+/// Forgets a founding that failed, or a cluster that is one machine again.
 async fn undo(layout: &Layout) {
     let client = keeper::Client::new(&layout.keeper_socket());
     for request in [Ask::Stop { name: ETCD.into(), kill: true }, Ask::Forget { name: ETCD.into() }]

@@ -140,12 +140,13 @@ async fn run_agent(place: &Place, facts: Facts) -> Result<(), Failure> {
     let signals = async {
         tokio::select! {
             () = stop.requested() => {}
+            () = agent.should_end() => trigger.fire("it goes on differently"),
             caught = shutdown::on_signals(&trigger) => if let Err(error) = caught {
                 tracing::error!(%error, "cannot listen for signals");
             }
         }
     };
-    tokio::join!(signals, agent.run(stop.clone()));
+    tokio::join!(signals, Arc::clone(&agent).run(stop.clone()));
     group.finish(Duration::from_secs(5)).await;
     store_tasks.finish(Duration::from_secs(5)).await;
     Ok(())

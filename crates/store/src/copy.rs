@@ -13,7 +13,17 @@ const MOST_BYTES: usize = 1 << 20;
 /// Makes `to` what `from` is, leased keys left out, and compares both afterwards. Doing it again after an interruption does the
 /// rest. Nobody else may write to `from` meanwhile.
 pub async fn copy(from: &dyn Store, to: &dyn Store) -> Result<usize, StoreError> {
-    let (wanted, there) = (lasting(from).await?, lasting(to).await?);
+    copy_some(from, to, |_| true).await
+}
+
+/// The same of the keys that are `meant`; what else there is in `to` goes.
+pub async fn copy_some(
+    from: &dyn Store,
+    to: &dyn Store,
+    meant: impl Fn(&Key) -> bool,
+) -> Result<usize, StoreError> {
+    let (mut wanted, there) = (lasting(from).await?, lasting(to).await?);
+    wanted.retain(|key, _| meant(key));
     let mut transaction = Transaction::new();
     let mut bytes = 0;
     for key in there.keys().filter(|key| !wanted.contains_key(*key)) {

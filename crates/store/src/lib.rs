@@ -28,7 +28,7 @@ pub mod key;
 pub mod transaction;
 pub mod watch;
 
-pub use copy::copy;
+pub use copy::{copy, copy_some};
 use entry::{Entry, Listing, Revision};
 use key::{Key, Prefix};
 use transaction::{Outcome, Transaction};

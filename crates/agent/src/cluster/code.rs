@@ -217,9 +217,7 @@ fn send(
 }
 
 /// A body of which the pieces come from elsewhere.
-pub(super) struct Pieces(
-    pub(super) tokio::sync::mpsc::Receiver<std::io::Result<Frame<Bytes>>>,
-);
+pub(super) struct Pieces(pub(super) tokio::sync::mpsc::Receiver<std::io::Result<Frame<Bytes>>>);
 
 impl futures_core::Stream for Pieces {
     type Item = std::io::Result<Frame<Bytes>>;

@@ -43,6 +43,18 @@ pub(crate) fn data() -> Key {
     Key::literal("cluster/data")
 }
 
+/// Whether a name is that of something which one machine has no use for.
+pub fn is_of_cluster(key: &Key) -> bool {
+    let front = key.as_str().split('/').next().unwrap_or_default();
+    matches!(front, "nodes" | "secrets" | "tokens" | "cluster" | "leader")
+        || key.as_str().starts_with("observed/nodes/")
+}
+
+/// Set when all other nodes were removed: the cluster becomes one machine again.
+pub(crate) fn dissolving() -> Key {
+    Key::literal("cluster/dissolving")
+}
+
 /// Voters of etcd: a list of node names.
 pub(crate) fn voters() -> Key {
     Key::literal("cluster/voters")

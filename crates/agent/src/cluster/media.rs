@@ -136,8 +136,7 @@ impl Media {
     fn changed_below(&self, site: &SiteName, tree: &Tree, front: &str) {
         let Ok(files) = tree.list() else { return };
         let is_below = |path: &String| {
-            front.is_empty()
-                || path.strip_prefix(front).is_some_and(|rest| rest.starts_with('/'))
+            front.is_empty() || path.strip_prefix(front).is_some_and(|rest| rest.starts_with('/'))
         };
         let mut paths: BTreeSet<String> = files.into_keys().filter(|path| is_below(path)).collect();
         if let Some(known) = self.known.lock().get(site) {
@@ -431,9 +430,8 @@ impl Agent {
         line.push(b'\n');
         let (sender, pieces) = mpsc::channel::<std::io::Result<Frame<Bytes>>>(4);
         tokio::task::spawn_blocking(move || {
-            let send = |bytes: Vec<u8>| {
-                sender.blocking_send(Ok(Frame::data(Bytes::from(bytes)))).is_ok()
-            };
+            let send =
+                |bytes: Vec<u8>| sender.blocking_send(Ok(Frame::data(Bytes::from(bytes)))).is_ok();
             if !send(line) {
                 return;
             }

@@ -40,6 +40,8 @@ pub enum Stage {
     Forming,
     /// The state is in etcd.
     Formed,
+    /// All other nodes were removed: the state goes back into the embedded store.
+    Dissolving,
 }
 
 /// A machine's membership.

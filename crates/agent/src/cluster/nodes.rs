@@ -51,7 +51,12 @@ impl Agent {
         if self.data_node().as_ref() == Some(name) {
             return Err(NodeError::HasData(name.clone()));
         }
-        self.commit(Transaction::new().delete(key).delete(keys::report(name))).await?;
+        let mut removal = Transaction::new().delete(key).delete(keys::report(name));
+        let left = self.state.lock().known.nodes.keys().filter(|node| *node != name).count();
+        if left == 1 {
+            removal = removal.put(keys::dissolving(), "");
+        }
+        self.commit(removal).await?;
         self.notice(format!("node `{name}` was removed"));
         Ok(())
     }

@@ -14,6 +14,7 @@ use pressroom_store::etcd::EtcdStore;
 use pressroom_store::transaction::Transaction;
 use pressroom_wire::members::Service;
 
+use super::membership::{Membership, Stage};
 use super::{Known, keys, member};
 use crate::agent::Agent;
 use crate::probe::futures;
@@ -51,6 +52,11 @@ impl Agent {
         let known = self.state.lock().known.clone();
         let members = seen(etcd, &known, silent).await?;
         self.tell_voters(&known, &members).await?;
+        if let ([_], 1) = (members.as_slice(), known.nodes.len())
+            && self.store.get(&keys::dissolving()).await?.is_some()
+        {
+            return Ok(self.dissolve());
+        }
         let wanted = choose(&candidates(&known, &members));
         let Some((next, because)) = step(&wanted, &members) else { return Ok(()) };
         tracing::info!(?next, because, "the store's voters change");
@@ -70,6 +76,16 @@ impl Agent {
         }
         let members = seen(etcd, &known, silent).await?;
         self.tell_voters(&known, &members).await
+    }
+
+    /// All other nodes are gone: the agent ends, and the next one takes the state back (see the binary's `node.rs`).
+    fn dissolve(&self) {
+        let Some(cluster) = &self.cluster else { return };
+        let own = Membership { stage: Stage::Dissolving, ..cluster.membership() };
+        match own.write(&self.layout) {
+            Ok(()) => self.end.notify_one(),
+            Err(error) => self.notice(format!("the cluster cannot become one machine: {error}")),
+        }
     }
 
     /// Stores who votes, where that is news: those nodes start their etcd by it.
@@ -93,9 +109,8 @@ async fn seen(
     let members = etcd.members().await?;
     let node_of = |peer: &str| {
         let mut nodes = known.nodes.iter();
-        let found = nodes.find(|(_, node)| {
-            peer == format!("https://{}", member(node).at(Service::EtcdPeer))
-        });
+        let found = nodes
+            .find(|(_, node)| peer == format!("https://{}", member(node).at(Service::EtcdPeer)));
         found.map(|(name, node)| (name.clone(), member(node).at(Service::Etcd)))
     };
     let nodes: Vec<_> = members.iter().map(|member| node_of(&member.peer)).collect();
