@@ -55,7 +55,8 @@ impl Agent {
         if let ([_], 1) = (members.as_slice(), known.nodes.len())
             && self.store.get(&keys::dissolving()).await?.is_some()
         {
-            return Ok(self.dissolve());
+            self.dissolve();
+            return Ok(());
         }
         let wanted = choose(&candidates(&known, &members));
         let Some((next, because)) = step(&wanted, &members) else { return Ok(()) };
@@ -69,7 +70,8 @@ impl Agent {
             Step::Promote(id) => {
                 // etcd refuses while it lags behind; the next look tries again.
                 if let Err(error) = etcd.promote(id).await {
-                    return Ok(tracing::debug!(%error, "not promoted yet"));
+                    tracing::debug!(%error, "not promoted yet");
+                    return Ok(());
                 }
             }
             Step::Remove(id) => etcd.remove(id).await?,
