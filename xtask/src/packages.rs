@@ -16,7 +16,7 @@ const EXTENSIONS: [&str; 13] = [
     "fpm", "cli", "mysql", "redis", "igbinary", "gd", "curl", "xml", "mbstring", "intl", "zip",
     "bcmath", "imagick",
 ];
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 13] = [
     "mariadb-server",
     "mariadb-client",
     "redis-server",
@@ -25,6 +25,7 @@ const OTHERS: [&str; 12] = [
     "acl",
     "etcd-server",
     "etcd-client",
+    "dnsutils",
     "iproute2",
     "nftables",
     "git",

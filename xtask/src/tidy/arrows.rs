@@ -12,7 +12,7 @@ use super::Findings;
 const PREFIX: &str = "pressroom-";
 
 /// Every crate and what it may use. The binary may use everything.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("model", &[]),
     ("gotemplate", &[]),
     ("plan", &["model"]),
@@ -24,6 +24,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("media", &["model", "runtime", "wire"]),
     ("edge", &["model", "runtime", "wire"]),
     ("sql", &["model", "runtime", "wire"]),
+    ("dns", &["model", "runtime"]),
     ("agent", &["model", "plan", "render", "runtime", "store", "release", "wire", "media"]),
     ("control", &["model", "plan", "render", "runtime", "store", "release", "wire"]),
     ("api", &["model", "store", "plan", "runtime", "release", "wire"]),
