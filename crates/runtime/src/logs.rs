@@ -27,6 +27,8 @@ pub fn init(process: &'static str) {
     let is_bad = filter.is_err();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("info")))
+        // It would be said on the same stderr, by a macro that panics when that cannot be written: on a full disk.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let installed = if std::io::stderr().is_terminal() {
         builder.compact().with_target(false).try_init()
@@ -149,5 +151,26 @@ mod tests {
         assert_eq!(line["process"], "test");
         assert_eq!(line["pid"], 42);
         assert_eq!(line["text"], "two\n\"lines\"");
+    }
+
+    /// Run as a process of its own by the test below, with a stderr that takes nothing.
+    #[test]
+    fn child_logs_to_a_full_disk() {
+        if std::env::var_os("PRESSROOM_TEST_CHILD").is_some() {
+            init("test");
+            tracing::error!("nobody will read this");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_does_not_end_a_process_that_logs() {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let status = std::process::Command::new(std::env::current_exe().expect("our own program"))
+            .args(["--exact", "--nocapture", "logs::tests::child_logs_to_a_full_disk"])
+            .env("PRESSROOM_TEST_CHILD", "1")
+            .stdout(std::process::Stdio::null())
+            .stderr(full)
+            .status();
+        assert!(status.expect("it was started").success());
     }
 }
