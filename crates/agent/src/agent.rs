@@ -257,6 +257,13 @@ impl Agent {
             None => remembered(&*store).await?,
             Some(_) => Remembered::read(&layout),
         };
+        let mut known = known;
+        if let Some(own) = cluster.as_ref().map(|cluster| cluster.membership())
+            && own.nodes.len() == 1
+        {
+            // A founder has not heard of itself yet.
+            known.known.data.get_or_insert(own.node);
+        }
         let fallback = fallback.map(|config| Intent {
             version: 1,
             config,

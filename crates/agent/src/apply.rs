@@ -48,6 +48,10 @@ impl Agent {
     /// One look, one decision; its actions run in `group`.
     pub(crate) fn decide(self: &Arc<Self>, group: &Group) {
         let Some(config) = self.config() else { return };
+        // Who does not know where the database is must not take it for nobody's.
+        if self.cluster.is_some() && self.data_node().is_none() {
+            return;
+        }
         // Nothing can be done without the keeper, and which sockets it holds decides which site has which.
         if self.state.lock().keeper.is_none() {
             return;

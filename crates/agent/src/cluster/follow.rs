@@ -9,6 +9,7 @@ use pressroom_model::id::{NodeName, SiteName};
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_store::StoreError;
+use pressroom_store::entry::Entry;
 use pressroom_store::key::{Key, Prefix};
 use serde::{Deserialize, Serialize};
 
@@ -99,12 +100,16 @@ impl Agent {
         }
     }
 
-    /// Takes everything over as it is, and forgets what is there no more.
-    pub(crate) fn take_all(&self, cluster: &Cluster, entries: &[pressroom_store::entry::Entry]) {
+    /// Takes everything over as it is, and forgets what is there no more: at once, because a decision in between would not
+    /// know where the database is.
+    pub(crate) fn take_all(&self, cluster: &Cluster, entries: &[Entry]) {
+        let mut fresh = Known::default();
+        for entry in entries {
+            fresh.take(&entry.key, Some(&entry.value));
+        }
         {
             let mut state = self.state.lock();
-            let known = std::mem::take(&mut state.known);
-            state.known = Known { is_heard: known.is_heard, ..Known::default() };
+            state.known = Known { is_heard: state.known.is_heard, ..fresh };
         }
         for entry in entries {
             self.take(cluster, &entry.key, Some(&entry.value));
@@ -125,28 +130,9 @@ impl Agent {
                     self.take_site(&name, parsed(key, value));
                 }
             }
-            ["observed", "nodes", name] => self.take_report(name, parsed(key, value)),
-            ["nodes", name] => {
-                let node = parsed(key, value);
-                with(&mut self.state.lock().known.nodes, name, node);
-            }
             ["secrets", name] => self.take_secret(cluster, name, value),
-            ["leader"] => {
-                self.state.lock().known.leader = text(value).and_then(|it| it.parse().ok());
-            }
-            ["cluster", "data"] => {
-                self.state.lock().known.data = text(value).and_then(|it| it.parse().ok());
-            }
-            ["cluster", "voters"] => {
-                self.state.lock().known.voters = parsed(key, value).unwrap_or_default();
-            }
-            _ => {}
+            _ => self.state.lock().known.take(key, value),
         }
-    }
-
-    fn take_report(&self, name: &str, report: Option<pressroom_model::cluster::Report>) {
-        let report = report.map(|report| (report, clock::wall_ms()));
-        with(&mut self.state.lock().known.reports, name, report);
     }
 
     /// What follows from something that was heard: who is let in, what is kept on disk, and a decision.
@@ -186,6 +172,25 @@ impl Agent {
             }
         }
         self.changed.notify_one();
+    }
+}
+
+impl Known {
+    /// Takes one value over; `None`: it is gone.
+    fn take(&mut self, key: &Key, value: Option<&[u8]>) {
+        let name = || text(value).and_then(|it| it.parse().ok());
+        let parts: Vec<&str> = key.as_str().split('/').collect();
+        match parts.as_slice() {
+            ["observed", "nodes", name] => {
+                let report = parsed(key, value).map(|report| (report, clock::wall_ms()));
+                with(&mut self.reports, name, report);
+            }
+            ["nodes", name] => with(&mut self.nodes, name, parsed(key, value)),
+            ["leader"] => self.leader = name(),
+            ["cluster", "data"] => self.data = name(),
+            ["cluster", "voters"] => self.voters = parsed(key, value).unwrap_or_default(),
+            _ => {}
+        }
     }
 }
 

@@ -191,7 +191,7 @@ pub(crate) async fn send(mesh: Arc<Mesh>, stop: Shutdown) {
 }
 
 async fn send_to(mesh: Arc<Mesh>, node: NodeName, confirmed: Arc<Mutex<BTreeMap<NodeName, u64>>>) {
-    let mut next = None;
+    let (mut next, mut patience) = (None, BATCH);
     loop {
         let woken = mesh.outbox.wake.notified();
         let mut woken = std::pin::pin!(woken);
@@ -199,8 +199,10 @@ async fn send_to(mesh: Arc<Mesh>, node: NodeName, confirmed: Arc<Mutex<BTreeMap<
         woken.as_mut().enable();
         let (batch, end) = mesh.outbox.batch(next);
         let begun = clock::now();
-        let sent = tokio::time::timeout(BATCH, send_batch(&mesh, &node, &batch)).await;
+        let sent = tokio::time::timeout(patience, send_batch(&mesh, &node, &batch)).await;
         let is_sent = matches!(sent, Ok(Some(_)));
+        // One that is away is tried again often: it serves what it must not until it hears of it.
+        patience = if is_sent { BATCH } else { BATCH / 4 };
         if let Ok(Some(said)) = sent {
             let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             mesh.outbox.confirm(&node, &batch, &said, ms);
