@@ -313,14 +313,18 @@ impl Agent {
             });
         }
         let mut view = view::compose(&self.layout, config, &served);
-        view.cluster = self.cluster_for_edge(state)?;
+        view.cluster = self.cluster_for_edge(state, &config.edge.health)?;
         view.media = self.cluster.as_ref().map(|_| self.layout.media_socket());
         keep_known(&mut view, config, before);
         Ok((view, shown))
     }
 
     /// The cluster as the edge needs to know it, with an identity that it can read.
-    fn cluster_for_edge(&self, state: &State) -> Result<Option<snapshot::Cluster>, Error> {
+    fn cluster_for_edge(
+        &self,
+        state: &State,
+        health: &snapshot::HealthRules,
+    ) -> Result<Option<snapshot::Cluster>, Error> {
         let Some(cluster) = &self.cluster else { return Ok(None) };
         let reader = owner(self.users.edge()?.as_ref()).map(|(_, gid)| (0, gid));
         let folder = self.layout.engine("edge-identity");
@@ -336,6 +340,7 @@ impl Agent {
             node: cluster.node(),
             identity: [paths.chain, paths.key, paths.authority],
             peers: peers.collect(),
+            health: health.clone(),
         }))
     }
 

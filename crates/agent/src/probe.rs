@@ -393,6 +393,7 @@ mod tests {
                 cache_size: pressroom_model::unit::ByteSize::mib(1),
                 access_log: None,
                 redirect_to_https: false,
+                health: Default::default(),
             };
             let from = from.parse().expect("an address");
             assert_eq!(expects_proxy(&edge, from), expected, "{blocks:?} {from}");

@@ -75,8 +75,9 @@ impl Kept {
         }
         if let Some((mesh, node)) = elsewhere(core, site, asking) {
             let kind = if word == "loopback" { Kind::Loopback } else { Kind::Change };
-            let passed = passing::pass(mesh, node, asking, kind, self.source.into_body()).await;
-            return passed.unwrap_or_else(|| Notice::NoAuthor.answer(&asking.id));
+            let passed =
+                passing::pass(core, mesh, node, asking, kind, self.source.into_body()).await;
+            return passed.unwrap_or_else(|_| Notice::NoAuthor.answer(&asking.id));
         }
         let facts =
             request::Facts { root: &self.author.model.root, ..pages::facts(site, asking, script) };
@@ -110,7 +111,9 @@ fn elsewhere<'a>(
     site: &'a Site,
     asking: &Asking,
 ) -> Option<(&'a Arc<Mesh>, &'a NodeName)> {
-    let node = site.model.author_node.as_ref().filter(|_| !asking.is_passed)?;
+    let node = site.model.author_node.as_ref();
+    // What was passed on because PHP there has time may still be for the author; what is for the author goes no further.
+    let node = node.filter(|_| matches!(asking.passed, None | Some(Kind::Page)))?;
     Some((core.shared.mesh.get()?, node))
 }
 

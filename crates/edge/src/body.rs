@@ -4,10 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, SizeHint};
 
 use crate::files::stream::FileBody;
 use crate::git::Relay;
+use crate::mesh::passing::Passed;
+use crate::mesh::rendering::Telling;
 use crate::php::answer::PhpBody;
 use crate::php::coded::Coded;
 
@@ -29,7 +31,9 @@ pub enum Body {
     /// Git's answer, passed on as it comes.
     Git(Box<Relay>),
     /// Another edge's answer, passed on as it comes.
-    Passed(Box<Incoming>),
+    Passed(Box<Passed>),
+    /// What an edge is told of a page, once it is known, and the page.
+    Telling(Box<Telling>),
     /// A body of which the length is told at its end.
     Counted(Box<Counted>),
 }
@@ -58,9 +62,8 @@ impl hyper::body::Body for Body {
                 body.poll_piece(cx).map(|p| p.map(|r| r.map(Frame::data).map_err(Into::into)))
             }
             Self::Git(body) => body.poll_frame(cx),
-            Self::Passed(body) => {
-                Pin::new(&mut **body).poll_frame(cx).map(|f| f.map(|r| r.map_err(Into::into)))
-            }
+            Self::Passed(body) => body.poll(cx),
+            Self::Telling(body) => body.poll(cx),
             Self::Counted(body) => body.poll(cx),
         }
     }
@@ -71,7 +74,7 @@ impl hyper::body::Body for Body {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::File(body) => body.left() == 0,
             Self::Php(body) => body.is_end_stream(),
-            Self::Coded(_) | Self::Git(_) => false,
+            Self::Coded(_) | Self::Git(_) | Self::Telling(_) => false,
             Self::Passed(body) => body.is_end_stream(),
             Self::Counted(body) => body.inner.is_end_stream(),
         }
@@ -82,7 +85,7 @@ impl hyper::body::Body for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::File(body) => SizeHint::with_exact(body.left()),
-            Self::Php(_) | Self::Coded(_) | Self::Git(_) => SizeHint::default(),
+            Self::Php(_) | Self::Coded(_) | Self::Git(_) | Self::Telling(_) => SizeHint::default(),
             Self::Passed(body) => body.size_hint(),
             Self::Counted(body) => body.inner.size_hint(),
         }

@@ -81,7 +81,7 @@ use pressroom_model::id::{NodeName, SiteName};
 use pressroom_model::snapshot::CacheRules;
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::answer::{Hit, bypassed, rendered};
+pub use self::answer::{Borrowed, Hit, bypassed, rendered};
 pub use self::bypass::Bypass;
 pub use self::freshness::Freshness;
 pub use self::key::{Asked, Key};
@@ -97,6 +97,7 @@ use self::coder::Coder;
 use self::disk::{Command, Disk};
 use self::flight::{Flights, Part};
 use self::home::{Home, wake_all};
+use self::lead::Made;
 use self::memory::Memory;
 use self::refusals::Refusals;
 use self::state::Places;
@@ -320,7 +321,8 @@ impl PageCache {
         if let Some(site) = self.known_site(name) {
             site.set_rules(rules);
             if site.is_switch(release) {
-                let _ = self.purge(&site, &all(), "another release", now);
+                // Other edges do the same when they switch.
+                let _ = self.purge_here(&site, &all(), "another release", now);
             }
             return site;
         }
@@ -385,6 +387,28 @@ impl PageCache {
             Freshness::StaleIfError(_) => self.miss(site, key, Some(hit), now),
             Freshness::Expired => self.miss(site, key, None, now),
         }
+    }
+
+    /// What there is for another edge's request: a fresh page, or a render of one; never a stale page that somebody refreshes.
+    /// [`Lookup::Stale`] has no lead: the last renders failed. `alone`: nobody else's render is waited for.
+    pub fn lookup_fresh(
+        self: &Arc<Self>,
+        site: &Arc<Site>,
+        key: &Key,
+        alone: bool,
+        now: Millis,
+    ) -> Lookup {
+        let page = self.memory.get(key).or_else(|| self.awake(site, key, now));
+        let hit = page.map(|page| Hit::new(Arc::clone(&page), page.freshness(now), now));
+        if let Some(hit) = hit.clone().filter(Hit::is_fresh) {
+            return Lookup::Hit(hit);
+        }
+        let hit = hit.filter(|hit| hit.freshness != Freshness::Expired);
+        if alone {
+            let page = hit.map(|hit| hit.page);
+            return Lookup::Pass(self.lead(site, key, None, page, now));
+        }
+        self.miss(site, key, hit, now)
     }
 
     /// The page of a key that an earlier process left, if there is one.
@@ -474,17 +498,16 @@ impl PageCache {
     }
 
     /// Puts a page in: stale at once if it was purged since its render began.
-    fn put(&self, lead: &Lead, answer: Rendered<'_>, ttl: Millis, now: Millis) -> Arc<Page> {
-        let tags = answer.affirmation.map_or(&[][..], |affirmation| &affirmation.tags);
+    fn put(&self, lead: &Lead, made: Made, now: Millis) -> Arc<Page> {
         let page = Arc::new(Page::new(page::Parts {
-            tags: book::page_hashes(&lead.key, tags),
+            tags: made.tags,
             key: lead.key.clone(),
             site: Arc::clone(&lead.site),
-            status: answer.status,
-            headers: answer.headers,
-            body: answer.body,
+            status: made.status,
+            headers: made.headers,
+            body: made.body,
             rendered_at: lead.began,
-            ttl,
+            ttl: made.ttl,
             position: lead.position,
             id: self.new_id(),
         }));
@@ -573,12 +596,18 @@ impl PageCache {
 
     /// Applies a purge, here and at the edges of other nodes: every later answer honours it.
     pub fn purge(&self, site: &Arc<Site>, purge: &Purge, because: &str, now: Millis) -> Purged {
-        let elsewhere = self.mesh.get().map(|mesh| {
-            let hears = |node: &NodeName| mesh.inbox.hears(std::slice::from_ref(node));
-            let (nodes, away) = mesh.others().into_iter().partition(hears);
-            Elsewhere { nodes, away, receipts: mesh.outbox.push(site.name(), purge) }
-        });
-        Purged { elsewhere, ..self.purge_here(site, purge, because, now) }
+        let here = || self.purge_here(site, purge, because, now);
+        let Some(mesh) = self.mesh.get() else { return here() };
+        let (nodes, away) = mesh.others().into_iter().partition(|node| mesh.inbox.hears(node));
+        let (purged, receipts) = mesh.outbox.push(site.name(), purge, here);
+        Purged { elsewhere: Some(Elsewhere { nodes, away, receipts }), ..purged }
+    }
+
+    /// Notes whether no other edge is heard: answers then say that purges of others are unknown.
+    pub fn cut_off(&self, is_cut_off: bool) {
+        for site in self.sites.read().values() {
+            site.cut_off(is_cut_off);
+        }
     }
 
     /// Applies a purge here alone.

@@ -121,6 +121,7 @@ async fn purge(shared: &Shared, order: &PurgeOrder) -> Response<Full<Bytes>> {
 fn traffic(shared: &Shared) -> Traffic {
     let view = shared.view.load();
     let totals = shared.cache.totals();
+    let mesh = shared.mesh.get();
     let busy = view
         .sites
         .iter()
@@ -139,6 +140,8 @@ fn traffic(shared: &Shared) -> Traffic {
         cache_bytes: totals.bytes,
         cache_pages: totals.pages,
         busy,
+        peers: mesh.map(|mesh| mesh.peers.told(mesh)).unwrap_or_default(),
+        partitioned: mesh.is_some_and(|mesh| mesh.inbox.is_cut_off(&mesh.others())),
     }
 }
 
@@ -161,6 +164,16 @@ fn metrics(shared: &Shared) -> String {
     ] {
         let _ =
             writeln!(out, "# TYPE pressroom_{name}_total counter\npressroom_{name}_total {value}");
+    }
+    if let Some(mesh) = shared.mesh.get() {
+        out.push_str("# TYPE pressroom_peer_up gauge\n# TYPE pressroom_peer_heard gauge\n");
+        for (node, peer) in mesh.peers.told(mesh) {
+            let (up, heard) = (u8::from(peer.up), u8::from(peer.heard));
+            let _ = writeln!(
+                out,
+                "pressroom_peer_up{{node=\"{node}\"}} {up}\npressroom_peer_heard{{node=\"{node}\"}} {heard}"
+            );
+        }
     }
     let view = shared.view.load();
     let _ =

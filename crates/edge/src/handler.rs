@@ -12,25 +12,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use pressroom_model::snapshot::{GIT_PATH, LogFormat};
-use pressroom_wire::http::any_body;
 
 use crate::access_log::Entry;
 use crate::author;
 use crate::body::{Body, Counted};
 use crate::cache::{self, Asked, Bypass, Key, Lookup};
 use crate::client::{Client, Scheme, identify};
-use crate::commit;
 use crate::connection::{Busy, Watched};
 use crate::core::Core;
+use crate::fastcgi::exchange::Source;
 use crate::files::library::{Known, Library};
 use crate::files::reply;
 use crate::git;
 use crate::guard;
-use crate::mesh::Mesh;
+use crate::mesh::choice::Place;
 use crate::mesh::passing::{self, Kind};
 use crate::metrics::Count;
 use crate::notice::{self, Notice};
@@ -71,8 +71,8 @@ pub struct Asking {
     pub site: Option<Arc<Site>>,
     /// Whether it may come in: nothing is in front of the site, or it had the password, which is gone from its headers.
     pub is_admitted: bool,
-    /// Another edge passed it on: it is answered here or not at all.
-    pub is_passed: bool,
+    /// What another edge that passed it on wants; `None`: a visitor asks.
+    pub passed: Option<Kind>,
     /// The request's parts, without body.
     pub parts: http::request::Parts,
     busy: Option<Busy>,
@@ -82,6 +82,7 @@ pub struct Asking {
 impl Asking {
     /// A request that another edge passed on; who comes in was decided there.
     pub fn passed(
+        kind: Kind,
         id: String,
         client: Client,
         host: String,
@@ -97,7 +98,7 @@ impl Asking {
             authority,
             site: Some(site),
             is_admitted: true,
-            is_passed: true,
+            passed: Some(kind),
             parts,
             busy: None,
             log: None,
@@ -175,7 +176,7 @@ pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
         authority,
         site,
         is_admitted,
-        is_passed: false,
+        passed: None,
         parts,
         busy: Some(Busy::new(&peer.watched)),
         log: view.snapshot.as_ref().and_then(|s| s.access_log.as_ref()).map(|l| l.format),
@@ -313,7 +314,7 @@ fn resolve(
 /// Whether it is a file of the media folder that another node may have. It is not here.
 fn may_be_elsewhere(asking: &Asking, peer: &Peer) -> bool {
     let path = asking.parts.uri.path();
-    !asking.is_passed
+    asking.passed.is_none()
         && passing::may_repeat(asking)
         && looks_like_file(path)
         && path.contains(MEDIA)
@@ -329,7 +330,7 @@ pub async fn answer_edge(
 ) -> Response<Body> {
     let Some(site) = asking.site.clone() else { return Notice::UnknownHost.answer(&asking.id) };
     let now = match kind {
-        Kind::Page => resolve(&asking, &site, peer, None),
+        Kind::Page | Kind::Render | Kind::Help => resolve(&asking, &site, peer, None),
         Kind::Media => match route(asking.parts.uri.path(), site.model.network, &*site.library) {
             Target::File(Tree::Uploads, path) => {
                 file(&asking, &site.library, peer, Tree::Uploads, path)
@@ -405,7 +406,7 @@ async fn work_out(peer: &Arc<Peer>, asking: &Asking, work: Work, body: Incoming)
             let answer = reply::from_disk(library, known, file_asked(asking, tree), path).await;
             answer.unwrap_or_else(|| Notice::NotFound.answer(&asking.id))
         }
-        Work::Page(script, lookup) => page(core, site, asking, script, lookup).await,
+        Work::Page(script, lookup) => pages::page(core, site, asking, script, lookup).await,
         Work::Media(script) => {
             if let Some(mesh) = core.shared.mesh.get()
                 && let Some(answer) = passing::media(mesh, asking).await
@@ -413,8 +414,8 @@ async fn work_out(peer: &Arc<Peer>, asking: &Asking, work: Work, body: Incoming)
                 return answer;
             }
             match site.cached.key(&asking.asked()).map(|key| look_up(peer, site, &key)) {
-                Ok(lookup) => page(core, site, asking, script, lookup).await,
-                Err(bypass) => pages::direct(core, site, asking, &script, &bypass, body).await,
+                Ok(lookup) => pages::page(core, site, asking, script, lookup).await,
+                Err(bypass) => direct(core, site, asking, &script, &bypass, body).await,
             }
         }
         Work::Direct(script, bypass) => direct(core, site, asking, &script, &bypass, body).await,
@@ -423,27 +424,7 @@ async fn work_out(peer: &Arc<Peer>, asking: &Asking, work: Work, body: Incoming)
     }
 }
 
-/// A page, from another node where this one has no PHP that answers.
-async fn page(
-    core: &Arc<Core>,
-    site: &Arc<Site>,
-    asking: &Asking,
-    script: Script,
-    lookup: Lookup,
-) -> Response<Body> {
-    let is_missing = matches!(lookup, Lookup::Miss(_) | Lookup::Pass(_));
-    if is_missing
-        && site.pool.load().is_empty()
-        && let Some(mesh) = elsewhere(core, site, asking)
-        && let Some(answer) = passing::page(mesh, asking).await
-    {
-        return answer;
-    }
-    let answer = pages::page(core, site, asking, script, lookup).await;
-    or_elsewhere(core, site, asking, answer).await
-}
-
-/// A request past the cache, to another node where this one has no PHP.
+/// A request past the cache: to PHP of this node while its queue is short, else to another node's.
 async fn direct(
     core: &Arc<Core>,
     site: &Arc<Site>,
@@ -452,36 +433,23 @@ async fn direct(
     bypass: &Bypass,
     body: Incoming,
 ) -> Response<Body> {
-    if site.pool.load().is_empty()
-        && let Some(mesh) = elsewhere(core, site, asking)
-        && let Some(node) = mesh.others().into_iter().find(|it| site.model.remote.contains(it))
-    {
-        let passed = passing::pass(mesh, &node, asking, Kind::Page, any_body(body)).await;
-        return passed.unwrap_or_else(|| Notice::BadGateway.answer(&asking.id));
+    let Some(mesh) = core.shared.mesh.get() else {
+        return pages::direct(core, site, asking, script, bypass, body).await;
+    };
+    let places = mesh.places(site, asking.passed, None);
+    if places.first() != Some(&Place::Here) {
+        let what = (script, bypass);
+        return pages::direct_anywhere(core, mesh, places, site, asking, what, body).await;
     }
     let answer = pages::direct(core, site, asking, script, bypass, body).await;
-    let answer = commit::committed(core, asking, answer).await;
-    or_elsewhere(core, site, asking, answer).await
-}
-
-/// The way to other edges, where another node has PHP of this site and may be asked.
-fn elsewhere<'a>(core: &'a Core, site: &Site, asking: &Asking) -> Option<&'a Arc<Mesh>> {
-    let mesh = core.shared.mesh.get()?;
-    (!asking.is_passed && !site.model.remote.is_empty()).then_some(mesh)
-}
-
-/// What PHP of this node did not answer, that of another one may: once, and only what changes nothing.
-async fn or_elsewhere(
-    core: &Core,
-    site: &Site,
-    asking: &Asking,
-    answer: Response<Body>,
-) -> Response<Body> {
+    // What PHP of this node did not answer, that of another one may, where that changes nothing.
     let is_unanswered = answer.extensions().get::<pages::Unanswered>().is_some();
-    match elsewhere(core, site, asking).filter(|_| is_unanswered && passing::may_repeat(asking)) {
-        Some(mesh) => passing::page(mesh, asking).await.unwrap_or(answer),
-        None => answer,
+    if !is_unanswered || !passing::may_repeat(asking) || places.len() == 1 {
+        return answer;
     }
+    let nodes: Vec<_> = places.into_iter().filter_map(Place::node).collect();
+    let mut nothing = Source::Memory(Bytes::new());
+    passing::direct(core, mesh, &nodes, asking, &mut nothing).await.unwrap_or(answer)
 }
 
 /// The host that the client means; `None`: none, or more than one.

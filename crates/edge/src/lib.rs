@@ -201,10 +201,10 @@ fn join_mesh(
         trigger.listener(),
     );
     shared.cache.tell_others(&mesh);
+    // One edge, one mesh.
+    let _ = shared.mesh.set(Arc::clone(&mesh));
     // Its thread ends with the trigger; what it has to say to others after that they hear at the next start.
     drop(mesh.start(core, socket)?);
-    // One edge, one mesh.
-    let _ = shared.mesh.set(mesh);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Requests that need PHP: pages through the cache, everything else past it, and the readiness probe.
+//! Requests that need PHP, of this node or of another one: pages through the cache, everything else past it, and the readiness probe.
 //!
 //! Always: a render that others may wait for runs as its own task, so it does not end with the client who caused it;
 //! what may not be stored is shown to nobody but its asker.
@@ -16,13 +16,18 @@ use crate::affirm::Pending;
 use crate::author;
 use crate::body::Body;
 use crate::cache::{
-    self, Bypass, CACHE_STATUS, Hit, Lead, Lookup, Refusal, Rendered, Waited, X_CACHE,
+    self, Bypass, CACHE_STATUS, Hit, Key, Lead, Lookup, Refusal, Rendered, Waited, X_CACHE,
 };
+use crate::commit;
 use crate::core::Core;
 use crate::fastcgi::exchange::{Fault, Source};
 use crate::fastcgi::head::Head;
 use crate::fastcgi::params::Params;
 use crate::handler::{Asking, Script};
+use crate::mesh::Mesh;
+use crate::mesh::choice::Place;
+use crate::mesh::passing::{self, Canonical, Kind};
+use crate::mesh::rendering::{self, Brought};
 use crate::metrics::Count;
 use crate::notice::{self, Notice};
 use crate::php::answer::{Answer, Outcome, PhpBody};
@@ -31,24 +36,38 @@ use crate::php::class::{class, is_logged_in};
 use crate::php::coded::{self, Coded};
 use crate::php::request::{self, Facts};
 use crate::php::spool::spool;
-use crate::pool::Class;
+use crate::pool::{Class, Refused};
 use crate::view::Site;
 
 /// How long the readiness probe waits for a worker before it says *busy*.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an asker waits for PHP's last word about a whole answer, before it gets the answer as it is.
 const LAST_WORD: Duration = Duration::from_millis(50);
+/// The same of another edge, which stores what PHP affirms: it waits as long as those who want the page.
+const EDGES_LAST_WORD: Duration = Duration::from_secs(2);
 const READY_LIMIT: Duration = Duration::from_secs(10);
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What a render comes to for its asker.
-enum Outlook {
+pub(crate) enum Outlook {
     /// A page that is stored, or an older one that may still be served.
     Page(Hit),
     /// An answer for this asker alone.
-    Own(Box<(Head, Body, Times, HeaderValue)>),
+    Own(Box<Own>),
     /// Nothing.
     Failed(Failure),
+}
+
+/// An answer for its asker alone.
+pub(crate) struct Own {
+    /// Status and headers.
+    pub head: Head,
+    /// The body.
+    pub body: Body,
+    /// How long it took.
+    pub times: Times,
+    /// Why it is not stored; `None`: PHP has not said its last word.
+    pub refusal: Option<Refusal>,
 }
 
 /// A page that the cache may have or get.
@@ -63,7 +82,7 @@ pub async fn page(
         Lookup::Hit(hit) => answer_hit(&hit, asking),
         Lookup::Stale(hit, lead) => {
             if let Some(lead) = lead {
-                drop(start(core, site, asking, &script, lead));
+                drop(start(core, site, asking, &script, lead, LAST_WORD));
             }
             answer_hit(&hit, asking)
         }
@@ -92,10 +111,10 @@ async fn rendered(
     script: &Script,
     lead: Lead,
 ) -> Response<Body> {
-    match start(core, site, asking, script, lead).await {
+    match start(core, site, asking, script, lead, LAST_WORD).await {
         Ok(Outlook::Page(hit)) => {
             let mut answer = answer_hit(&hit, asking);
-            if hit.is_fresh() {
+            if hit.is_fresh() && !site.cached.is_cut_off() {
                 let headers = answer.headers_mut();
                 headers.insert(X_CACHE, HeaderValue::from_static("miss"));
                 headers.insert(CACHE_STATUS, cache::rendered(Some(&Ok(()))));
@@ -103,11 +122,11 @@ async fn rendered(
             answer
         }
         Ok(Outlook::Own(own)) => {
-            let (head, body, times, status) = *own;
+            let Own { head, body, times, refusal } = *own;
             let mut answer = php_answer(asking, head, body, times);
             let headers = answer.headers_mut();
             headers.insert(X_CACHE, HeaderValue::from_static("miss"));
-            headers.insert(CACHE_STATUS, status);
+            headers.insert(CACHE_STATUS, cache::rendered(refusal.map(Err).as_ref()));
             answer
         }
         Ok(Outlook::Failed(failure)) => failed(core, asking, &failure),
@@ -119,13 +138,38 @@ fn answer_hit(hit: &Hit, asking: &Asking) -> Response<Body> {
     hit.answer(&asking.parts.method, &asking.parts.headers).map(Body::Whole)
 }
 
-/// Begins a render as a task of its own.
+/// A page for another edge: fresh, or made by PHP of this node; with PHP's last word about it.
+pub(crate) async fn for_edge(
+    core: &Arc<Core>,
+    site: &Arc<Site>,
+    asking: &Asking,
+    script: &Script,
+    (key, alone): (&Key, bool),
+) -> Outlook {
+    let limits = &site.model.limits;
+    let deadline = tokio::time::Instant::now() + limits.queue_time.get() + limits.time.get();
+    let failed = || Outlook::Failed(Refused::Late.into());
+    let lead = match core.shared.cache.lookup_fresh(&site.cached, key, alone, cache::now()) {
+        Lookup::Hit(hit) | Lookup::Stale(hit, _) => return Outlook::Page(hit),
+        Lookup::Miss(lead) | Lookup::Pass(lead) => lead,
+        Lookup::Wait(wait) if wait.is_abroad() => wait.alone(cache::now()),
+        Lookup::Wait(wait) => match wait.until(deadline, cache::now).await {
+            Waited::Page(hit) => return Outlook::Page(hit),
+            Waited::Late(hit) => return hit.map_or_else(failed, Outlook::Page),
+            Waited::Lead(lead) | Waited::Pass(lead) => lead,
+        },
+    };
+    start(core, site, asking, script, lead, EDGES_LAST_WORD).await.unwrap_or_else(|_| failed())
+}
+
+/// Begins a render as a task of its own. `last_word`: how long its asker waits for PHP's.
 fn start(
     core: &Arc<Core>,
     site: &Arc<Site>,
     asking: &Asking,
     script: &Script,
     lead: Lead,
+    last_word: Duration,
 ) -> oneshot::Receiver<Outlook> {
     // All that PHP is told is in the key, or the same for everybody.
     let key = lead.key();
@@ -140,48 +184,148 @@ fn start(
     let params = request::canonical(&facts, key.cookies());
     let mut call = call(core, site, asking, params);
     call.safe = true;
+    let elsewhere = core.shared.mesh.get().map(|mesh| {
+        // A page that is not stored has no owner: it is made where there is room.
+        let page = lead.is_shared().then(|| key.text());
+        let places = mesh.places(site, asking.passed, page);
+        lead.abroad(matches!(places.first(), Some(Place::Owner(_))));
+        (Arc::clone(mesh), places, rendering::canonical(site, asking, key))
+    });
     let (tell, told) = oneshot::channel();
-    tokio::spawn(render(core.clone(), site.clone(), call, lead, tell));
+    let making = Making { core: core.clone(), site: site.clone(), last_word, tell };
+    tokio::spawn(async move {
+        match elsewhere {
+            Some((mesh, places, what)) if *places != [Place::Here] => {
+                making.anywhere(&mesh, places, &what, call, lead).await;
+            }
+            _ => making.here(call, lead).await,
+        }
+    });
     told
 }
 
-async fn render(
+/// A render under way. Nobody may be there to be told any more; the page is stored all the same.
+struct Making {
     core: Arc<Core>,
     site: Arc<Site>,
-    call: Call,
-    mut lead: Lead,
+    last_word: Duration,
     tell: oneshot::Sender<Outlook>,
-) {
-    // Nobody may be there to be told any more; the page is stored all the same.
-    match call.run(|| lead.begin(cache::now())).await {
-        Ok((answer, pending)) => {
-            count(&core, &answer.times);
-            let Answer { head, times, mut body, .. } = answer;
-            learn(&core, &site, &head.headers);
-            if let Err(refusal) = lead.judge(head.status, &head.headers) {
-                body.on_end(move |outcome| spawn_closing(pending, outcome));
-                let _ = tell.send(refuse(lead, &refusal, head, body, times));
-                return;
+}
+
+impl Making {
+    /// Asks one place after the other.
+    async fn anywhere(
+        mut self,
+        mesh: &Arc<Mesh>,
+        places: Vec<Place>,
+        what: &Canonical,
+        call: Call,
+        mut lead: Lead,
+    ) {
+        let most = self.core.shared.cache.page_limit();
+        let (mut call, mut older) = (Some(call), None);
+        let mut failure = Failure::Refused(Refused::Late);
+        let mut tries = 0;
+        for place in places {
+            let kind = if matches!(place, Place::Owner(_)) { Kind::Render } else { Kind::Help };
+            lead.abroad(kind == Kind::Render);
+            let Some(node) = place.node() else {
+                let Some(call) = call.take() else { continue };
+                match self.answered_here(call, lead).await {
+                    Ok(()) => return,
+                    Err((this, back, why)) => (self, lead, failure) = (this, back, why),
+                }
+                continue;
+            };
+            tries += 1;
+            match tries {
+                1 => mesh.peers.earn(),
+                _ if mesh.peers.may_retry() => {}
+                _ => continue,
             }
-            match collect(&mut body, core.shared.cache.page_limit()).await {
-                Collected::Whole(bytes) => {
-                    let whole = Whole { head, bytes, times, outcome: body.outcome() };
-                    store(lead, pending, whole, tell).await;
-                }
-                Collected::TooMuch(bytes) => {
-                    let refusal = Refusal::TooLarge(bytes.len());
-                    body.unread(bytes);
-                    body.on_end(move |outcome| spawn_closing(pending, outcome));
-                    let _ = tell.send(refuse(lead, &refusal, head, body, times));
-                }
-                Collected::Broken(fault) => {
-                    drop(pending);
-                    let _ = tell.send(fall_back(lead, fault.into()));
-                }
+            // In this order: what was purged before must be known to whoever is asked.
+            lead.begin(cache::now());
+            match rendering::ask(mesh, &node, &self.site, (kind, what), most).await {
+                Brought::Page(page) => return self.borrowed(page, lead),
+                Brought::Own(head, body, refusal) => return self.own(head, body, refusal, lead),
+                Brought::Stale(head, body) => older = Some((head, body)),
+                Brought::Nothing => {}
             }
         }
-        Err(failure) => {
-            let _ = tell.send(fall_back(lead, failure));
+        let outlook = match (fall_back(lead, failure), older) {
+            (Outlook::Failed(_), Some((head, body))) => Outlook::Own(Box::new(Own {
+                head,
+                body: Body::Whole(body),
+                times: Times::default(),
+                refusal: Some(Refusal::NoAnswer),
+            })),
+            (outlook, _) => outlook,
+        };
+        let _ = self.tell.send(outlook);
+    }
+
+    fn borrowed(self, page: cache::Borrowed, lead: Lead) {
+        let own = Own {
+            head: Head { status: page.status, headers: page.headers.clone() },
+            body: Body::Whole(page.body.clone()),
+            times: Times::default(),
+            refusal: None,
+        };
+        let outlook = match lead.borrow(page, cache::now()) {
+            Ok(hit) => Outlook::Page(hit),
+            Err(refusal) => Outlook::Own(Box::new(Own { refusal: Some(refusal), ..own })),
+        };
+        let _ = self.tell.send(outlook);
+    }
+
+    fn own(self, head: Head, body: Body, refusal: Refusal, lead: Lead) {
+        learn(&self.core, &self.site, &head.headers);
+        let judged = lead.judge(head.status, &head.headers).err().unwrap_or(refusal);
+        let _ = self.tell.send(refuse(lead, &judged, head, body, Times::default()));
+    }
+
+    /// By PHP of this node alone.
+    async fn here(self, call: Call, lead: Lead) {
+        if let Err((this, lead, failure)) = self.answered_here(call, lead).await {
+            let _ = this.tell.send(fall_back(lead, failure));
+        }
+    }
+
+    /// By PHP of this node, if that answers.
+    async fn answered_here(self, call: Call, mut lead: Lead) -> Result<(), (Self, Lead, Failure)> {
+        let answered = call.run(|| lead.begin(cache::now())).await;
+        let Self { core, site, last_word, tell } = self;
+        match answered {
+            Ok((answer, pending)) => {
+                count(&core, &answer.times);
+                let Answer { head, times, mut body, .. } = answer;
+                learn(&core, &site, &head.headers);
+                if let Err(refusal) = lead.judge(head.status, &head.headers) {
+                    body.on_end(move |outcome| spawn_closing(pending, outcome));
+                    let body = Body::Php(Box::new(body));
+                    let _ = tell.send(refuse(lead, &refusal, head, body, times));
+                    return Ok(());
+                }
+                match collect(&mut body, core.shared.cache.page_limit()).await {
+                    Collected::Whole(bytes) => {
+                        let whole = Whole { head, bytes, times, outcome: body.outcome() };
+                        store(lead, pending, whole, tell, last_word).await;
+                    }
+                    Collected::TooMuch(bytes) => {
+                        let refusal = Refusal::TooLarge(bytes.len());
+                        body.unread(bytes);
+                        body.on_end(move |outcome| spawn_closing(pending, outcome));
+                        let body = Body::Php(Box::new(body));
+                        let _ = tell.send(refuse(lead, &refusal, head, body, times));
+                    }
+                    Collected::Broken(fault) => {
+                        drop(pending);
+                        return Err((Self { core, site, last_word, tell }, lead, fault.into()));
+                    }
+                }
+                Ok(())
+            }
+            Err(failure) => Err((Self { core, site, last_word, tell }, lead, failure)),
         }
     }
 }
@@ -195,15 +339,22 @@ struct Whole {
 }
 
 /// Stores an answer if PHP affirms it. An asker does not wait long for PHP's last word; those who wait for the page do.
-async fn store(lead: Lead, pending: Pending, whole: Whole, tell: oneshot::Sender<Outlook>) {
+async fn store(
+    lead: Lead,
+    pending: Pending,
+    whole: Whole,
+    tell: oneshot::Sender<Outlook>,
+    last_word: Duration,
+) {
     let Whole { head, bytes, times, outcome } = whole;
-    let own =
-        |head, bytes, status| Outlook::Own(Box::new((head, Body::Whole(bytes), times, status)));
+    let own = |head, bytes, refusal| {
+        Outlook::Own(Box::new(Own { head, body: Body::Whole(bytes), times, refusal }))
+    };
     let mut closing = std::pin::pin!(pending.finished(outcome.is_some_and(|o| o != Outcome::Cut)));
-    let (closing, tell) = match tokio::time::timeout(LAST_WORD, &mut closing).await {
+    let (closing, tell) = match tokio::time::timeout(last_word, &mut closing).await {
         Ok(closing) => (closing, Some(tell)),
         Err(_) => {
-            let _ = tell.send(own(head.clone(), bytes.clone(), cache::rendered(None)));
+            let _ = tell.send(own(head.clone(), bytes.clone(), None));
             (closing.await, None)
         }
     };
@@ -217,7 +368,7 @@ async fn store(lead: Lead, pending: Pending, whole: Whole, tell: oneshot::Sender
     };
     let outlook = match lead.store(answer, cache::now()) {
         Ok(hit) => Outlook::Page(hit),
-        Err(refusal) => own(head, bytes, cache::rendered(Some(&Err(refusal)))),
+        Err(refusal) => own(head, bytes, Some(refusal)),
     };
     if let Some(tell) = tell {
         let _ = tell.send(outlook);
@@ -225,17 +376,18 @@ async fn store(lead: Lead, pending: Pending, whole: Whole, tell: oneshot::Sender
 }
 
 /// An answer that may not be stored: for its asker, or, when it is an error of the moment, the stale page instead.
-fn refuse(lead: Lead, refusal: &Refusal, head: Head, body: PhpBody, times: Times) -> Outlook {
+fn refuse(lead: Lead, refusal: &Refusal, head: Head, body: Body, times: Times) -> Outlook {
     let now = cache::now();
     let stale = lead.fallback(now).filter(|_| head.status.is_server_error());
-    let status = cache::rendered(Some(&Err(refusal.clone())));
     lead.refuse(refusal, now);
     match stale {
         Some(hit) => {
-            tokio::spawn(body.drain());
+            if let Body::Php(body) = body {
+                tokio::spawn(body.drain());
+            }
             Outlook::Page(hit)
         }
-        None => Outlook::Own(Box::new((head, Body::Php(Box::new(body)), times, status))),
+        None => Outlook::Own(Box::new(Own { head, body, times, refusal: Some(refusal.clone()) })),
     }
 }
 
@@ -307,6 +459,66 @@ pub async fn direct(
             Err(fault) => return failed(core, asking, &fault.into()),
         }
     };
+    direct_with(core, site, asking, (script, bypass), source, length).await
+}
+
+/// A request past the cache, for whichever place has PHP for it: these nodes, then this one.
+pub async fn direct_anywhere(
+    core: &Arc<Core>,
+    mesh: &Arc<Mesh>,
+    places: Vec<Place>,
+    site: &Arc<Site>,
+    asking: &Asking,
+    what: (&Script, &Bypass),
+    body: Incoming,
+) -> Response<Body> {
+    let length = content_length(&asking.parts.headers);
+    let most = site.model.limits.upload.get();
+    if length.is_some_and(|l| l > most) {
+        return Notice::TooLarge.answer(&asking.id);
+    }
+    let is_empty = body.is_end_stream();
+    let (mut source, spooled) = match spool(body, length, most, &core.shared.spool, true).await {
+        Ok(spooled) => spooled,
+        Err(fault) => return failed(core, asking, &fault.into()),
+    };
+    let nodes: Vec<_> = places.into_iter().map_while(Place::node).collect();
+    let answer = passing::direct(core, mesh, &nodes, asking, &mut source).await;
+    let may_go_on = |answer: &Response<Body>| {
+        let unanswered = answer.extensions().get::<Unanswered>();
+        unanswered.is_some_and(|it| !it.was_sent || passing::may_repeat(asking))
+    };
+    match answer {
+        Some(answer) if site.pool.usable().1 == 0 || !may_go_on(&answer) => answer,
+        _ if source.rewind().await.is_err() => Notice::BadGateway.answer(&asking.id),
+        _ => {
+            let length = if is_empty { length } else { Some(spooled) };
+            direct_with(core, site, asking, what, source, length).await
+        }
+    }
+}
+
+/// A request past the cache by PHP of this node; an upload is answered once another node has it.
+async fn direct_with(
+    core: &Arc<Core>,
+    site: &Arc<Site>,
+    asking: &Asking,
+    what: (&Script, &Bypass),
+    source: Source,
+    length: Option<u64>,
+) -> Response<Body> {
+    let answer = direct_here(core, site, asking, what, source, length).await;
+    commit::committed(core, asking, answer).await
+}
+
+async fn direct_here(
+    core: &Arc<Core>,
+    site: &Arc<Site>,
+    asking: &Asking,
+    (script, bypass): (&Script, &Bypass),
+    source: Source,
+    length: Option<u64>,
+) -> Response<Body> {
     let kept = author::Kept::of(site, &source, length).await;
     let mut params = request::direct(&facts(site, asking, script), &asking.parts.headers, length);
     if kept.is_some() {
@@ -502,11 +714,15 @@ fn failed(core: &Core, asking: &Asking, failure: &Failure) -> Response<Body> {
     let mut answer = what.answer(&asking.id);
     answer.headers_mut().insert(X_CACHE, HeaderValue::from_static("bypass"));
     if !matches!(what, Notice::TooLarge | Notice::RequestTimeout) {
-        answer.extensions_mut().insert(Unanswered);
+        let was_sent = !matches!(failure, Failure::Refused(_));
+        answer.extensions_mut().insert(Unanswered { was_sent });
     }
     answer
 }
 
 /// Marks our own answer in PHP's place: another node's PHP may do better.
 #[derive(Debug, Clone, Copy)]
-pub struct Unanswered;
+pub struct Unanswered {
+    /// Whether PHP was sent the request, and may have begun with it.
+    pub was_sent: bool,
+}

@@ -219,6 +219,16 @@ impl Pool {
         state.members.iter().map(of).collect()
     }
 
+    /// Busy and all slots of the instances that new requests may be sent to.
+    pub fn usable(&self) -> (u32, u32) {
+        let (state, now) = (self.state.lock(), Instant::now());
+        let is_usable = |m: &&Member| !m.draining && m.down_until.is_none_or(|until| until <= now);
+        state.members.iter().filter(is_usable).fold((0, 0), |(busy, workers), member| {
+            let instance = &member.instance;
+            (busy + instance.busy.load(Ordering::Relaxed), workers + instance.workers)
+        })
+    }
+
     fn count(&self, state: &State) {
         let waiting = state.queues.iter().map(VecDeque::len).sum::<usize>();
         self.waiting.store(u32::try_from(waiting).unwrap_or(u32::MAX), Ordering::Relaxed);

@@ -11,6 +11,7 @@ use crate::Shared;
 use crate::cache::{self, Asked, Freshness};
 use crate::client::Scheme;
 use crate::fastcgi::exchange::Source;
+use crate::mesh::choice::Place;
 use crate::php::call::{Call, Reach};
 use crate::php::request::{self, Facts};
 use crate::pool::Class;
@@ -74,6 +75,8 @@ pub struct Explanation {
     pub instances: BTreeMap<String, (u32, u32)>,
     /// Requests that wait for a worker of the site.
     pub waiting: u32,
+    /// In a cluster: where PHP would be asked, the best place first.
+    pub way: Vec<String>,
     /// What PHP said, if it was asked.
     pub executed: Option<Executed>,
 }
@@ -144,11 +147,14 @@ pub async fn explain(shared: &Arc<Shared>, question: Question) -> Result<Explana
         Err(bypass) => {
             told.decision = "bypass".to_owned();
             told.because = bypass.to_string();
+            told.way = way(shared, site, None);
         }
         Ok(key) => {
             told.key = Some(key.path_and_query().to_owned());
             judge(shared, &key, &mut told);
-            if question.execute {
+            told.way = way(shared, site, Some(key.text()));
+            // A node that has no PHP of the site would wait for it.
+            if question.execute && (told.way.is_empty() || site.pool.usable().1 > 0) {
                 let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
                 let facts = Facts {
                     root: site.model.root_for_php(),
@@ -168,6 +174,17 @@ pub async fn explain(shared: &Arc<Shared>, question: Question) -> Result<Explana
         }
     }
     Ok(told)
+}
+
+/// Where PHP would be asked for a page, or past the cache; nothing on a machine that is alone.
+fn way(shared: &Shared, site: &Site, page: Option<&str>) -> Vec<String> {
+    let Some(mesh) = shared.mesh.get() else { return Vec::new() };
+    let words = |place| match place {
+        Place::Here => "here".to_owned(),
+        Place::Owner(node) => format!("{node} (owns the page)"),
+        Place::There(node) => node.to_string(),
+    };
+    mesh.places(site, None, page).into_iter().map(words).collect()
 }
 
 fn judge(shared: &Shared, key: &cache::Key, told: &mut Explanation) {

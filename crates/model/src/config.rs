@@ -12,7 +12,7 @@ use crate::confinement;
 use crate::environment::Environment;
 use crate::id::{NodeName, SiteName};
 use crate::secret::Secret;
-use crate::snapshot::{LogFormat, Network};
+use crate::snapshot::{HealthRules, LogFormat, Network};
 use crate::unit::{ByteSize, Span};
 
 /// Everything an operator wants of this machine.
@@ -78,6 +78,9 @@ pub struct Edge {
     pub access_log: Option<LogFormat>,
     /// Whether plain HTTP is redirected to HTTPS.
     pub redirect_to_https: bool,
+    /// How this edge judges those of other nodes.
+    #[serde(default)]
+    pub health: HealthRules,
 }
 
 /// The console.

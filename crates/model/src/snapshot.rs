@@ -53,6 +53,28 @@ pub struct Cluster {
     pub identity: [PathBuf; 3],
     /// All nodes, this one too.
     pub peers: Vec<Peer>,
+    /// When another edge is asked no more, and when it is asked again.
+    #[serde(default)]
+    pub health: HealthRules,
+}
+
+/// How edges judge each other's health.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthRules {
+    /// From one probe to the next.
+    pub interval: Span,
+    /// Longest wait for the answer to a probe.
+    pub timeout: Span,
+    /// So many failures in a row, and it is asked no more. A connection that does not come about counts as all of them.
+    pub failures: u32,
+    /// So many answers to probes in a row, and it is asked again.
+    pub successes: u32,
+}
+
+impl Default for HealthRules {
+    fn default() -> Self {
+        Self { interval: Span::seconds(2), timeout: Span::seconds(1), failures: 2, successes: 2 }
+    }
 }
 
 /// A node as other edges reach it.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{InstanceId, ReleaseId, SiteName};
+use crate::id::{InstanceId, NodeName, ReleaseId, SiteName};
 use crate::verdict::Health;
 
 /// The whole report.
@@ -117,4 +117,24 @@ pub struct Traffic {
     /// Busy slots by instance, as the edge counts them.
     #[serde(default)]
     pub busy: std::collections::BTreeMap<String, u32>,
+    /// The edges of other nodes, as this one knows them.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub peers: std::collections::BTreeMap<NodeName, Peer>,
+    /// No other edge was heard lately: purges of others are unknown here.
+    #[serde(default)]
+    pub partitioned: bool,
+}
+
+/// Another node's edge as this one knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Whether it is asked.
+    pub up: bool,
+    /// Why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+    /// Whether it was heard lately: its purges are known here.
+    pub heard: bool,
+    /// Our requests that are with it now.
+    pub asked: u32,
 }

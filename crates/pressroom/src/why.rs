@@ -21,6 +21,8 @@ pub(crate) struct Told {
     instances: BTreeMap<String, (u32, u32)>,
     #[serde(default)]
     waiting: u32,
+    #[serde(default)]
+    way: Vec<String>,
     executed: Option<Executed>,
 }
 
@@ -44,6 +46,9 @@ impl Told {
         }
         if self.waiting > 0 {
             notes.push(format!("{} requests wait for a worker", self.waiting));
+        }
+        if self.way.len() > 1 {
+            notes.push(format!("PHP is asked: {}", self.way.join(", then ")));
         }
         notes.extend(self.tags.map(|tags| format!("found by {tags} tags and addresses")));
         notes.extend(

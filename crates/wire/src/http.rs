@@ -61,6 +61,11 @@ impl Client {
         Self { wire, service, open: Arc::default(), tasks }
     }
 
+    /// Makes sure that there is a connection to a node. When this fails nothing was sent, whatever was to be.
+    pub async fn reach(&self, node: &NodeName) -> Result<(), WireError> {
+        self.sender(node).await.map(drop)
+    }
+
     /// Sends a request, whose URI is a path alone, and waits for the head of the answer. Deadlines are the caller's.
     pub async fn call(
         &self,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pressroom_api::client::Error;
 use pressroom_api::failure::Failure;
+use pressroom_model::id::NodeName;
 use pressroom_model::status::{Pid, Process, Site, Status, Traffic};
 use pressroom_model::unit::ByteSize;
 use pressroom_model::verdict::Health;
@@ -97,6 +98,7 @@ fn page(talk: &Talk, status: &Status) -> String {
     lines.push(format!("  {:<16} process {}", "keeper", pid(status.keeper.pid)));
     if let Some(traffic) = &status.traffic {
         lines.extend([String::new(), traffic_line(traffic)]);
+        lines.extend(peer_lines(traffic));
     }
     if !status.notices.is_empty() {
         lines.push(String::new());
@@ -154,6 +156,23 @@ fn traffic_line(traffic: &Traffic) -> String {
         traffic.cache_pages,
         rounded(traffic.cache_bytes)
     )
+}
+
+/// What is wrong with the edges of other nodes.
+fn peer_lines(traffic: &Traffic) -> Vec<String> {
+    let not_asked = |(node, because): (&NodeName, &String)| {
+        format!("! the edge of {node} is not asked until it answers probes: {because}")
+    };
+    let peers = traffic.peers.iter();
+    let mut lines: Vec<_> = peers
+        .filter_map(|(node, peer)| Some((node, peer.because.as_ref()?)))
+        .map(not_asked)
+        .collect();
+    if traffic.partitioned {
+        lines
+            .push("! no other edge is heard: pages may be shown that were purged elsewhere".into());
+    }
+    lines
 }
 
 fn rounded(bytes: u64) -> String {

@@ -16,6 +16,25 @@ use super::page::{CACHE_STATUS, Page, Representation, X_CACHE};
 use super::storable::Refusal;
 use crate::compress::Encoding;
 
+/// A page of another edge's cache.
+#[derive(Debug, Clone)]
+pub struct Borrowed {
+    /// The status.
+    pub status: StatusCode,
+    /// PHP's headers, as far as they are kept.
+    pub headers: HeaderMap,
+    /// The plain body.
+    pub body: Bytes,
+    /// How long ago its render began.
+    pub age: Millis,
+    /// How long it is fresh since then.
+    pub ttl: Millis,
+    /// Hashes of its tags and addresses.
+    pub tags: Vec<u64>,
+    /// It was purged since its render began.
+    pub purged: bool,
+}
+
 /// A page and how it was judged for one request.
 #[derive(Debug, Clone)]
 pub struct Hit {
@@ -116,7 +135,23 @@ impl Hit {
             }
             Freshness::Expired => Ok(()),
         };
+        if self.page.site.is_cut_off() {
+            text.push_str("; detail=partitioned");
+        }
         HeaderValue::try_from(text).expect("made of plain characters")
+    }
+
+    /// The page as another edge may have it.
+    pub fn lent(&self, now: Millis) -> Borrowed {
+        Borrowed {
+            status: self.page.status,
+            headers: self.page.kept.clone(),
+            body: self.page.plain().body.clone(),
+            age: now.saturating_sub(self.page.rendered_at),
+            ttl: self.page.ttl,
+            tags: self.page.tags.to_vec(),
+            purged: false,
+        }
     }
 
     fn is_held_by(&self, request: &HeaderMap) -> bool {

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -44,6 +45,7 @@ enum Slot {
 pub(super) struct Flight {
     state: Mutex<State>,
     changed: Notify,
+    abroad: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -126,7 +128,11 @@ impl Flights {
             None => (0, 0),
         };
         let state = State { led: true, waiting: 0, failures, refusals, landed: None };
-        let flight = Arc::new(Flight { state: Mutex::new(state), changed: Notify::new() });
+        let flight = Arc::new(Flight {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            abroad: AtomicBool::new(false),
+        });
         shard.insert(hash, Slot::Flying(Arc::clone(&flight)));
         Part::Lead(flight)
     }
@@ -241,6 +247,16 @@ fn is_flying(shard: &HashMap<u64, Slot, ByHash>, hash: u64, flight: &Arc<Flight>
 }
 
 impl Flight {
+    /// Notes whether its leader waits for another edge's flight.
+    pub(super) fn abroad(&self, is_abroad: bool) {
+        self.abroad.store(is_abroad, Ordering::Release);
+    }
+
+    /// Whether its leader waits for another edge's flight: that edge must not wait for this one, or nobody would ever land.
+    pub(super) fn is_abroad(&self) -> bool {
+        self.abroad.load(Ordering::Acquire)
+    }
+
     fn join(self: &Arc<Self>) -> Part {
         let mut state = self.state.lock();
         if state.led {

@@ -112,8 +112,8 @@ impl Key {
         self.hash
     }
 
-    /// All of it, as stored.
-    pub(super) fn text(&self) -> &str {
+    /// All of it, as stored; the same at every edge.
+    pub fn text(&self) -> &str {
         &self.text
     }
 

@@ -7,14 +7,14 @@ use http::{HeaderMap, StatusCode};
 use pressroom_model::affirmation::Affirmation;
 use tokio::time::Instant;
 
-use super::answer::Hit;
+use super::answer::{Borrowed, Hit};
 use super::flight::{Ending, Flight, Landing};
 use super::freshness::Freshness;
 use super::key::Key;
 use super::page::Page;
 use super::site::Site;
 use super::storable::{self, End, Refusal};
-use super::{Millis, PageCache};
+use super::{Millis, PageCache, book};
 
 /// An answer of PHP to a canonical request, whole.
 #[derive(Debug)]
@@ -31,6 +31,16 @@ pub struct Rendered<'a> {
     pub affirmation: Option<&'a Affirmation>,
     /// PHP's word why it may not.
     pub because: Option<&'a str>,
+}
+
+/// What a page is made of that may be stored.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub tags: Box<[u64]>,
+    pub ttl: Millis,
 }
 
 /// The duty to render a page. Ends with [`Lead::store`] or [`Lead::refuse`]; dropped, the next who waits leads.
@@ -61,6 +71,13 @@ impl Lead {
     pub fn begin(&mut self, now: Millis) {
         self.position = self.site.position();
         self.began = now;
+    }
+
+    /// Says whether another edge's flight is waited for, so that its own requests do not wait for this one.
+    pub fn abroad(&self, is_abroad: bool) {
+        if let Some(flight) = &self.flight {
+            flight.abroad(is_abroad);
+        }
     }
 
     /// The stale page that may be served when PHP fails or is overloaded.
@@ -97,10 +114,44 @@ impl Lead {
                 return Err(refusal);
             }
         };
-        let page = self.cache.put(&self, answer, ttl, now);
+        let tags = answer.affirmation.map_or(&[][..], |affirmation| &affirmation.tags);
+        let made = Made {
+            status: answer.status,
+            headers: answer.headers,
+            body: answer.body,
+            tags: book::page_hashes(&self.key, tags),
+            ttl,
+        };
+        Ok(self.put(made, false, now))
+    }
+
+    /// Stores a page of another edge, for which PHP affirmed it there.
+    pub fn borrow(mut self, page: Borrowed, now: Millis) -> Result<Hit, Refusal> {
+        if let Err(refusal) = self.judge(page.status, &page.headers) {
+            self.refuse(&refusal, now);
+            return Err(refusal);
+        }
+        self.began = now.saturating_sub(page.age);
+        let mut tags = page.tags;
+        tags.sort_unstable();
+        let made = Made {
+            status: page.status,
+            headers: page.headers,
+            body: page.body,
+            tags: tags.into(),
+            ttl: page.ttl.min(self.site.rules().ttl_max),
+        };
+        Ok(self.put(made, page.purged, now))
+    }
+
+    fn put(self, made: Made, is_purged: bool, now: Millis) -> Hit {
+        let page = self.cache.put(&self, made, now);
+        if is_purged {
+            page.purge(now);
+        }
         let freshness = page.freshness(now);
         self.ends(Ending::Stored(Arc::clone(&page)), now);
-        Ok(Hit::new(page, freshness, now))
+        Hit::new(page, freshness, now)
     }
 
     /// Says that there is nothing to store. Those who wait then render by themselves, or are served the stale page.
@@ -169,6 +220,16 @@ pub enum Waited {
 }
 
 impl Wait {
+    /// Whether the leader waits for another edge's flight.
+    pub fn is_abroad(&self) -> bool {
+        self.flight.is_abroad()
+    }
+
+    /// Renders apart instead.
+    pub fn alone(self, now: Millis) -> Lead {
+        self.lead(None, now)
+    }
+
     /// Waits, at most until the deadline. `now` is asked for the time after the wait.
     pub async fn until(self, deadline: Instant, now: impl Fn() -> Millis) -> Waited {
         let waited = tokio::time::timeout_at(deadline, self.cache.flights.wait(&self.flight)).await;

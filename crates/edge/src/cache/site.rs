@@ -30,6 +30,7 @@ pub struct Site {
     release: Mutex<Option<Box<str>>>,
     pub(super) asleep: Asleep,
     lost_journal: AtomicBool,
+    cut_off: AtomicBool,
 }
 
 impl Site {
@@ -45,6 +46,7 @@ impl Site {
             release: Mutex::default(),
             asleep: Asleep::default(),
             lost_journal: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
         }
     }
 
@@ -110,6 +112,16 @@ impl Site {
     /// Whether a purge could not be journalled; asked once.
     pub(super) fn take_lost_journal(&self) -> bool {
         self.lost_journal.load(Ordering::Acquire) && self.lost_journal.swap(false, Ordering::AcqRel)
+    }
+
+    /// Notes whether no other edge is heard, so that purges of others are unknown.
+    pub(super) fn cut_off(&self, is_cut_off: bool) {
+        self.cut_off.store(is_cut_off, Ordering::Relaxed);
+    }
+
+    /// Whether purges of others are unknown.
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
     }
 
     /// Makes all pages rendered before `position` stale.

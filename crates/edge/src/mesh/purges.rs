@@ -4,10 +4,17 @@
 //! an edge that finds a gap, or hears another epoch, has missed something and makes all pages of all sites stale: then nothing
 //! wrong can be served as fresh, whatever it was. A batch goes out at once, and an empty one a few times a second, so that an
 //! edge that was away hears soon what it missed.
+//!
+//! An edge that starts asks for what it missed ([`catch_up`]) before it serves anybody. Whoever does not tell it in time may have
+//! purged anything.
+//!
+//! Always: a purge is applied here before others hear of its number, and an edge that asks for a page names the purges it began to
+//! apply, so nobody is given a page that is older than what it confirmed ([`Horizon`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,21 +30,36 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
 use super::Mesh;
+use super::horizon::{Horizon, Place};
 use crate::Shared;
 use crate::cache;
 
 /// Where batches are sent.
 pub(crate) const PATH: &str = "/.pressroom/mesh/purges";
+/// Where what was missed is asked for.
+pub(crate) const MISSED: &str = "/.pressroom/mesh/missed";
 /// An edge that confirms later is told of as one that owes its receipt.
 pub const PATIENCE: Duration = Duration::from_millis(100);
+/// Longest wait for a connection, try by try: short, so that a node that comes back is soon reached; now and then long enough for
+/// one that is slow.
+const CONNECT: [Duration; 3] =
+    [Duration::from_millis(300), Duration::from_millis(300), Duration::from_millis(1200)];
 /// Longest wait for the answer to a batch.
 const BATCH: Duration = Duration::from_millis(1500);
 /// Between two batches where there is nothing to send.
 const BEAT: Duration = Duration::from_millis(250);
+/// Longest wait of an edge that starts for what it missed.
+const START: Duration = Duration::from_millis(400);
 /// Purges that are kept for an edge that is away. One that missed more finds a gap.
 const KEPT: usize = 4096;
+/// Of those that all have confirmed so many are kept, for an edge that was killed before it noted where it was.
+const TAIL: u64 = 256;
+/// Of so many purges of an edge it is known how many pages they met.
+const REMEMBERED: usize = 64;
 /// An edge that was not heard for so long is away.
 const SILENCE: Duration = Duration::from_secs(2);
+/// Largest answer of an edge about purges.
+const ANSWER: usize = 16 << 20;
 
 /// One purge of our own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,6 +73,8 @@ struct Item {
 pub(crate) struct Batch {
     /// The stream: another one means that the sender forgot where it was.
     epoch: u64,
+    /// The sender's process. Numbers of one process are never given twice; a machine that lost power may give some again.
+    run: u64,
     /// The number of the first one; without any, the number that the next one will have.
     first: u64,
     items: Vec<Item>,
@@ -60,11 +84,20 @@ pub(crate) struct Batch {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Confirmed {
     pages: Vec<u64>,
+    /// Where its own stream is.
+    #[serde(default)]
+    place: Option<Place>,
+    /// How busy its PHP is.
+    #[serde(default)]
+    loads: super::peers::Loads,
 }
 
 /// Our own stream.
 pub struct Outbox {
     path: PathBuf,
+    run: u64,
+    /// Purges that are kept for an edge that is away.
+    kept: usize,
     state: Mutex<Sending>,
     wake: Notify,
 }
@@ -78,11 +111,10 @@ struct Sending {
     waiting: Vec<(u64, mpsc::UnboundedSender<NodeReceipt>)>,
 }
 
-/// Where a stream is, on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Place {
-    epoch: u64,
-    next: u64,
+impl Sending {
+    fn end(&self) -> u64 {
+        self.first + self.items.len() as u64
+    }
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
@@ -106,36 +138,57 @@ impl Outbox {
             items: VecDeque::new(),
             waiting: Vec::new(),
         };
-        Self { path: path.to_owned(), state: Mutex::new(state), wake: Notify::new() }
+        let run = rand::random::<u64>() >> 1;
+        let (path, state, wake) = (path.to_owned(), Mutex::new(state), Notify::new());
+        Self { path, run, kept: KEPT, state, wake }
     }
 
-    /// Adds a purge; the receipts of other edges come to the receiver.
-    pub fn push(&self, site: &SiteName, purge: &Purge) -> mpsc::UnboundedReceiver<NodeReceipt> {
+    /// Adds a purge, which `apply` applies here; the receipts of other edges come to the receiver.
+    pub fn push<T>(
+        &self,
+        site: &SiteName,
+        purge: &Purge,
+        apply: impl FnOnce() -> T,
+    ) -> (T, mpsc::UnboundedReceiver<NodeReceipt>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut state = self.state.lock();
+        // Nobody learns of its number, in a batch or in our horizon, before it holds here.
+        let applied = apply();
         state.items.push_back(Item { site: site.clone(), purge: purge.clone() });
-        if state.items.len() > KEPT {
+        if state.items.len() > self.kept {
             state.items.pop_front();
             state.first += 1;
         }
-        let number = state.first + state.items.len() as u64 - 1;
+        let next = state.end();
         state.waiting.retain(|(_, sender)| !sender.is_closed());
-        state.waiting.push((number, sender));
+        state.waiting.push((next - 1, sender));
         // Before anybody hears of it: a number is never given twice.
-        write(&self.path, &Place { epoch: state.epoch, next: number + 1 });
+        write(&self.path, &Place { epoch: state.epoch, next });
         drop(state);
         self.wake.notify_waiters();
-        receiver
+        (applied, receiver)
     }
 
-    /// What an edge lacks that has confirmed everything before `next`; and the number behind it.
+    /// Where it is.
+    pub(crate) fn place(&self) -> Place {
+        let state = self.state.lock();
+        Place { epoch: state.epoch, next: state.end() }
+    }
+
+    /// What an edge lacks that has everything before `next`; and the number behind it.
     fn batch(&self, next: Option<u64>) -> (Batch, u64) {
         let state = self.state.lock();
-        let end = state.first + state.items.len() as u64;
+        let end = state.end();
         let first = next.unwrap_or(state.first).clamp(state.first, end);
         let skip = usize::try_from(first - state.first).unwrap_or(usize::MAX);
         let items = state.items.iter().skip(skip).cloned().collect();
-        (Batch { epoch: state.epoch, first, items }, end)
+        (Batch { epoch: state.epoch, run: self.run, first, items }, end)
+    }
+
+    /// What an edge lacks that was at `place`, if it was anywhere.
+    pub(crate) fn missed(&self, place: Option<Place>) -> Batch {
+        let epoch = self.state.lock().epoch;
+        self.batch(place.filter(|place| place.epoch == epoch).map(|place| place.next)).0
     }
 
     fn confirm(&self, node: &NodeName, batch: &Batch, confirmed: &Confirmed, ms: u64) {
@@ -153,17 +206,17 @@ impl Outbox {
         }
     }
 
-    /// Forgets what everybody has.
+    /// Forgets what everybody has, but for the last ones.
     fn forget(&self, before: u64) {
         let mut state = self.state.lock();
-        while state.first < before && state.items.pop_front().is_some() {
+        while state.first + TAIL < before && state.items.pop_front().is_some() {
             state.first += 1;
         }
     }
 }
 
 /// Sends our stream to every other edge, for as long as the process runs.
-pub(crate) async fn send(mesh: Arc<Mesh>, stop: Shutdown) {
+pub(crate) async fn send(mesh: Arc<Mesh>, shared: Arc<Shared>, stop: Shutdown) {
     let confirmed: Arc<Mutex<BTreeMap<NodeName, u64>>> = Arc::default();
     let mut running: BTreeMap<NodeName, tokio::task::JoinHandle<()>> = BTreeMap::new();
     while !stop.is_requested() {
@@ -176,9 +229,11 @@ pub(crate) async fn send(mesh: Arc<Mesh>, stop: Shutdown) {
             }
             stays
         });
+        shared.cache.cut_off(mesh.inbox.is_cut_off(&others));
         for node in others {
             let (own, known, to) = (Arc::clone(&mesh), Arc::clone(&confirmed), node.clone());
-            running.entry(node).or_insert_with(|| tokio::spawn(send_to(own, to, known)));
+            let shared = Arc::clone(&shared);
+            running.entry(node).or_insert_with(|| tokio::spawn(send_to(own, shared, to, known)));
         }
         // What everybody has need not be kept; for one that is away it is kept as far as there is room.
         let least = confirmed.lock().values().min().copied();
@@ -190,8 +245,14 @@ pub(crate) async fn send(mesh: Arc<Mesh>, stop: Shutdown) {
     running.into_values().for_each(|task| task.abort());
 }
 
-async fn send_to(mesh: Arc<Mesh>, node: NodeName, confirmed: Arc<Mutex<BTreeMap<NodeName, u64>>>) {
-    let (mut next, mut patience) = (None, BATCH);
+async fn send_to(
+    mesh: Arc<Mesh>,
+    shared: Arc<Shared>,
+    node: NodeName,
+    confirmed: Arc<Mutex<BTreeMap<NodeName, u64>>>,
+) {
+    let mut next = None;
+    let mut failures = 0;
     loop {
         let woken = mesh.outbox.wake.notified();
         let mut woken = std::pin::pin!(woken);
@@ -199,15 +260,19 @@ async fn send_to(mesh: Arc<Mesh>, node: NodeName, confirmed: Arc<Mutex<BTreeMap<
         woken.as_mut().enable();
         let (batch, end) = mesh.outbox.batch(next);
         let begun = clock::now();
-        let sent = tokio::time::timeout(patience, send_batch(&mesh, &node, &batch)).await;
-        let is_sent = matches!(sent, Ok(Some(_)));
-        // One that is away is tried again often: it serves what it must not until it hears of it.
-        patience = if is_sent { BATCH } else { BATCH / 4 };
-        if let Ok(Some(said)) = sent {
+        let connect = CONNECT[failures % CONNECT.len()];
+        let said: Option<Confirmed> = ask(&mesh, &node, PATH, &batch, (connect, BATCH)).await;
+        let is_sent = said.is_some();
+        failures = if is_sent { 0 } else { failures + 1 };
+        if let Some(said) = said {
             let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             mesh.outbox.confirm(&node, &batch, &said, ms);
             next = Some(end);
             confirmed.lock().insert(node.clone(), end);
+            if let Some(place) = said.place {
+                hear(&mesh, &shared, &node, place, begun).await;
+            }
+            mesh.peers.note_loads(&node, said.loads);
         }
         if is_sent && mesh.outbox.batch(next).0.items.is_empty() {
             tokio::select! { () = woken => {}, () = tokio::time::sleep(BEAT) => {} }
@@ -217,122 +282,353 @@ async fn send_to(mesh: Arc<Mesh>, node: NodeName, confirmed: Arc<Mutex<BTreeMap<
     }
 }
 
-async fn send_batch(mesh: &Mesh, node: &NodeName, batch: &Batch) -> Option<Confirmed> {
-    let text = serde_json::to_vec(batch).expect("plain data");
-    let request = Request::post(PATH).body(any_body(Full::new(Bytes::from(text)))).ok()?;
-    let answer = mesh.client.call(node, request).await.ok()?;
-    if !answer.status().is_success() {
-        return None;
+/// An edge said where its stream is, to a question of `asked`: it is heard when all before that holds here. A batch of its own
+/// would not tell: it may have been on its way for long.
+async fn hear(mesh: &Mesh, shared: &Shared, node: &NodeName, place: Place, asked: Instant) {
+    if !mesh.inbox.has(node, place) {
+        let known = mesh.inbox.place(node);
+        let batch: Option<Batch> = ask(mesh, node, MISSED, &known, (BATCH, BATCH)).await;
+        let Some(batch) = batch else { return };
+        if mesh.inbox.take(shared, node, batch).await.is_none() {
+            return;
+        }
     }
-    let body = Limited::new(answer.into_body(), 1 << 20).collect().await.ok()?.to_bytes();
-    serde_json::from_slice(&body).ok()
+    mesh.inbox.streams.lock().at.insert(node.clone(), asked);
+}
+
+/// Asks another edge something about purges; `None`: it does not answer in time.
+async fn ask<T: serde::de::DeserializeOwned>(
+    mesh: &Mesh,
+    node: &NodeName,
+    path: &str,
+    what: &impl Serialize,
+    (connect, limit): (Duration, Duration),
+) -> Option<T> {
+    let text = serde_json::to_vec(what).expect("plain data");
+    let request = Request::post(path).body(any_body(Full::new(Bytes::from(text)))).ok()?;
+    tokio::time::timeout(connect, mesh.client.reach(node)).await.ok()?.ok()?;
+    let asked = async {
+        let answer = mesh.client.call(node, request).await.ok()?;
+        if !answer.status().is_success() {
+            return None;
+        }
+        let body = Limited::new(answer.into_body(), ANSWER).collect().await.ok()?.to_bytes();
+        serde_json::from_slice(&body).ok()
+    };
+    tokio::time::timeout(limit, asked).await.ok()?
+}
+
+/// Hears from every other edge what was missed; from those who do not tell in time anything may have been.
+pub(crate) async fn catch_up(mesh: &Arc<Mesh>, shared: &Arc<Shared>) {
+    let mut asked = tokio::task::JoinSet::new();
+    for node in mesh.others() {
+        let (mesh, shared) = (Arc::clone(mesh), Arc::clone(shared));
+        asked.spawn(async move {
+            let place = mesh.inbox.place(&node);
+            let batch: Option<Batch> = ask(&mesh, &node, MISSED, &place, (START, START)).await;
+            let Some(batch) = batch else { return Some(node) };
+            mesh.inbox.take(&shared, &node, batch).await.is_none().then_some(node)
+        });
+    }
+    let mut silent = Vec::new();
+    while let Some(node) = asked.join_next().await {
+        silent.extend(node.ok().flatten());
+    }
+    if !silent.is_empty() {
+        tracing::warn!(
+            ?silent,
+            "these edges do not tell what they purged: all pages are made stale"
+        );
+        everything_is_stale(shared, "another edge could not be asked what it purged");
+    }
+}
+
+fn everything_is_stale(shared: &Shared, because: &str) {
+    for site in &shared.view.load().sites {
+        // The journal has it in time, or the pages on disk are not believed.
+        let _ = shared.cache.purge_here(&site.cached, &cache::all(), because, cache::now());
+    }
+}
+
+/// Where somebody else's stream is, as it was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Heard {
+    epoch: u64,
+    next: u64,
+    run: u64,
+}
+
+impl Heard {
+    fn place(self) -> Place {
+        Place { epoch: self.epoch, next: self.next }
+    }
+}
+
+/// How a batch continues what was heard.
+#[derive(Debug, PartialEq, Eq)]
+enum Continuation {
+    /// So many of its purges are known already.
+    After(usize),
+    /// Something before it was missed.
+    Gap,
+}
+
+fn continuation(known: Option<Heard>, batch: &Batch) -> Continuation {
+    let Some(known) = known else {
+        // Its very first purge is in it, or there was none yet.
+        return if batch.first == 1 { Continuation::After(0) } else { Continuation::Gap };
+    };
+    match known.next.checked_sub(batch.first) {
+        Some(0) if known.epoch == batch.epoch => Continuation::After(0),
+        // Sent again, because our word was late.
+        Some(again) if known.epoch == batch.epoch && known.run == batch.run => {
+            let again = usize::try_from(again).unwrap_or(usize::MAX);
+            Continuation::After(again.min(batch.items.len()))
+        }
+        _ => Continuation::Gap,
+    }
 }
 
 /// What was heard of other edges' streams.
 pub struct Inbox {
     path: PathBuf,
-    heard: Mutex<BTreeMap<NodeName, Place>>,
-    at: Mutex<BTreeMap<NodeName, Instant>>,
+    began: Instant,
+    streams: Mutex<Streams>,
+    turns: Mutex<BTreeMap<NodeName, Arc<tokio::sync::Mutex<()>>>>,
+    is_kept: AtomicBool,
+}
+
+#[derive(Default)]
+struct Streams {
+    /// What holds here.
+    heard: BTreeMap<NodeName, Heard>,
+    /// What holds here, or is about to.
+    begun: BTreeMap<NodeName, Place>,
+    /// When an edge was asked whose answer made it heard.
+    at: BTreeMap<NodeName, Instant>,
+    /// How many pages the last purges of an edge met, for a batch that comes again.
+    met: BTreeMap<NodeName, VecDeque<u64>>,
+}
+
+impl Streams {
+    /// The counts of a batch: those that were known for the first ones, as far as they are remembered, then the new ones.
+    fn met(&mut self, from: &NodeName, skip: usize, new: Vec<u64>) -> Vec<u64> {
+        let met = self.met.entry(from.clone()).or_default();
+        let known = met.iter().rev().take(skip).rev().copied();
+        let known: Vec<u64> = known.collect();
+        let forgotten = std::iter::repeat_n(0, skip - known.len());
+        let all = forgotten.chain(known).chain(new.iter().copied()).collect();
+        met.extend(new);
+        met.drain(..met.len().saturating_sub(REMEMBERED));
+        all
+    }
 }
 
 impl Inbox {
     pub(crate) fn open(path: &Path) -> Self {
-        let heard = Mutex::new(read(path).unwrap_or_default());
-        Self { path: path.to_owned(), heard, at: Mutex::default() }
+        let heard: BTreeMap<NodeName, Heard> = read(path).unwrap_or_default();
+        let begun = heard.iter().map(|(node, heard)| (node.clone(), heard.place())).collect();
+        Self {
+            path: path.to_owned(),
+            began: clock::now(),
+            streams: Mutex::new(Streams { heard, begun, ..Streams::default() }),
+            turns: Mutex::default(),
+            is_kept: AtomicBool::new(true),
+        }
     }
 
     /// Keeps on disk where the streams are.
     pub(crate) async fn keep(&self, stop: Shutdown) {
-        let mut kept = None;
         while !stop.is_requested() {
-            let heard = self.heard.lock().clone();
-            if kept.as_ref() != Some(&heard) {
-                write(&self.path, &heard);
-                kept = Some(heard);
-            }
+            self.note();
             tokio::select! { () = stop.requested() => {}, () = tokio::time::sleep(BEAT * 2) => {} }
         }
-        write(&self.path, &*self.heard.lock());
+        self.note();
     }
 
-    /// Whether all of these edges were heard lately.
-    pub fn hears(&self, others: &[NodeName]) -> bool {
-        let now = clock::now();
-        let at = self.at.lock();
-        others.iter().all(|node| at.get(node).is_some_and(|at| now < *at + SILENCE))
+    fn note(&self) {
+        if !self.is_kept.swap(true, Ordering::AcqRel) {
+            write(&self.path, &self.streams.lock().heard.clone());
+        }
     }
 
-    /// Applies a batch of another edge.
-    pub(crate) async fn take(&self, shared: &Shared, from: &NodeName, batch: Batch) -> Confirmed {
-        let next = batch.first + batch.items.len() as u64;
-        let place = Place { epoch: batch.epoch, next: batch.first };
-        let known = self.heard.lock().get(from).copied();
-        let mut pages = Vec::new();
-        if known.is_some_and(|known| known != place) {
-            tracing::warn!(%from, ?known, ?place, "purges were missed: all pages are made stale");
-            for site in &shared.view.load().sites {
-                let because = "purges of another edge were missed";
-                let _ = shared.cache.purge_here(&site.cached, &cache::all(), because, cache::now());
+    /// Where an edge's stream is.
+    fn place(&self, node: &NodeName) -> Option<Place> {
+        self.streams.lock().heard.get(node).map(|heard| heard.place())
+    }
+
+    /// Whether all before a place holds here.
+    fn has(&self, node: &NodeName, place: Place) -> bool {
+        self.place(node).is_some_and(|it| it.epoch == place.epoch && it.next >= place.next)
+    }
+
+    /// How far we have come in the streams of others: what holds here.
+    pub(crate) fn horizon(&self) -> Horizon {
+        let streams = self.streams.lock();
+        Horizon(streams.heard.iter().map(|(node, heard)| (node.clone(), heard.place())).collect())
+    }
+
+    /// The same with what is about to hold.
+    pub(crate) fn horizon_begun(&self) -> Horizon {
+        Horizon(self.streams.lock().begun.clone())
+    }
+
+    /// Whether this edge was heard lately: what it purged until a moment ago holds here.
+    pub fn hears(&self, node: &NodeName) -> bool {
+        let at = self.streams.lock().at.get(node).copied();
+        at.is_some_and(|at| clock::now() < at + SILENCE)
+    }
+
+    /// Whether none of the others was heard lately.
+    pub fn is_cut_off(&self, others: &[NodeName]) -> bool {
+        !others.is_empty()
+            && clock::now() >= self.began + SILENCE
+            && !others.iter().any(|node| self.hears(node))
+    }
+
+    /// Applies a batch of another edge; `None`: it could not be kept, and is to be sent again.
+    pub(crate) async fn take(
+        &self,
+        shared: &Shared,
+        from: &NodeName,
+        batch: Batch,
+    ) -> Option<Confirmed> {
+        let turn = Arc::clone(self.turns.lock().entry(from.clone()).or_default());
+        // Batches of one edge are applied one after the other, whichever way they came.
+        let _turn = turn.lock().await;
+        let known = self.streams.lock().heard.get(from).copied();
+        let sent = batch.first + batch.items.len() as u64;
+        let continuation = continuation(known, &batch);
+        let (skip, next) = match continuation {
+            Continuation::After(skip) => (skip, known.map_or(sent, |known| known.next.max(sent))),
+            Continuation::Gap => (0, sent),
+        };
+        let heard = Heard { epoch: batch.epoch, next, run: batch.run };
+        self.streams.lock().begun.insert(from.clone(), heard.place());
+        if continuation == Continuation::Gap {
+            tracing::warn!(%from, ?known, first = batch.first, "purges were missed: all pages are made stale");
+            everything_is_stale(shared, "purges of another edge were missed");
+        }
+        let pages = apply(shared, &batch.items[skip..]).await?;
+        let mut streams = self.streams.lock();
+        if streams.heard.insert(from.clone(), heard) != Some(heard) {
+            self.is_kept.store(false, Ordering::Release);
+        }
+        let pages = streams.met(from, skip, pages);
+        let place = shared.mesh.get().map(|mesh| mesh.outbox.place());
+        Some(Confirmed { pages, place, loads: super::peers::loads(shared) })
+    }
+}
+
+/// How many pages each purge made stale; `None`: the journal does not take them.
+async fn apply(shared: &Shared, items: &[Item]) -> Option<Vec<u64>> {
+    let purge = |item: &Item| {
+        let site = shared.cache.known_site(&item.site)?;
+        Some(shared.cache.purge_here(&site, &item.purge, "another edge", cache::now()))
+    };
+    // All are applied before the first one is waited for.
+    let purged: Vec<_> = items.iter().map(purge).collect();
+    let mut pages = Vec::with_capacity(purged.len());
+    for purged in purged {
+        pages.push(match purged {
+            None => 0,
+            Some(purged) => {
+                let receipt = purged.receipt().await;
+                receipt.ok.then_some(receipt.pages)?
             }
-        }
-        let mut written = Vec::new();
-        for item in &batch.items {
-            let Some(site) = shared.cache.known_site(&item.site) else {
-                pages.push(0);
-                continue;
-            };
-            let purged = shared.cache.purge_here(&site, &item.purge, "another edge", cache::now());
-            pages.push(purged.pages);
-            written.push(purged);
-        }
-        for purged in written {
-            purged.receipt().await;
-        }
-        self.heard.lock().insert(from.clone(), Place { epoch: batch.epoch, next });
-        self.at.lock().insert(from.clone(), clock::now());
-        Confirmed { pages }
+        });
     }
+    Some(pages)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn purge() -> Purge {
-        Purge { all: true, ..Purge::default() }
+    fn outbox(folder: &tempfile::TempDir) -> Outbox {
+        Outbox::open(&folder.path().join("purges.json"))
+    }
+
+    fn push(outbox: &Outbox) -> mpsc::UnboundedReceiver<NodeReceipt> {
+        let site: SiteName = "blog".parse().expect("a name");
+        outbox.push(&site, &Purge { all: true, ..Purge::default() }, || ()).1
     }
 
     #[test]
     fn a_stream_goes_on_after_a_restart_and_a_number_is_never_given_twice() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("purges.json");
-        let site: SiteName = "blog".parse().expect("a name");
-        let outbox = Outbox::open(&path);
-        drop(outbox.push(&site, &purge()));
-        drop(outbox.push(&site, &purge()));
-        let (batch, end) = outbox.batch(None);
+        let before = outbox(&folder);
+        drop((push(&before), push(&before)));
+        let (batch, end) = before.batch(None);
         assert_eq!((batch.first, batch.items.len(), end), (1, 2, 3));
-        assert!(outbox.batch(Some(3)).0.items.is_empty());
-        outbox.forget(2);
-        assert_eq!(outbox.batch(None).0.first, 2);
-        let again = Outbox::open(&path);
-        let (batch, end) = again.batch(None);
+        assert!(before.batch(Some(3)).0.items.is_empty());
+        let (batch, end) = outbox(&folder).batch(None);
         assert_eq!((batch.first, end), (3, 3));
-        assert_eq!(batch.epoch, outbox.batch(None).0.epoch);
+        assert_eq!(batch.epoch, before.batch(None).0.epoch);
+    }
+
+    #[test]
+    fn what_all_have_is_forgotten_but_for_a_tail_and_what_one_lacks_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let outbox = Outbox { kept: 400, ..outbox(&folder) };
+        (0..300).for_each(|_| drop(push(&outbox)));
+        outbox.forget(301);
+        assert_eq!(outbox.batch(None).0.first, 301 - TAIL);
+        let place = Place { next: 90, ..outbox.place() };
+        assert_eq!(outbox.missed(Some(place)).items.len(), 211);
+        assert_eq!(outbox.missed(Some(Place { epoch: 0, next: 200 })).first, 301 - TAIL);
+        (0..200).for_each(|_| drop(push(&outbox)));
+        assert_eq!(outbox.missed(Some(place)).first, 101, "more than there is room for: a gap");
     }
 
     #[test]
     fn whoever_waits_gets_the_receipt_of_its_own_purge() {
         let folder = tempfile::tempdir().expect("a folder");
-        let outbox = Outbox::open(&folder.path().join("purges.json"));
-        let site: SiteName = "blog".parse().expect("a name");
+        let outbox = outbox(&folder);
         let node: NodeName = "n2".parse().expect("a name");
-        let mut first = outbox.push(&site, &purge());
+        let mut first = push(&outbox);
         let (batch, _) = outbox.batch(None);
-        let mut second = outbox.push(&site, &purge());
-        outbox.confirm(&node, &batch, &Confirmed { pages: vec![7] }, 3);
+        let mut second = push(&outbox);
+        let said = Confirmed { pages: vec![7], ..Confirmed::default() };
+        outbox.confirm(&node, &batch, &said, 3);
         let receipt = first.try_recv().expect("it is there");
         assert_eq!((receipt.node, receipt.pages, receipt.ok), (node, 7, true));
         assert!(second.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_batch_that_comes_again_is_confirmed_as_the_first_time() {
+        let (mut streams, node) = (Streams::default(), "n2".parse().expect("a name"));
+        assert_eq!(streams.met(&node, 0, vec![3, 4]), [3, 4]);
+        assert_eq!(streams.met(&node, 2, vec![5]), [3, 4, 5]);
+        assert_eq!(streams.met(&node, 5, vec![]), [0, 0, 3, 4, 5]);
+        assert_eq!(streams.met(&node, 0, vec![1; 100]).len(), 100);
+        assert_eq!(streams.met(&node, 70, vec![])[5..8], [0, 1, 1]);
+    }
+
+    #[test]
+    fn a_batch_continues_what_was_heard_or_leaves_a_gap() {
+        use Continuation::{After, Gap};
+        let items = |count| {
+            let site: SiteName = "blog".parse().expect("a name");
+            vec![Item { site, purge: Purge::default() }; count]
+        };
+        let check = |known: Option<(u64, u64, u64)>, (epoch, run, first, count), expected| {
+            let known = known.map(|(epoch, run, next)| Heard { epoch, run, next });
+            let batch = Batch { epoch, run, first, items: items(count) };
+            assert_eq!(continuation(known, &batch), expected, "{known:?} {batch:?}");
+        };
+        check(None, (1, 1, 1, 3), After(0));
+        check(None, (1, 1, 2, 3), Gap);
+        check(Some((1, 1, 5)), (1, 1, 5, 2), After(0));
+        check(Some((1, 1, 5)), (1, 1, 6, 2), Gap);
+        // Sent again: whole, or with more behind it.
+        check(Some((1, 1, 5)), (1, 1, 3, 2), After(2));
+        check(Some((1, 1, 5)), (1, 1, 3, 4), After(2));
+        check(Some((1, 1, 5)), (1, 1, 2, 1), After(1));
+        // A restart in order; one after which numbers are given again; one that forgot all.
+        check(Some((1, 1, 5)), (1, 2, 5, 1), After(0));
+        check(Some((1, 1, 5)), (1, 2, 4, 1), Gap);
+        check(Some((1, 1, 5)), (2, 2, 5, 1), Gap);
     }
 }

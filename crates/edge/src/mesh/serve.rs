@@ -7,13 +7,14 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use pressroom_model::id::NodeName;
 use pressroom_wire::http::{PROTOCOL, serve as answer_calls};
 use pressroom_wire::identity::Peer as Caller;
 use pressroom_wire::tls::Guests;
 use tokio::net::TcpListener;
 
-use super::passing::{ADDRESS, AUTHORITY, HEADERS, ID, KIND, Kind, SCHEME, SITE};
-use super::{Mesh, purges};
+use super::passing::{ADDRESS, AUTHORITY, HEADERS, ID, KIND, Kind, SCHEME, SITE, mark};
+use super::{Mesh, peers, purges, rendering};
 use crate::body::Body;
 use crate::client::{Client, Scheme};
 use crate::core::Core;
@@ -39,7 +40,7 @@ pub(super) async fn serve(mesh: &Arc<Mesh>, core: Arc<Core>, listener: TcpListen
 }
 
 async fn answer(
-    mesh: &Mesh,
+    mesh: &Arc<Mesh>,
     core: &Arc<Core>,
     caller: Caller,
     request: Request<Incoming>,
@@ -47,18 +48,26 @@ async fn answer(
     let Caller::Node(node) = caller else {
         return notice::text(StatusCode::FORBIDDEN, "nodes alone are answered here\n");
     };
-    if request.uri().path() == purges::PATH {
-        let body = Limited::new(request.into_body(), BATCH).collect().await;
-        let batch = body.ok().and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
-        let Some(batch) = batch else {
-            return notice::text(StatusCode::BAD_REQUEST, "no batch of purges\n");
-        };
-        let confirmed = mesh.inbox.take(&core.shared, &node, batch).await;
-        let text = serde_json::to_vec(&confirmed).expect("plain data");
-        return Response::new(Body::Whole(Bytes::from(text)));
+    // What a visitor asked for has its kind, so that no path of his is one of ours.
+    let is_visitors = request.headers().contains_key(KIND);
+    match request.uri().path() {
+        _ if is_visitors => {}
+        peers::PROBE => return notice::text(StatusCode::OK, "alive\n"),
+        purges::PATH => return purged(mesh, core, &node, request).await,
+        purges::MISSED => {
+            return match read(request).await {
+                Some(place) => json(&mesh.outbox.missed(place)),
+                None => notice::text(StatusCode::BAD_REQUEST, "no place in a stream\n"),
+            };
+        }
+        _ => {}
     }
-    let (parts, body) = request.into_parts();
-    match asking(core, parts) {
+    let (mut parts, body) = request.into_parts();
+    let needs = rendering::Needs::of(&mut parts.headers);
+    let mut answer = match asking(core, parts) {
+        Some((kind @ (Kind::Render | Kind::Help), asking)) => {
+            rendering::answer(mesh, core, kind, asking, needs).await
+        }
         Some((kind, asking)) => {
             let peer = Arc::new(Peer {
                 core: Arc::clone(core),
@@ -69,7 +78,33 @@ async fn answer(
             handler::answer_edge(&peer, asking, kind, body).await
         }
         None => notice::text(StatusCode::NOT_FOUND, "this node serves no such site\n"),
+    };
+    mark(&mut answer);
+    answer
+}
+
+async fn purged(
+    mesh: &Mesh,
+    core: &Core,
+    node: &NodeName,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let Some(batch) = read(request).await else {
+        return notice::text(StatusCode::BAD_REQUEST, "no batch of purges\n");
+    };
+    match mesh.inbox.take(&core.shared, node, batch).await {
+        Some(confirmed) => json(&confirmed),
+        None => notice::text(StatusCode::SERVICE_UNAVAILABLE, "the journal does not take it\n"),
     }
+}
+
+async fn read<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Option<T> {
+    let body = Limited::new(request.into_body(), BATCH).collect().await.ok()?;
+    serde_json::from_slice(&body.to_bytes()).ok()
+}
+
+fn json(value: &impl serde::Serialize) -> Response<Body> {
+    Response::new(Body::Whole(Bytes::from(serde_json::to_vec(value).expect("plain data"))))
 }
 
 /// What another edge knows of the request.
@@ -87,5 +122,5 @@ fn asking(core: &Core, mut parts: http::request::Parts) -> Option<(Kind, Asking)
     for name in HEADERS {
         parts.headers.remove(name);
     }
-    Some((kind, Asking::passed(id, client, host, authority, site, parts)))
+    Some((kind, Asking::passed(kind, id, client, host, authority, site, parts)))
 }

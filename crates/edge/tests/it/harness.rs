@@ -136,13 +136,23 @@ impl Edge {
         pool: &[(&Fpm, u16)],
         change: impl FnOnce(&mut Snapshot),
     ) -> Self {
+        Self::start_with(place, pool, Vec::new(), change)
+    }
+
+    /// The same with further sockets.
+    pub(crate) fn start_with(
+        place: &Place,
+        pool: &[(&Fpm, u16)],
+        mut sockets: Vec<Inherited>,
+        change: impl FnOnce(&mut Snapshot),
+    ) -> Self {
         let mut model = snapshot(place, pool);
         change(&mut model);
         let snapshot = place.path("snapshot.json");
         std::fs::write(&snapshot, serde_json::to_vec(&model).expect("JSON")).expect("written");
-        let mut sockets = Vec::new();
         let http = listen("http", &mut sockets);
         let https = listen("https", &mut sockets);
+        let _ = std::fs::remove_file(place.path("run/affirm.sock"));
         let affirm = UnixListener::bind(place.path("run/affirm.sock")).expect("bound");
         open_up(&place.path("run/affirm.sock"));
         sockets.push(Inherited { name: "affirm-blog".into(), fd: affirm.into() });

@@ -91,8 +91,12 @@ switch ($do) {
         echo 'many';
         break;
     case 'page':
-        $n = (int) @file_get_contents("$scratch/renders") + 1;
-        file_put_contents("$scratch/renders", (string) $n, LOCK_EX);
+        $count = fopen("$scratch/renders", 'c+');
+        flock($count, LOCK_EX);
+        $n = (int) stream_get_contents($count) + 1;
+        rewind($count);
+        fwrite($count, (string) $n);
+        fclose($count);
         header('Content-Type: text/html; charset=utf-8');
         usleep((int) ($_GET['ms'] ?? 0) * 1000);
         if (file_exists("$scratch/broken")) {

@@ -5,7 +5,9 @@
 mod harness;
 
 mod caching;
+mod cluster;
 mod faults;
 mod files;
+mod mesh;
 mod passing;
 mod sockets;

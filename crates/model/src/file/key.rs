@@ -92,6 +92,12 @@ pub const KEYS: &[Key] = keys! {
     "edge.cache_size", Kind::Size(MIB), Is(r#""256 MiB""#), "Memory for stored pages of all sites.";
     "edge.access_log", Kind::Choice(&["json", "combined", "off"]), Is(r#""json""#), "How a line of `logs/edge/access.log` looks.";
 
+    "edge.health", Kind::Table, Nothing, "How the edge judges those of other nodes, in a cluster. Whoever does not accept a connection is asked no more at once.";
+    "edge.health.interval", Kind::Span(100), Is(r#""2 s""#), "From one probe of another edge to the next.";
+    "edge.health.timeout", Kind::Span(10), Is(r#""1 s""#), "Longest wait for the answer to a probe.";
+    "edge.health.failures", Kind::Number(1, 1000), Is("2"), "After so many failures in a row another edge is asked no more; requests and probes are counted apart.";
+    "edge.health.successes", Kind::Number(1, 1000), Is("2"), "After so many answers in a row to probes it is asked again, at first with few requests.";
+
     "console", Kind::Table, Nothing, "The page that shows how things are.";
     "console.listen", Kind::Text("address:port", loopback), Is(r#""127.0.0.1:7070""#), "Where the console listens. It speaks plain HTTP and shows how things are to anybody, so only loopback is allowed; come from elsewhere through `ssh -L`.";
 

@@ -15,7 +15,7 @@ use crate::config::{
     Node, PageCache, Php, Runtime, Site, Source, WordPress,
 };
 use crate::id::{NodeName, SiteName};
-use crate::snapshot::{LogFormat, Network};
+use crate::snapshot::{HealthRules, LogFormat, Network};
 use crate::unit::ByteSize;
 
 /// What the file means. With faults found (here or before) the value is good for nothing but to go on looking.
@@ -97,6 +97,17 @@ fn edge(edge: &Reader<'_>, facts: &Facts, faults: &mut Faults) -> Edge {
             _ => None,
         },
         redirect_to_https: edge.flag("redirect_to_https"),
+        health: health(&edge.within("health")),
+    }
+}
+
+fn health(health: &Reader<'_>) -> HealthRules {
+    let number = |name| health.number(name).map_or(1, u32::from);
+    HealthRules {
+        interval: health.parsed("interval"),
+        timeout: health.parsed("timeout"),
+        failures: number("failures"),
+        successes: number("successes"),
     }
 }
 

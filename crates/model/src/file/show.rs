@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::config::{Cache, Config, Database, Limits, Site, Source, WordPress};
-use crate::snapshot::LogFormat;
+use crate::snapshot::{HealthRules, LogFormat};
 use crate::unit::ByteSize;
 
 /// The file. What follows from the machine (memory of engines) is left out, as it was.
@@ -33,6 +33,14 @@ pub fn show(config: &Config) -> String {
             None => "off",
         },
     );
+    let health = &config.edge.health;
+    if *health != HealthRules::default() {
+        page.head("[edge.health]");
+        page.text("interval", health.interval);
+        page.text("timeout", health.timeout);
+        page.plain("failures", health.failures);
+        page.plain("successes", health.successes);
+    }
     page.head("[console]");
     page.text("listen", config.console.listen);
     let Database::Managed { memory } = &config.database;
