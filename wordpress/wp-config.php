@@ -40,7 +40,7 @@ if ( 'cli' !== PHP_SAPI ) {
 header_register_callback(
 	static function () {
 		if ( 500 === http_response_code() && isset( $GLOBALS['wpdb'] ) && empty( $GLOBALS['wpdb']->ready ) ) {
-			http_response_code( 503 );
+			header( 'HTTP/1.1 503 Service Unavailable', true, 503 );
 			header( 'Retry-After: 5' );
 		}
 	}
