@@ -1,8 +1,9 @@
-//! The workshop: `cargo xtask tidy | ci | test | reference`.
+//! The workshop: `cargo xtask tidy | ci | test | reference | hosts`.
 //!
 //! - [`tidy`] rules of the house that the compiler does not know
 //! - [`ci`] everything that is checked before a change is taken, but for the tests
 //! - [`mod@test`] the tests, with the packages that they need
+//! - [`hosts`] many machines on this one
 //! - [`mod@reference`] pages that are printed from the code
 //! - [`step`] running one command after the other and saying how it went
 
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 mod ci;
+mod hosts;
 mod packages;
 mod reference;
 mod step;
@@ -24,6 +26,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   ci          format, clippy, docs, tidy, reference, licences
   test        install what the tests need (as root), then run all of them
   reference   write the pages that are printed from the code
+  hosts       up N [--zones a,b,c], cut, heal, slow, kill, start, freeze, thaw, exec, status, down:
+              N hosts on this machine with what is built from this source (`pressroom lab`; as root)
 ";
 
 fn main() -> ExitCode {
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
         ["tidy"] => root().and_then(|root| tidy::run(&root)),
         ["ci"] => root().and_then(|root| ci::run(&root)),
         ["reference"] => root().and_then(|root| reference::write(&root)),
+        ["hosts", words @ ..] => root().and_then(|root| hosts::run(&root, words)),
         ["test", filters @ ..] => root().and_then(|root| test::run(&root, filters)),
         ["help" | "--help" | "-h"] | [] => {
             println!("{USAGE}");

@@ -58,6 +58,12 @@ pub(crate) fn name_of(data: &Path) -> String {
     format!("pressroom-{}", &digest[..8])
 }
 
+/// Kills who is in the groups of control of a data directory, and removes them: for those who ended the keeper by force and
+/// keep nothing of it.
+pub fn end_groups(data: &Path) {
+    groups::Groups::of_machine(data).end();
+}
+
 /// The filter of system calls as Docker reads it; none on an architecture that nobody has looked at.
 pub(crate) fn docker_filter() -> Option<serde_json::Value> {
     launch::filter::profile()

@@ -106,6 +106,18 @@ pub fn needed(config: &Config) -> Vec<Needed> {
     all
 }
 
+/// What is missing on a machine that is to have a lab.
+pub fn missing_in_lab() -> Vec<Needed> {
+    let because = "hosts as network namespaces";
+    let all = [
+        package("iproute2", because, "/sbin/ip"),
+        package("nftables", "hosts that are cut off", "/usr/sbin/nft"),
+        package("util-linux", because, "/usr/bin/unshare"),
+        package("curl", "asking hosts for pages", CURL),
+    ];
+    all.into_iter().filter(|package| !Path::new(&package.file).exists()).collect()
+}
+
 /// What is missing on a machine that is to be a node of a cluster; `is_voter`: one that runs etcd from the beginning.
 pub fn missing_in_cluster(is_voter: bool) -> Vec<Needed> {
     let because = match is_voter {

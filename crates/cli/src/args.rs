@@ -236,12 +236,12 @@ pub(crate) enum Lab {
         #[arg(long)]
         json: bool,
     },
-    /// Cut a node or `zone:Z` off from all others
+    /// Cut a node off from all others, or a zone from other zones and visitors
     Cut {
         /// The node, or `zone:Z`
         whom: String,
     },
-    /// End a cut, or slowness
+    /// End a cut, and slowness
     Heal {
         /// The node, or `zone:Z`
         whom: String,
@@ -268,7 +268,7 @@ pub(crate) enum Lab {
     Freeze {
         /// The node, or `zone:Z`
         whom: String,
-        /// Only this one: edge, agent, sql, etcd, mariadbd …
+        /// Only those of this name: edge, agent, sql, etcd, mariadbd, php-fpm …
         #[arg(long, value_name = "NAME")]
         process: Option<String>,
     },
@@ -277,17 +277,17 @@ pub(crate) enum Lab {
         /// The node, or `zone:Z`
         whom: String,
     },
-    /// Run a command in a host
+    /// Run a command in a host, or where visitors are; exits as it does
     Exec {
-        /// The node
+        /// The node, or `client`
         whom: String,
-        /// The command and its arguments
-        #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+        /// The command and its arguments, behind `--`
+        #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
     /// Show the hosts
     Status(Json),
-    /// End it: nothing of it is left
+    /// End it: nothing of it is left, nor of its hosts' data
     Down,
     #[command(hide = true)]
     Host { name: String },

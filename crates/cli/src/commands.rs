@@ -132,6 +132,11 @@ impl<'a> Context<'a> {
         self.install_these(&self.machine.missing_in_cluster(is_voter)?, is_agreed)
     }
 
+    /// The same for a lab.
+    pub(crate) fn install_for_lab(&self, is_agreed: bool) -> Result<(), Failure> {
+        self.install_these(&self.machine.missing_in_lab()?, is_agreed)
+    }
+
     fn install_these(&self, missing: &[Package], is_agreed: bool) -> Result<(), Failure> {
         if missing.is_empty() {
             return Ok(());

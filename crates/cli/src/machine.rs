@@ -31,6 +31,9 @@ pub trait Machine {
     /// The same for a machine that is to be a node of a cluster; `is_voter`: one that runs etcd.
     fn missing_in_cluster(&self, is_voter: bool) -> Result<Vec<Package>, Failure>;
 
+    /// The same for a machine that is to have a lab.
+    fn missing_in_lab(&self) -> Result<Vec<Package>, Failure>;
+
     /// The address by which this machine reaches others, if it has one.
     fn own_address(&self) -> Option<IpAddr>;
 

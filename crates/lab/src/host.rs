@@ -1,8 +1,9 @@
 //! One host: a network namespace with a cable to the bridge, and a first process that everything else of the host is below.
 
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::{LabError, io, ip, run};
 
 /// Longest time until a host's first process runs.
 const BEGIN: Duration = Duration::from_secs(10);
+/// Longest time until killed processes are gone: the kernel takes its time with those that wait for a disk.
+const END: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Makes the bridge that all hosts are on; one that is there stays.
@@ -27,7 +30,7 @@ pub fn lay_bridge(lab: &Lab) -> Result<(), LabError> {
 
 /// Makes a network namespace with a cable to the bridge; one that is there stays.
 pub fn lay_cable(lab: &Lab, netns: &str, number: usize, address: Ipv4Addr) -> Result<(), LabError> {
-    if !Path::new("/run/netns").join(netns).exists() {
+    if !place(netns).exists() {
         ip(&format!("netns add {netns}"))?;
     }
     let (cable, bridge) = (lab.cable(number), lab.bridge());
@@ -58,13 +61,37 @@ pub(crate) fn inside(netns: &str) -> Command {
     command
 }
 
+/// Takes all cables, namespaces and the bridge of a lab away, and who is in them.
+pub(crate) fn take_away(lab: &Lab) -> Result<(), LabError> {
+    sweep(&lab.client.netns)?;
+    for netns in lab.nodes.iter().map(|node| &node.netns).chain([&lab.client.netns]) {
+        if place(netns).exists() {
+            // Its end of the cable, and with it ours, goes with it.
+            ip(&format!("netns del {netns}"))?;
+        }
+    }
+    // The cables of namespaces that were never finished.
+    for cable in (0..=lab.nodes.len()).map(|number| lab.cable(number)).filter(|it| exists(it)) {
+        // It may have gone meanwhile: the kernel takes its time with namespaces.
+        let _ = ip(&format!("link del {cable}"));
+    }
+    match exists(&lab.bridge()) {
+        true => ip(&format!("link del {}", lab.bridge())).map(drop),
+        false => Ok(()),
+    }
+}
+
 /// Starts a host's first process; one that runs stays.
 pub fn begin(node: &mut Node) -> Result<(), LabError> {
     if is_running(node) {
         return Ok(());
     }
+    // A first process that nobody wrote down, of an `up` that was ended.
+    sweep(&node.netns)?;
     std::fs::create_dir_all(&node.data).map_err(io(node.data.display().to_string()))?;
     let program = std::env::current_exe().map_err(io("our own program"))?;
+    let said = node.data.join("host.log");
+    let words = std::fs::File::create(&said).map_err(io(said.display().to_string()))?;
     let mut command = inside(&node.netns);
     command
         .args(["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"])
@@ -72,10 +99,10 @@ pub fn begin(node: &mut Node) -> Result<(), LabError> {
         .args(["lab", "host", &node.name])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(words)
         // Whoever ends the command line must not end the host.
         .process_group(0);
-    let child = command.spawn().map_err(io("unshare"))?;
+    let mut child = command.spawn().map_err(io("unshare"))?;
     let outer = child.id();
     let late = clock::now() + BEGIN;
     while clock::now() < late {
@@ -89,12 +116,17 @@ pub fn begin(node: &mut Node) -> Result<(), LabError> {
             node.init = Some((pid, started));
             return Ok(());
         }
+        if child.try_wait().is_ok_and(|ended| ended.is_some()) {
+            break;
+        }
         std::thread::sleep(LOOK);
     }
+    let last = std::fs::read_to_string(&said).unwrap_or_default().trim().to_owned();
+    sweep(&node.netns)?;
     Err(LabError::Late {
         what: format!("host `{}` has not begun", node.name),
         seconds: BEGIN.as_secs(),
-        last: "its first process did not run".into(),
+        last: if last.is_empty() { "its first process did not run".into() } else { last },
     })
 }
 
@@ -106,10 +138,13 @@ fn is_furnished(pid: i32, name: &str) -> bool {
 }
 
 /// When a process started, in the kernel's ticks: with its number, its identity.
+/// One that has ended, and waits for its parent, is none.
 fn started(pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = rest.split_whitespace();
+    let is_gone = matches!(fields.next()?, "Z" | "X");
+    fields.nth(18)?.parse().ok().filter(|_| !is_gone)
 }
 
 /// Whether the host's first process runs.
@@ -147,29 +182,62 @@ pub fn pressroom(node: &Node) -> Result<Command, LabError> {
     Ok(command)
 }
 
-/// Kills everything in a host at once: the kernel does when the first process ends.
-pub fn kill(node: &mut Node) {
-    if let Some((pid, _)) = node.init.filter(|_| is_running(node))
-        && let Some(pid) = Pid::from_raw(pid)
-    {
-        // Gone already is as good.
-        let _ = kill_process(pid, Signal::KILL);
-        let late = clock::now() + BEGIN;
-        while is_running(node) && clock::now() < late {
-            std::thread::sleep(LOOK);
-        }
+/// Kills everything in a host at once: the kernel does when the first process ends. Then whoever else was in its network.
+pub fn kill(node: &mut Node) -> Result<(), LabError> {
+    if let Some((pid, _)) = node.init.filter(|_| is_running(node)) {
+        end(pid);
     }
+    sweep(&node.netns)?;
     node.init = None;
+    Ok(())
 }
 
-/// All processes in a host's process namespace, by the machine's numbers.
+fn end(pid: i32) {
+    // Gone already is as good.
+    let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
+}
+
+/// Kills all processes in a network namespace, until there is none.
+fn sweep(netns: &str) -> Result<(), LabError> {
+    let late = clock::now() + END;
+    loop {
+        let left = all_in("net", &place(netns));
+        if left.is_empty() {
+            return Ok(());
+        }
+        if clock::now() > late {
+            return Err(LabError::Late {
+                what: format!("processes in `{netns}` did not end"),
+                seconds: END.as_secs(),
+                last: format!("{left:?}"),
+            });
+        }
+        left.into_iter().for_each(end);
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// All processes in a host's process namespace but the first, by the machine's numbers.
 pub fn processes(node: &Node) -> Vec<i32> {
     let Some((init, _)) = node.init.filter(|_| is_running(node)) else { return Vec::new() };
-    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let Some(wanted) = namespace(init) else { return Vec::new() };
+    let mut pids = all_in("pid", Path::new(&format!("/proc/{init}/ns/pid")));
+    pids.retain(|pid| *pid != init);
+    pids
+}
+
+/// The file of a named network namespace.
+fn place(netns: &str) -> PathBuf {
+    Path::new("/run/netns").join(netns)
+}
+
+/// The processes in the namespace of this kind that the file is of. Those that have ended, and wait for a parent, are in none.
+fn all_in(kind: &str, namespace: &Path) -> Vec<i32> {
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
+    let Some(wanted) = identity(namespace) else { return Vec::new() };
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| *pid != init && namespace(*pid).as_ref() == Some(&wanted)).collect()
+    let is_in = |pid: &i32| identity(Path::new(&format!("/proc/{pid}/ns/{kind}"))) == Some(wanted);
+    pids.filter(is_in).collect()
 }
 
 /// What the first process of a host does: gives the host a `/run` and a name, then waits for children that nobody else has.

@@ -1,5 +1,7 @@
 //! What a lab is, and its file `lab.json`.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -148,6 +150,38 @@ impl Lab {
             .map_err(io(path.display().to_string()))
     }
 
+    /// Changes what is written down: others who change it at this moment wait, so no change is lost.
+    pub fn change<T>(
+        folder: &Path,
+        work: impl FnOnce(&mut Self) -> Result<T, LabError>,
+    ) -> Result<T, LabError> {
+        let turn = Self::turn(folder)?;
+        let mut lab = Self::read(folder)?;
+        let done = work(&mut lab);
+        // Also what was done before something failed is true.
+        lab.write(folder)?;
+        drop(turn);
+        done
+    }
+
+    /// The right to change it, until the file is closed. It is the folder's, so nothing is left of it.
+    pub(crate) fn turn(folder: &Path) -> Result<File, LabError> {
+        match File::open(folder).and_then(|file| file.lock().map(|()| file)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(LabError::None(folder.display().to_string()))
+            }
+            turn => turn.map_err(io(folder.display().to_string())),
+        }
+    }
+
+    /// Whether a lab that is wished for is this one.
+    pub fn is_as_wished(&self, count: usize, zones: &[String], site: &str, alone: bool) -> bool {
+        let zones = (0..count).map(|at| zones.get(at % zones.len().max(1)));
+        self.nodes.iter().map(|node| Some(&node.zone)).eq(zones)
+            && self.site.name == site
+            && self.is_standalone == alone
+    }
+
     /// The hosts of a name, or of `zone:NAME`.
     pub fn meant(&self, whom: &str) -> Result<Vec<usize>, LabError> {
         let is_meant = |node: &Node| match whom.strip_prefix("zone:") {
@@ -156,7 +190,9 @@ impl Lab {
         };
         let meant: Vec<usize> =
             (0..self.nodes.len()).filter(|at| is_meant(&self.nodes[*at])).collect();
-        let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
+        let mut names: Vec<String> = self.nodes.iter().map(|node| node.name.clone()).collect();
+        let zones: BTreeSet<&str> = self.nodes.iter().map(|node| node.zone.as_str()).collect();
+        names.extend(zones.into_iter().map(|zone| format!("zone:{zone}")));
         match meant.is_empty() {
             true => Err(LabError::Unknown(whom.to_owned(), names.join(", "))),
             false => Ok(meant),
@@ -179,6 +215,11 @@ mod tests {
         assert!(matches!(lab.meant("n6"), Err(LabError::Unknown(..))));
         let other = Lab::new(Path::new("/y"), 5, &zones, "blog").expect("a lab");
         assert_ne!(lab.bridge(), other.bridge());
+        assert!(lab.is_as_wished(5, &zones, "blog", false));
+        assert!(!lab.is_as_wished(4, &zones, "blog", false));
+        assert!(!lab.is_as_wished(5, &zones[..1], "blog", false));
+        assert!(!lab.is_as_wished(5, &zones, "shop", false));
+        assert!(!lab.is_as_wished(5, &zones, "blog", true));
         // Names of interfaces have at most 15 characters.
         assert!(lab.cable(MOST).len() <= 15);
         assert!(Lab::new(Path::new("/x"), 0, &zones, "blog").is_err());

@@ -40,7 +40,7 @@ pub enum LabError {
     None(String),
     /// There is one, and it is another one.
     #[error(
-        "there is a lab with {there} nodes in `{folder}` already; `pressroom lab down --data DIR` ends it"
+        "there is another lab, with {there} nodes, in `{folder}` already; `pressroom lab down --data DIR` ends it"
     )]
     Another {
         /// Where.
@@ -49,7 +49,7 @@ pub enum LabError {
         there: usize,
     },
     /// No node or zone is called so.
-    #[error("there is no node or zone `{0}`; nodes: {1}")]
+    #[error("there is no node or zone `{0}`; there are {1}")]
     Unknown(String, String),
     /// It did not come to its end.
     #[error("{what} after {seconds} s: {last}")]

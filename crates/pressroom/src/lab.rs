@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 
+use pressroom_agent::keeper;
 use pressroom_api::failure::Failure;
 use pressroom_api::progress::Progress;
 use pressroom_cli::machine::{Lab, LabSaid};
@@ -32,9 +33,9 @@ pub(crate) fn run(folder: &Path, verb: &Lab, progress: &Progress) -> Result<LabS
             }
             made.map(|made| shown(&made))
         }
-        Lab::Status => up::status(folder).map(|made| shown(&made)),
+        Lab::Status => up::status(folder).map(|made| with_state(shown(&made), &made)),
         Lab::Exec(whom, words) => exec(folder, whom, words),
-        Lab::Down => faults::down(folder, false).map(|()| LabSaid::default()),
+        Lab::Down => faults::down(folder, keeper::end_groups).map(|()| LabSaid::default()),
         Lab::Host(name) => host::be_first(name).map(|()| LabSaid::default()),
         Lab::Cut(whom) => strike(folder, whom, &Fault::Cut),
         Lab::Heal(whom) => strike(folder, whom, &Fault::Heal),
@@ -79,6 +80,15 @@ fn shown(made: &lab::Lab) -> LabSaid {
         .collect();
     let lab = serde_json::json!({ "site": made.site, "client": made.client, "nodes": nodes });
     LabSaid { lab: Some(lab), status: 0 }
+}
+
+/// Whether each host runs, which only `status` says.
+fn with_state(mut said: LabSaid, made: &lab::Lab) -> LabSaid {
+    let nodes = said.lab.as_mut().and_then(|lab| lab.get_mut("nodes")?.as_array_mut());
+    for (shown, node) in nodes.into_iter().flatten().zip(&made.nodes) {
+        shown["runs"] = host::is_running(node).into();
+    }
+    said
 }
 
 fn failure(error: LabError) -> Failure {

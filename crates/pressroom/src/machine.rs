@@ -83,6 +83,11 @@ impl Machine for ThisMachine {
         Ok(missing.into_iter().map(|p| Package { name: p.name, because: p.because }).collect())
     }
 
+    fn missing_in_lab(&self) -> Result<Vec<Package>, Failure> {
+        let missing = packages::missing_in_lab();
+        Ok(missing.into_iter().map(|p| Package { name: p.name, because: p.because }).collect())
+    }
+
     fn own_address(&self) -> Option<IpAddr> {
         host::own_address()
     }

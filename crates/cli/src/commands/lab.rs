@@ -13,8 +13,8 @@ pub(super) fn run(context: &Context<'_>, verb: args::Lab) -> Done {
         return Err(Failure::yours("a lab needs network namespaces, which only root makes")
             .hint("run it as root, or in a container that may make them"));
     }
-    if let args::Lab::Up { yes, .. } = &verb {
-        install(context, *yes)?;
+    if let args::Lab::Up { yes, standalone, .. } = &verb {
+        install(context, !standalone, *yes)?;
     }
     let (is_shown, is_json) = match &verb {
         args::Lab::Up { json, .. } => (true, *json),
@@ -34,10 +34,14 @@ pub(super) fn run(context: &Context<'_>, verb: args::Lab) -> Done {
 }
 
 /// Everything that a node needs: hosts share the machine's programs.
-fn install(context: &Context<'_>, is_agreed: bool) -> Result<(), Failure> {
+fn install(context: &Context<'_>, is_cluster: bool, is_agreed: bool) -> Result<(), Failure> {
     let config: Config = load::meaning(context, "[[site]]\nname = \"blog\"\n")?;
     context.install_missing(&config, is_agreed)?;
-    context.install_for_cluster(true, is_agreed)
+    context.install_for_lab(is_agreed)?;
+    match is_cluster {
+        true => context.install_for_cluster(true, is_agreed),
+        false => Ok(()),
+    }
 }
 
 fn meant(verb: args::Lab) -> Lab {
@@ -75,8 +79,11 @@ fn words(lab: &serde_json::Value) -> String {
     for node in lab.get("nodes").and_then(|nodes| nodes.as_array()).into_iter().flatten() {
         let is = |key: &str| node.get(key).and_then(serde_json::Value::as_bool) == Some(true);
         let besides = [("leader", ", leads"), ("database", ", has the database")];
-        let besides: String =
+        let mut besides: String =
             besides.into_iter().filter(|(key, _)| is(key)).map(|(_, word)| word).collect();
+        if node.get("runs").and_then(serde_json::Value::as_bool) == Some(false) {
+            besides.push_str(", does not run");
+        }
         lines.push(format!(
             "{:<6} zone {:<4} {}{besides}",
             text(node, "name"),

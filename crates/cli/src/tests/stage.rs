@@ -167,6 +167,10 @@ impl Machine for Stage {
         Ok(Vec::new())
     }
 
+    fn missing_in_lab(&self) -> Result<Vec<Package>, Failure> {
+        Ok(Vec::new())
+    }
+
     fn own_address(&self) -> Option<std::net::IpAddr> {
         None
     }

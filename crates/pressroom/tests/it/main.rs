@@ -16,6 +16,7 @@ mod hooks;
 mod house;
 mod integrity;
 mod isolation;
+mod lab;
 mod leaks;
 mod load;
 mod network;
