@@ -61,6 +61,7 @@ pub struct Agent {
     /// A process was started: somebody waits for its first answer.
     pub(crate) started: Notify,
     pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) names: crate::names::Names,
     /// Held while the local authority is made.
     pub(crate) authority: Mutex<()>,
     /// Held while the intent is changed: what was read for that must still be so when it is stored.
@@ -299,6 +300,7 @@ impl Agent {
             end: Notify::new(),
             started: Notify::new(),
             events: broadcast::channel(1024).0,
+            names: crate::names::Names::default(),
             authority: Mutex::new(()),
             intent: tokio::sync::Mutex::default(),
             making: tokio::sync::Mutex::default(),
@@ -582,6 +584,7 @@ impl Agent {
             let agent = Arc::clone(&self);
             move |stop| agent.watch_sessions(stop)
         });
+        self.spawn_names(&group);
         if let Some(cluster) = self.cluster.clone() {
             self.spawn_as_node(&group, &cluster);
         }

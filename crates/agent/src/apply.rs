@@ -7,7 +7,7 @@ use pressroom_model::config::Config;
 use pressroom_model::id::InstanceId;
 use pressroom_model::process::{ListenAddress, ProcessSpec, Reply, Request};
 use pressroom_model::rollout::Stage;
-use pressroom_plan::machine::{self, Action, DOCKER, EDGE, ETCD, MARIADB, SQL, Step};
+use pressroom_plan::machine::{self, Action, DNS, DOCKER, EDGE, ETCD, MARIADB, SQL, Step};
 use pressroom_runtime::clock;
 use pressroom_runtime::tasks::Group;
 
@@ -253,6 +253,10 @@ impl Agent {
                 SQL => match &engines.sql {
                     Some(sql) => sql.prepare(),
                     None => return Err(Error::Refused("this machine is in no cluster".into())),
+                },
+                DNS => match &engines.dns {
+                    Some(dns) => dns.prepare(),
+                    None => return Err(Error::Refused("no names are answered here".into())),
                 },
                 ETCD => match &engines.etcd {
                     Some(etcd) => etcd.prepare(),

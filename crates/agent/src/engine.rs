@@ -3,6 +3,7 @@
 //! A file is rendered, written beside the one in use, checked by the engine itself where it can, and moved into place
 //! just before the start; the engine's own words come back when it refuses.
 
+pub mod dns;
 pub mod docker;
 pub mod edge;
 pub mod etcd;

@@ -15,6 +15,27 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// Writes `contents` so that a reader sees the old file or the new one, also after a crash.
 /// Returns whether anything changed.
 pub fn write(path: &Path, contents: &[u8], mode: u32, owner: Owner) -> io::Result<bool> {
+    write_as(path, contents, mode, owner, Lasting::Synced)
+}
+
+/// The same for what is written anew every few seconds anyway: after a power cut it may be gone.
+pub fn write_passing(path: &Path, contents: &[u8], mode: u32, owner: Owner) -> io::Result<bool> {
+    write_as(path, contents, mode, owner, Lasting::Passing)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    Synced,
+    Passing,
+}
+
+fn write_as(
+    path: &Path,
+    contents: &[u8],
+    mode: u32,
+    owner: Owner,
+    lasting: Lasting,
+) -> io::Result<bool> {
     if std::fs::read(path).is_ok_and(|old| old == contents) && own(path, mode, owner).is_ok() {
         return Ok(false);
     }
@@ -33,7 +54,9 @@ pub fn write(path: &Path, contents: &[u8], mode: u32, owner: Owner) -> io::Resul
             fchown(&file, Some(uid), Some(gid))?;
         }
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
+        if lasting == Lasting::Synced {
+            file.sync_all()?;
+        }
         std::fs::rename(&fresh, path)
     })();
     if written.is_err() {

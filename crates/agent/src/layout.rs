@@ -152,6 +152,10 @@ impl Layout {
     pub fn sql_view(&self) -> PathBuf {
         self.at("snapshot/sql.json")
     }
+    /// All names, for the process that answers for them.
+    pub fn dns_view(&self) -> PathBuf {
+        self.at("snapshot/dns.json")
+    }
     /// Output of processes.
     pub fn logs(&self) -> PathBuf {
         self.at("logs")

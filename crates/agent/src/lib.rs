@@ -39,6 +39,7 @@ mod integrity;
 pub mod keeper;
 pub mod layout;
 pub mod mailbox;
+pub mod names;
 pub mod observe;
 pub mod packages;
 pub mod probe;

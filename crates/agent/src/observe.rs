@@ -10,7 +10,8 @@ use pressroom_model::process::{ListenerSpec, ProcessState};
 use pressroom_model::verdict::Health;
 use pressroom_plan::affirm;
 use pressroom_plan::machine::{
-    DOCKER, Data, EDGE, ETCD, Intent, MARIADB, Observed, Part, SQL, SiteSeen, View, instance_of,
+    DNS, DOCKER, Data, EDGE, ETCD, Intent, MARIADB, Observed, Part, SQL, SiteSeen, View,
+    instance_of,
 };
 use pressroom_plan::recycle;
 use pressroom_plan::rollout::{self, Other, SiteWanted};
@@ -20,6 +21,7 @@ use pressroom_runtime::clock;
 
 use crate::agent::{Agent, State};
 use crate::cluster::Known;
+use crate::engine::dns::Dns;
 use crate::engine::docker::Daemon;
 use crate::engine::edge::{self, Edge};
 use crate::engine::etcd::Etcd;
@@ -43,6 +45,8 @@ pub struct Engines {
     pub docker: Option<Daemon>,
     /// What carries the database's and Redis's bytes between nodes, in a cluster.
     pub sql: Option<Forwarder>,
+    /// What answers questions for names, where that is wanted.
+    pub dns: Option<Dns>,
     /// etcd, if this node votes.
     pub etcd: Option<Etcd>,
     /// The edge.
@@ -154,11 +158,19 @@ impl Agent {
             }
         };
         listeners.extend(sql.iter().flat_map(Forwarder::listeners));
+        let dns = match config.dns.listen.as_slice() {
+            [] => None,
+            wanted => {
+                let at = crate::names::addresses(wanted, self.own_address());
+                Some(Dns::new(&self.layout, &self.config_file, self.users.namer()?, at))
+            }
+        };
+        listeners.extend(dns.iter().flat_map(Dns::listeners));
         let etcd = match self.cluster.as_ref().map(|cluster| cluster.membership()) {
             Some(own) if own.is_voter() => Some(Etcd::of(&self.layout, &self.users, &own)?),
             _ => None,
         };
-        Ok(Engines { mariadb, redis, docker, sql, etcd, edge, listeners, affirm })
+        Ok(Engines { mariadb, redis, docker, sql, dns, etcd, edge, listeners, affirm })
     }
 
     /// Looks at everything once.
@@ -443,7 +455,9 @@ fn wanted_engines(engines: &Engines, docker: Option<&Daemon>, has_data: bool) ->
     let etcd = etcd.map(|etcd| Wanted { name: ETCD.into(), fingerprint: etcd.fingerprint() });
     let sql = engines.sql.as_ref();
     let sql = sql.map(|sql| Wanted { name: SQL.into(), fingerprint: sql.fingerprint() });
-    etcd.into_iter().chain(data).chain(sql).chain(docker).collect()
+    let dns = engines.dns.as_ref();
+    let dns = dns.map(|dns| Wanted { name: DNS.into(), fingerprint: dns.fingerprint() });
+    etcd.into_iter().chain(data).chain(sql).chain(docker).chain(dns).collect()
 }
 
 /// Whether a process of this fingerprint runs.

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use pressroom_model::config::{Config, Edge, Site};
 use pressroom_model::verdict::{Health, Verdict};
 use pressroom_plan::health::{Answer, Memory, Patience, judge};
-use pressroom_plan::machine::{DOCKER, EDGE, ETCD, MARIADB, SQL, instance_of};
+use pressroom_plan::machine::{DNS, DOCKER, EDGE, ETCD, MARIADB, SQL, instance_of};
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
 use tokio::io::AsyncWriteExt as _;
@@ -133,6 +133,10 @@ impl Agent {
             EDGE => self.probe_edge().await,
             SQL => match &engines.sql {
                 Some(sql) => sql.probe().await,
+                None => Answer::Well,
+            },
+            DNS => match &engines.dns {
+                Some(dns) => dns.probe().await,
                 None => Answer::Well,
             },
             ETCD => match (&engines.etcd, &self.etcd) {

@@ -72,6 +72,11 @@ impl Users {
         self.ids("pressroom-sql")
     }
 
+    /// Whoever answers questions for names.
+    pub fn namer(&self) -> Result<Option<UserIds>, Error> {
+        self.ids("pressroom-dns")
+    }
+
     /// etcd's user.
     pub fn etcd(&self) -> Result<Option<UserIds>, Error> {
         self.ids("pressroom-etcd")

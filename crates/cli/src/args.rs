@@ -95,6 +95,8 @@ pub(crate) enum Command {
     Edge,
     #[command(hide = true)]
     Sql,
+    #[command(hide = true)]
+    Dns,
 }
 
 #[derive(Debug, Default, Args)]
@@ -268,7 +270,7 @@ pub(crate) enum Lab {
     Freeze {
         /// The node, or `zone:Z`
         whom: String,
-        /// Only those of this name: edge, agent, sql, etcd, mariadbd, php-fpm …
+        /// Only those of this name: edge, agent, sql, dns, etcd, mariadbd, php-fpm …
         #[arg(long, value_name = "NAME")]
         process: Option<String>,
     },

@@ -230,6 +230,6 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         Command::Tls(args::Tls::Trust) => tls::trust(context),
         Command::Lab(verb) => lab::run(context, verb),
         Command::Install(install) => install::run(context, &install),
-        Command::Keep | Command::Agent | Command::Edge | Command::Sql => Ok(0),
+        Command::Keep | Command::Agent | Command::Edge | Command::Sql | Command::Dns => Ok(0),
     }
 }

@@ -62,6 +62,7 @@ fn run_with(
         Command::Agent => Some(Role::Agent),
         Command::Edge => Some(Role::Edge),
         Command::Sql => Some(Role::Sql),
+        Command::Dns => Some(Role::Dns),
         _ => None,
     };
     let done = match role {

@@ -167,6 +167,8 @@ pub enum Role {
     Edge,
     /// `pressroom sql`.
     Sql,
+    /// `pressroom dns`.
+    Dns,
 }
 
 /// A package of the distribution.

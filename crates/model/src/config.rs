@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::confinement;
+use crate::discovery;
 use crate::environment::Environment;
 use crate::id::{NodeName, SiteName};
 use crate::secret::Secret;
@@ -24,6 +25,9 @@ pub struct Config {
     pub edge: Edge,
     /// The console and operator API.
     pub console: Console,
+    /// Names for what runs.
+    #[serde(default)]
+    pub dns: Dns,
     /// The database.
     pub database: Database,
     /// The object cache and the sessions.
@@ -88,6 +92,47 @@ pub struct Edge {
 pub struct Console {
     /// Where it listens; loopback unless the operator says otherwise.
     pub listen: SocketAddr,
+}
+
+/// Names for what runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dns {
+    /// Where names are answered; nowhere, unless the operator says so.
+    pub listen: Vec<SocketAddr>,
+    /// The domain of our own names.
+    pub domain: String,
+    /// Whether what runs is registered; `None`: in a cluster, and where names are answered.
+    pub register: Option<bool>,
+    /// Which containers of others are registered, and how.
+    pub registrar: Registrar,
+    /// Resolvers for names that are none of ours.
+    pub forward: Vec<SocketAddr>,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            domain: discovery::DOMAIN.into(),
+            register: None,
+            registrar: Registrar::Off,
+            forward: Vec::new(),
+        }
+    }
+}
+
+/// How containers that Pressroom did not start are registered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Registrar {
+    /// Not at all.
+    #[default]
+    Off,
+    /// By the machine's address and the ports that they publish there.
+    Published,
+    /// By their own addresses and the ports that they expose.
+    Internal,
 }
 
 /// The database engine.

@@ -122,6 +122,8 @@ fn one() -> u16 {
 pub enum ListenAddress {
     /// TCP, numeric `ip:port`.
     Tcp(std::net::SocketAddr),
+    /// UDP, numeric `ip:port`.
+    Udp(std::net::SocketAddr),
     /// A unix stream socket: path, mode and owner of the file.
     Unix {
         /// The path, at most 107 bytes.

@@ -205,6 +205,8 @@ pub const REDIS_CACHE: &str = "redis-cache";
 pub const REDIS_SESSIONS: &str = "redis-sessions";
 /// Name of the process that carries the database's and Redis's bytes between nodes, at the keeper.
 pub const SQL: &str = "sql";
+/// Name of the process that answers questions for names, at the keeper.
+pub const DNS: &str = "dns";
 /// Name of etcd at the keeper.
 pub const ETCD: &str = "etcd";
 /// Name of our own Docker daemon at the keeper.
@@ -270,15 +272,20 @@ fn engines(intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {
             push(steps, Action::InitialiseDatabase, "there is no data directory yet");
             continue;
         }
-        if wanted.name == SQL && !has_sockets(intent, observed, is_of_sql) {
+        let is_own = |listener: &ListenerSpec| is_of([&wanted.name], listener);
+        if [SQL, DNS].contains(&wanted.name.as_str()) && !has_sockets(intent, observed, is_own) {
             continue;
         }
         process(wanted, observed, Action::Start(wanted.name.clone()), steps);
     }
 }
 
-fn is_of_sql(listener: &ListenerSpec) -> bool {
-    listener.name.starts_with("sql-")
+/// Whether a listener is of one of these processes; the edge's have names of their own.
+fn is_of<const N: usize>(processes: [&str; N], listener: &ListenerSpec) -> bool {
+    let is_its = |process: &str| {
+        listener.name.strip_prefix(process).is_some_and(|rest| rest.starts_with('-'))
+    };
+    processes.into_iter().any(is_its)
 }
 
 fn has_sockets(
@@ -416,7 +423,7 @@ fn edge(intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {
     if view.published.as_ref() != Some(&view.wanted) {
         push(steps, Action::PublishView, "sites or instances changed");
     }
-    let has_sockets = has_sockets(intent, observed, |listener| !is_of_sql(listener));
+    let has_sockets = has_sockets(intent, observed, |listener| !is_of([SQL, DNS], listener));
     if has_sockets && view.published.is_some() {
         process(&intent.edge, observed, Action::Start(EDGE.into()), steps);
     }

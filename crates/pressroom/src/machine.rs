@@ -283,6 +283,7 @@ impl Machine for ThisMachine {
             Role::Agent => roles::agent(place, self.facts(place)),
             Role::Edge => roles::edge(place),
             Role::Sql => roles::sql(place),
+            Role::Dns => roles::dns(place),
         }
     }
 }

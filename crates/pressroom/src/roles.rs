@@ -190,3 +190,12 @@ pub(crate) fn sql(place: &Place) -> Result<(), Failure> {
     pressroom_sql::run(options)
         .map_err(|error| Failure::ours("the way to the database cannot be opened").cause(error))
 }
+
+/// What answers questions for names.
+pub(crate) fn dns(place: &Place) -> Result<(), Failure> {
+    let sockets = pressroom_runtime::inherited::inherited();
+    logs::init("dns");
+    let options = pressroom_dns::Options { view: Layout::new(&place.data).dns_view(), sockets };
+    pressroom_dns::run(options)
+        .map_err(|error| Failure::ours("names cannot be answered").cause(error))
+}

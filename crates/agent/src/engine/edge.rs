@@ -121,7 +121,9 @@ impl Edge {
             .listeners
             .iter()
             .map(|listener| match listener.address {
-                ListenAddress::Tcp(address) => (&listener.name, Some(address), listener.sockets),
+                ListenAddress::Tcp(address) | ListenAddress::Udp(address) => {
+                    (&listener.name, Some(address), listener.sockets)
+                }
                 ListenAddress::Unix { .. } => (&listener.name, None, listener.sockets),
             })
             .collect();

@@ -215,6 +215,14 @@ impl Listeners {
                 sockets::begin_listening(&sockets, &address.to_string()).map_err(failed)?;
                 sockets
             }
+            ListenAddress::Udp(address) => {
+                let mut own = self.held.iter().filter_map(|held| udp(&held.spec));
+                let sharing = match own.any(|it| port_holder::conflicts(it, *address)) {
+                    true => Sharing::Own,
+                    false => Sharing::Nobody,
+                };
+                vec![sockets::bind_udp(*address, sharing).map_err(failed)?]
+            }
         };
         Ok(Held { spec: spec.clone(), sockets, lost: Vec::new() })
     }
@@ -265,7 +273,10 @@ fn check(spec: &ListenerSpec) -> Result<(), ListenError> {
         return Err(ListenError::Name { name: spec.name.clone() });
     }
     match &spec.address {
-        ListenAddress::Tcp(address) if address.port() == 0 => bad("port 0"),
+        ListenAddress::Tcp(address) | ListenAddress::Udp(address) if address.port() == 0 => {
+            bad("port 0")
+        }
+        ListenAddress::Udp(_) if spec.sockets != 1 => bad("UDP with more or less than one socket"),
         ListenAddress::Tcp(_) if !(1..=1024).contains(&spec.sockets) => {
             bad(&format!("a number of {} sockets", spec.sockets))
         }
@@ -286,13 +297,20 @@ pub(super) fn is_name(name: &str) -> bool {
 fn tcp(spec: &ListenerSpec) -> Option<SocketAddr> {
     match spec.address {
         ListenAddress::Tcp(address) => Some(address),
-        ListenAddress::Unix { .. } => None,
+        ListenAddress::Udp(_) | ListenAddress::Unix { .. } => None,
+    }
+}
+
+fn udp(spec: &ListenerSpec) -> Option<SocketAddr> {
+    match spec.address {
+        ListenAddress::Udp(address) => Some(address),
+        ListenAddress::Tcp(_) | ListenAddress::Unix { .. } => None,
     }
 }
 
 fn unix(spec: &ListenerSpec) -> Option<&Path> {
     match &spec.address {
-        ListenAddress::Tcp(_) => None,
+        ListenAddress::Tcp(_) | ListenAddress::Udp(_) => None,
         ListenAddress::Unix { path, .. } => Some(path),
     }
 }
@@ -300,12 +318,13 @@ fn unix(spec: &ListenerSpec) -> Option<&Path> {
 fn place(address: &ListenAddress) -> String {
     match address {
         ListenAddress::Tcp(address) => address.to_string(),
+        ListenAddress::Udp(address) => format!("{address} (UDP)"),
         ListenAddress::Unix { path, .. } => path.display().to_string(),
     }
 }
 
 fn is_same_place(one: &ListenerSpec, other: &ListenerSpec) -> bool {
-    tcp(one) == tcp(other) && unix(one) == unix(other)
+    tcp(one) == tcp(other) && udp(one) == udp(other) && unix(one) == unix(other)
 }
 
 /// The address stays; the number of sockets, or mode and owner of the file, change.
@@ -324,6 +343,7 @@ fn adjust(held: &mut Held, spec: &ListenerSpec) -> Result<(), ListenError> {
             }
             held.sockets.truncate(wanted);
         }
+        ListenAddress::Udp(_) => {}
         ListenAddress::Unix { path, mode, owner } => {
             let system = |errno: rustix::io::Errno| SocketError::System {
                 address: path.display().to_string(),
@@ -351,10 +371,11 @@ fn relocate(held: &mut Held, spec: &ListenerSpec) -> Result<bool, ListenError> {
     Ok(moved)
 }
 
-/// What a deferred listener holds meanwhile: TCP sockets that reserve the address; of a unix socket nothing, its file is the inheritor's.
+/// What a deferred listener holds meanwhile: TCP sockets that reserve the address; of a unix socket nothing, its file is the
+/// inheritor's; of UDP nothing, since datagrams would come to it.
 fn bind_beside(spec: &ListenerSpec) -> Result<Vec<OwnedFd>, ListenError> {
     match spec.address {
-        ListenAddress::Unix { .. } => Ok(Vec::new()),
+        ListenAddress::Unix { .. } | ListenAddress::Udp(_) => Ok(Vec::new()),
         ListenAddress::Tcp(address) => sockets::bind_tcp(address, spec.sockets, Sharing::Own)
             .map_err(|source| ListenError::Socket { name: spec.name.clone(), source }),
     }
@@ -369,6 +390,9 @@ fn awake(held: &mut Held) -> Result<(), ListenError> {
     match &held.spec.address {
         ListenAddress::Tcp(address) => {
             sockets::begin_listening(&held.sockets, &address.to_string()).map_err(failed)?;
+        }
+        ListenAddress::Udp(address) => {
+            held.sockets = vec![sockets::bind_udp(*address, Sharing::Own).map_err(failed)?];
         }
         ListenAddress::Unix { path, mode, owner } => {
             let fresh = sockets::open_unix(path, *mode, *owner).map_err(failed)?;

@@ -96,8 +96,28 @@ pub(super) fn bind_tcp(
     (0..count.max(1)).map(|_| bind_one(address, true)).collect()
 }
 
+/// Binds a UDP socket.
+pub(super) fn bind_udp(address: SocketAddr, sharing: Sharing) -> Result<OwnedFd, SocketError> {
+    // Without this a second socket would take datagrams of the first.
+    if sharing == Sharing::Nobody {
+        bind_as(SocketType::DGRAM, address, false)?;
+    }
+    bind_as(SocketType::DGRAM, address, true)
+}
+
 fn bind_one(address: SocketAddr, reuse_port: bool) -> Result<OwnedFd, SocketError> {
-    try_bind(address, reuse_port).map_err(|errno| match errno {
+    bind_as(SocketType::STREAM, address, reuse_port)
+}
+
+fn bind_as(
+    kind: SocketType,
+    address: SocketAddr,
+    reuse_port: bool,
+) -> Result<OwnedFd, SocketError> {
+    try_bind(kind, address, reuse_port).map_err(|errno| match errno {
+        Errno::ADDRINUSE if kind == SocketType::DGRAM => {
+            SocketError::Taken { address, holders: Vec::new() }
+        }
         Errno::ADDRINUSE => SocketError::Taken { address, holders: port_holder::find(address) },
         Errno::ACCESS | Errno::PERM => SocketError::Forbidden { address },
         Errno::ADDRNOTAVAIL => SocketError::NotHere { address },
@@ -105,10 +125,12 @@ fn bind_one(address: SocketAddr, reuse_port: bool) -> Result<OwnedFd, SocketErro
     })
 }
 
-fn try_bind(address: SocketAddr, reuse_port: bool) -> Result<OwnedFd, Errno> {
+fn try_bind(kind: SocketType, address: SocketAddr, reuse_port: bool) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    if kind == SocketType::STREAM {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
     if reuse_port {
         sockopt::set_socket_reuseport(&socket, true)?;
     }

@@ -4,5 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod dig;
+mod etcd;
+mod leases;
 mod serving;
 mod table;

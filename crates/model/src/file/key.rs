@@ -101,6 +101,13 @@ pub const KEYS: &[Key] = keys! {
     "console", Kind::Table, Nothing, "The page that shows how things are.";
     "console.listen", Kind::Text("address:port", loopback), Is(r#""127.0.0.1:7070""#), "Where the console listens. It speaks plain HTTP and shows how things are to anybody, so only loopback is allowed; come from elsewhere through `ssh -L`.";
 
+    "dns", Kind::Table, Nothing, "Names for what runs: `php.blog.pressroom.local`.";
+    "dns.listen", Kind::Texts("address:port", address), Is("[]"), "Where names are answered, by UDP and TCP; nowhere by default. `0.0.0.0` stands for loopback and the machine's own address, and no other one.";
+    "dns.domain", Kind::Text("domain", dns_domain), Is(r#""pressroom.local""#), "The domain of names of ours.";
+    "dns.register", Kind::Flag, Follows("`true` in a cluster and with `listen`"), "Whether what runs here is registered: instances, edges, engines.";
+    "dns.registrar", Kind::Choice(&["off", "published", "internal"]), Is(r#""off""#), "Containers that Pressroom did not start: `published` registers the ports that they publish on this machine, `internal` their own addresses and the ports that they expose. Needs Docker's daemon (`node.docker`).";
+    "dns.forward", Kind::Texts("address:port", address), Is("[]"), "Resolvers that are asked for all other names. Without them such questions are refused.";
+
     "database", Kind::Table, Nothing, "MariaDB.";
     "database.engine", Kind::Engine, Is(r#""managed""#), "Who runs it.";
     "database.memory", Kind::Size(64 * MIB), Follows("an eighth of the machine's, between 128 MiB and 4 GiB"), "Memory for it.";
@@ -249,6 +256,12 @@ fn address(value: &str) -> Result<(), String> {
     let rule = "write a numeric address and a port, as `127.0.0.1:8080` or `[::1]:8080`";
     let address: SocketAddr = value.parse().map_err(|_| rule.to_owned())?;
     require(address.port() != 0, "port 0 would be another one at every start")
+}
+
+fn dns_domain(value: &str) -> Result<(), String> {
+    domain::check(value)?;
+    require(!value.starts_with('*'), "write the domain alone, as `pressroom.local`")?;
+    require(value.contains('.'), "write a domain of two labels at least, as `pressroom.local`")
 }
 
 fn loopback(value: &str) -> Result<(), String> {

@@ -11,8 +11,8 @@ use toml::de::DeTable;
 use super::reader::Reader;
 use super::{Facts, Faults};
 use crate::config::{
-    Admin, Cache, CertificateFiles, Config, Console, Database, Edge, Hooks, Instances, Limits,
-    Node, PageCache, Php, Runtime, Site, Source, WordPress,
+    Admin, Cache, CertificateFiles, Config, Console, Database, Dns, Edge, Hooks, Instances, Limits,
+    Node, PageCache, Php, Registrar, Runtime, Site, Source, WordPress,
 };
 use crate::id::{NodeName, SiteName};
 use crate::snapshot::{HealthRules, LogFormat, Network};
@@ -28,7 +28,8 @@ pub(super) fn read(
     let file = Reader::of(document);
     let edge = edge(&file.within("edge"), facts, faults);
     let console = Console { listen: file.within("console").parsed("listen") };
-    ports(&file, &edge, &console, faults);
+    let dns = dns(&file.within("dns"), faults);
+    ports(&file, &edge, &console, &dns, faults);
     let node = file.within("node");
     let name = node.text("name").or_else(|| Some(facts.hostname.clone()));
     Config {
@@ -40,6 +41,7 @@ pub(super) fn read(
         },
         edge,
         console,
+        dns,
         database: Database::Managed { memory: file.within("database").size("memory") },
         cache: Cache::Managed { memory: file.within("cache").size("memory") },
         wordpress: WordPress {
@@ -119,9 +121,31 @@ fn block(network: &str) -> String {
     }
 }
 
+fn dns(dns: &Reader<'_>, faults: &mut Faults) -> Dns {
+    let listen = dns.addresses("listen").unwrap_or_default();
+    let forward = dns.addresses("forward").unwrap_or_default();
+    for (n, resolver) in forward.iter().enumerate() {
+        if listen.iter().any(|own| collide(*own, *resolver)) {
+            let what = format!("`{resolver}` is where names are answered: it would ask itself");
+            faults.add(dns.span_of_item("forward", n), what);
+        }
+    }
+    Dns {
+        listen,
+        domain: dns.text("domain").unwrap_or_default().to_ascii_lowercase(),
+        register: dns.has("register").then(|| dns.flag("register")),
+        registrar: match dns.text("registrar").as_deref() {
+            Some("published") => Registrar::Published,
+            Some("internal") => Registrar::Internal,
+            _ => Registrar::Off,
+        },
+        forward,
+    }
+}
+
 /// No two listeners may want the same port of the same address.
-fn ports(file: &Reader<'_>, edge: &Edge, console: &Console, faults: &mut Faults) {
-    let (table, page) = (file.within("edge"), file.within("console"));
+fn ports(file: &Reader<'_>, edge: &Edge, console: &Console, dns: &Dns, faults: &mut Faults) {
+    let (table, page, names) = (file.within("edge"), file.within("console"), file.within("dns"));
     let mut all: Vec<(&str, SocketAddr, Range<usize>)> = Vec::new();
     for (name, list) in [("http", &edge.http), ("https", &edge.https)] {
         for (n, address) in list.iter().enumerate() {
@@ -129,6 +153,9 @@ fn ports(file: &Reader<'_>, edge: &Edge, console: &Console, faults: &mut Faults)
         }
     }
     all.push(("console", console.listen, page.span_of("listen")));
+    for (n, address) in dns.listen.iter().enumerate() {
+        all.push(("names", *address, names.span_of_item("listen", n)));
+    }
     for (n, (name, address, span)) in all.iter().enumerate() {
         if let Some((other, taken, _)) =
             all[..n].iter().find(|(_, other, _)| collide(*other, *address))

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::{Cache, Config, Database, Limits, Site, Source, WordPress};
+use crate::config::{Cache, Config, Database, Dns, Limits, Registrar, Site, Source, WordPress};
 use crate::snapshot::{HealthRules, LogFormat};
 use crate::unit::ByteSize;
 
@@ -43,6 +43,7 @@ pub fn show(config: &Config) -> String {
     }
     page.head("[console]");
     page.text("listen", config.console.listen);
+    page.dns(&config.dns);
     let Database::Managed { memory } = &config.database;
     page.engine("[database]", *memory);
     let Cache::Managed { memory } = &config.cache;
@@ -87,6 +88,28 @@ impl Page {
     fn texts(&mut self, key: &str, list: &[String]) {
         let list: Vec<_> = list.iter().map(quoted).collect();
         self.plain(key, format!("[{}]", list.join(", ")));
+    }
+
+    /// Left out where names are not used at all.
+    fn dns(&mut self, dns: &Dns) {
+        if *dns == Dns::default() {
+            return;
+        }
+        self.head("[dns]");
+        self.texts("listen", &addresses(&dns.listen));
+        self.text("domain", &dns.domain);
+        if let Some(register) = dns.register {
+            self.plain("register", register);
+        }
+        self.text(
+            "registrar",
+            match dns.registrar {
+                Registrar::Off => "off",
+                Registrar::Published => "published",
+                Registrar::Internal => "internal",
+            },
+        );
+        self.texts("forward", &addresses(&dns.forward));
     }
 
     fn engine(&mut self, head: &str, memory: Option<ByteSize>) {

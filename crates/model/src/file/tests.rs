@@ -288,6 +288,27 @@ fn a_port_is_taken_once() {
 }
 
 #[test]
+fn names_are_off_until_somebody_says_where() {
+    let dns = good("").dns;
+    assert!(dns.listen.is_empty() && dns.register.is_none() && dns.domain == "pressroom.local");
+    let dns = "[dns]\nlisten = ['127.0.0.1:53']\ndomain = 'X.Local'\nregister = false\nregistrar = 'internal'";
+    let config = good(dns);
+    assert_eq!((config.dns.domain.as_str(), config.dns.register), ("x.local", Some(false)));
+    assert_eq!(good(&show(&config)), config);
+    check(
+        "[dns]\nlisten = ['0.0.0.0:53']\ndomain = 'local'\nforward = ['127.0.0.1:53']",
+        &[
+            "3:10: `dns.domain` cannot be `local` (write a domain of two labels at least, as `pressroom.local`)",
+            "4:12: `127.0.0.1:53` is where names are answered: it would ask itself",
+        ],
+    );
+    check(
+        "[dns]\nlisten = ['127.0.0.1:7070']",
+        &["2:11: `127.0.0.1:7070` for names is taken by `127.0.0.1:7070` for console"],
+    );
+}
+
+#[test]
 fn the_console_stays_on_loopback() {
     let fault = &parse("[console]\nlisten = '0.0.0.0:7070'", &facts()).expect_err("bad")[0];
     assert!(fault.to_string().contains("loopback"), "{fault}");

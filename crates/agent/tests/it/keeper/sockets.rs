@@ -169,3 +169,33 @@ fn a_unix_listener_moves_with_its_file_and_whoever_inherited_it_goes_on() {
     assert!(refusal.contains("no socket"), "{refusal}");
     UnixStream::connect(&given).expect("still there");
 }
+
+#[test]
+fn datagrams_wait_for_the_next_server_and_another_socket_is_refused() {
+    let house = House::new();
+    let address = free_address();
+    let udp = |name: &str| {
+        listen(ListenerSpec { name: name.into(), address: ListenAddress::Udp(address), sockets: 1 })
+    };
+    house.tell(&udp("dns-udp"));
+    let (generation, ..) = house.list();
+    house.tell(&udp("dns-udp"));
+    assert_eq!(house.list().0, generation);
+    // TCP at the same address is something else; a second one for UDP is not.
+    house.tell(&listen(tcp("dns-tcp", address, 1)));
+    assert!(house.refusal(&udp("other")).contains("`dns-udp`"));
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
+    client.send_to(b"before", address).expect("sent");
+    // What came before anybody served is read by who inherits the socket.
+    let listeners = vec!["dns-udp".to_owned()];
+    let script = "head -c 6 <&3; echo; echo $LISTEN_FDNAMES";
+    let spec = ProcessSpec { listeners, ..shell(house.data(), "one", script) };
+    house.start(&spec);
+    house.ended("one");
+    assert_eq!(fs::read_to_string(&spec.output).expect("output"), "before\ndns-udp\n");
+    house.tell(&Request::Unlisten { name: "dns-udp".into() });
+    let taken = std::net::UdpSocket::bind(address).expect("it is free now");
+    assert!(house.refusal(&udp("dns-udp")).contains(&address.to_string()));
+    drop(taken);
+    house.tell(&udp("dns-udp"));
+}
