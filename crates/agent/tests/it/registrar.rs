@@ -27,7 +27,10 @@ impl Daemon {
         let script = "ip link set lo up && exec /usr/sbin/dockerd \"$@\"";
         let process = Command::new("unshare")
             .args(["--net", "sh", "-c", script, "dockerd", "--iptables=false", "--ip6tables=false"])
-            .args([format!("--config-file={}", at("daemon.json")), format!("--data-root={}", at("root"))])
+            .args([
+                format!("--config-file={}", at("daemon.json")),
+                format!("--data-root={}", at("root")),
+            ])
             .args([format!("--exec-root={}", at("exec")), format!("--pidfile={}", at("pid"))])
             .arg(format!("--host=unix://{}", at("docker.sock")))
             .args(["--ip-masq=false", "--ip-forward=false", "--bip=172.31.255.1/24"])
@@ -52,7 +55,11 @@ impl Daemon {
 
     fn client(&self, words: &[&str]) -> Output {
         let host = format!("unix://{}", self.socket().display());
-        Command::new("docker").args(["--host", &host]).args(words).output().expect("docker's client")
+        Command::new("docker")
+            .args(["--host", &host])
+            .args(words)
+            .output()
+            .expect("docker's client")
     }
 
     fn docker(&self, words: &[&str]) {
@@ -72,7 +79,8 @@ impl Daemon {
             fs::copy(fs::canonicalize(file).expect("there"), copy).expect("copied");
         }
         let archive = self.folder.path().join("image.tar");
-        let tar = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status();
+        let tar =
+            Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status();
         assert!(tar.expect("tar").success());
         self.docker(&["import", &archive.display().to_string(), "example.org/shop/sleeper:1"]);
     }
@@ -103,7 +111,10 @@ impl Drop for Daemon {
 }
 
 /// What is registered now: names with hosts, ports and texts.
-async fn registered(daemon: &Daemon, registrar: Registrar) -> BTreeMap<String, (String, u16, String)> {
+async fn registered(
+    daemon: &Daemon,
+    registrar: Registrar,
+) -> BTreeMap<String, (String, u16, String)> {
     let machine = Machine {
         domain: "pressroom.local".into(),
         node: "n1".into(),

@@ -45,8 +45,7 @@ impl Etcd {
     }
 
     pub(crate) async fn store(&self, tasks: &Group) -> EtcdStore {
-        let options =
-            Options { endpoints: vec![self.url.clone()], prefix: "/".into(), tls: None };
+        let options = Options { endpoints: vec![self.url.clone()], prefix: "/".into(), tls: None };
         let store = EtcdStore::connect(&options, tasks).unwrap();
         let late = Instant::now() + Duration::from_secs(30);
         while let Err(error) = store.list(&Prefix::all()).await {
@@ -100,9 +99,8 @@ pub(crate) fn follow(store: EtcdStore, server: &Server) {
         while !stop.is_requested() {
             let view = {
                 let seen = changes.borrow_and_update();
-                seen.is_heard.then(|| {
-                    view::view(&seen, &Dns::default(), clock::now(), clock::wall_ms())
-                })
+                seen.is_heard
+                    .then(|| view::view(&seen, &Dns::default(), clock::now(), clock::wall_ms()))
             };
             if let Some(view) = view {
                 publish(&folder, &view);

@@ -314,14 +314,16 @@ async fn the_table_of_cases_holds() {
         let words = words.replace(" AXFR", " AXFR +noall +comments +ignore");
         let said = server.dig(&words).await;
         let additional = said.additional.iter().map(|line| format!("+{line}"));
-        let without_serial = |line: &String| match line.split_once(" hostmaster.pressroom.local. ") {
+        let without_serial = |line: &String| match line.split_once(" hostmaster.pressroom.local. ")
+        {
             Some((front, rest)) => {
                 let (_, rest) = rest.split_once(' ').unwrap_or_default();
                 format!("{front} hostmaster.pressroom.local. … {rest}")
             }
             None => line.clone(),
         };
-        let mut all: Vec<String> = said.answers.iter().map(without_serial).chain(additional).collect();
+        let mut all: Vec<String> =
+            said.answers.iter().map(without_serial).chain(additional).collect();
         let mut wanted: Vec<String> = wanted.iter().map(|line| (*line).to_owned()).collect();
         all.sort();
         wanted.sort();
