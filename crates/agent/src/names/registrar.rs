@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -319,7 +319,7 @@ impl Agent {
 
     async fn look_at_others(
         &self,
-        socket: &PathBuf,
+        socket: &Path,
         known: &mut Known,
         machine: &Machine,
     ) -> Result<(), AskError> {

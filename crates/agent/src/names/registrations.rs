@@ -115,14 +115,13 @@ impl Here {
 
     fn edges(&self) -> impl Iterator<Item = (&'static str, String, Record)> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        let reached = self.edge.iter().filter_map(move |(kind, address)| {
+        self.edge.iter().filter_map(move |(kind, address)| {
             let host = self.reached(address)?;
             let count = counts.entry(kind).or_default();
             *count += 1;
             let id = if *count == 1 { (*kind).to_owned() } else { format!("{kind}-{count}") };
             Some((EDGE, id, at(host, address.port())))
-        });
-        reached
+        })
     }
 }
 
