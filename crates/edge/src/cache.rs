@@ -651,6 +651,24 @@ impl PageCache {
         }
     }
 
+    /// The names of cookies that each site ever set, for other edges.
+    pub fn cookies(&self) -> BTreeMap<SiteName, String> {
+        let sites = self.sites.read();
+        let lines = |(name, site): (&SiteName, &Arc<Site>)| (name.clone(), site.learned.to_lines());
+        sites.iter().map(lines).filter(|(_, lines)| !lines.is_empty()).collect()
+    }
+
+    /// Notes those that a site set at another edge.
+    pub fn learn_cookies(&self, site: &Arc<Site>, lines: &str) {
+        let before = site.learned.to_lines();
+        site.learned.read_lines(lines);
+        if site.learned.to_lines() != before
+            && let Some(home) = &self.home
+        {
+            home.disk.ask(Command::Cookies(Arc::clone(site)));
+        }
+    }
+
     /// Counts a request that went past the cache.
     pub fn count_bypass(&self) {
         self.stats.count(Count::Bypass);

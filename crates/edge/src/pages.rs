@@ -484,6 +484,9 @@ pub async fn direct_anywhere(
     };
     let nodes: Vec<_> = places.into_iter().map_while(Place::node).collect();
     let answer = passing::direct(core, mesh, &nodes, asking, &mut source).await;
+    if let Some(answer) = &answer {
+        learn(core, site, answer.headers());
+    }
     let may_go_on = |answer: &Response<Body>| {
         let unanswered = answer.extensions().get::<Unanswered>();
         unanswered.is_some_and(|it| !it.was_sent || passing::may_repeat(asking))

@@ -78,6 +78,34 @@ pub(crate) struct Batch {
     /// The number of the first one; without any, the number that the next one will have.
     first: u64,
     items: Vec<Item>,
+    /// Which of the receiver's cookie names the sender knows.
+    #[serde(default)]
+    cookies: u64,
+}
+
+/// The cookie names that sites set at an edge: a visitor who has one and comes to another edge shall bypass there as well.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Cookies {
+    version: u64,
+    lines: BTreeMap<SiteName, String>,
+}
+
+impl Cookies {
+    fn of(shared: &Shared) -> Self {
+        let lines = shared.cache.cookies();
+        let text = serde_json::to_vec(&lines).expect("plain data");
+        let digest = blake3::hash(&text);
+        let version = digest.as_bytes().first_chunk().expect("it has 32 bytes");
+        Self { version: u64::from_le_bytes(*version), lines }
+    }
+
+    fn learn(&self, shared: &Shared) {
+        for (name, lines) in &self.lines {
+            if let Some(site) = shared.cache.known_site(name) {
+                shared.cache.learn_cookies(&site, lines);
+            }
+        }
+    }
 }
 
 /// What an edge says to a batch: for each of its purges how many pages it made stale.
@@ -90,6 +118,9 @@ pub(crate) struct Confirmed {
     /// How busy its PHP is.
     #[serde(default)]
     loads: super::peers::Loads,
+    /// Its cookie names, where the sender does not know them.
+    #[serde(default)]
+    cookies: Option<Cookies>,
 }
 
 /// Our own stream.
@@ -182,7 +213,7 @@ impl Outbox {
         let first = next.unwrap_or(state.first).clamp(state.first, end);
         let skip = usize::try_from(first - state.first).unwrap_or(usize::MAX);
         let items = state.items.iter().skip(skip).cloned().collect();
-        (Batch { epoch: state.epoch, run: self.run, first, items }, end)
+        (Batch { epoch: state.epoch, run: self.run, first, items, cookies: 0 }, end)
     }
 
     /// What an edge lacks that was at `place`, if it was anywhere.
@@ -252,13 +283,14 @@ async fn send_to(
     confirmed: Arc<Mutex<BTreeMap<NodeName, u64>>>,
 ) {
     let mut next = None;
-    let mut failures = 0;
+    let (mut failures, mut cookies) = (0, 0);
     loop {
         let woken = mesh.outbox.wake.notified();
         let mut woken = std::pin::pin!(woken);
         // From now on nothing that is pushed goes unnoticed.
         woken.as_mut().enable();
-        let (batch, end) = mesh.outbox.batch(next);
+        let (mut batch, end) = mesh.outbox.batch(next);
+        batch.cookies = cookies;
         let begun = clock::now();
         let connect = CONNECT[failures % CONNECT.len()];
         let said: Option<Confirmed> = ask(&mesh, &node, PATH, &batch, (connect, BATCH)).await;
@@ -273,6 +305,10 @@ async fn send_to(
                 hear(&mesh, &shared, &node, place, begun).await;
             }
             mesh.peers.note_loads(&node, said.loads);
+            if let Some(theirs) = said.cookies {
+                theirs.learn(&shared);
+                cookies = theirs.version;
+            }
         }
         if is_sent && mesh.outbox.batch(next).0.items.is_empty() {
             tokio::select! { () = woken => {}, () = tokio::time::sleep(BEAT) => {} }
@@ -516,7 +552,8 @@ impl Inbox {
         }
         let pages = streams.met(from, skip, pages);
         let place = shared.mesh.get().map(|mesh| mesh.outbox.place());
-        Some(Confirmed { pages, place, loads: super::peers::loads(shared) })
+        let cookies = Some(Cookies::of(shared)).filter(|own| own.version != batch.cookies);
+        Some(Confirmed { pages, place, loads: super::peers::loads(shared), cookies })
     }
 }
 
@@ -615,7 +652,7 @@ mod tests {
         };
         let check = |known: Option<(u64, u64, u64)>, (epoch, run, first, count), expected| {
             let known = known.map(|(epoch, run, next)| Heard { epoch, run, next });
-            let batch = Batch { epoch, run, first, items: items(count) };
+            let batch = Batch { epoch, run, first, items: items(count), cookies: 0 };
             assert_eq!(continuation(known, &batch), expected, "{known:?} {batch:?}");
         };
         check(None, (1, 1, 1, 3), After(0));

@@ -151,6 +151,23 @@ fn a_node_without_php_is_served_by_others_as_if_it_had_some() {
 }
 
 #[test]
+fn a_cookie_that_a_site_set_at_one_node_bypasses_at_all() {
+    let cluster = Cluster::start(&[("a", 1), ("b", 1), ("c", 0)]);
+    for node in &cluster.nodes {
+        node.cache("/?do=page");
+        let answer = node.edge().get_with("/?do=page", "Cookie: second=2\r\n");
+        assert_eq!(answer.header("x-cache"), Some("hit"), "nobody knows that cookie yet");
+    }
+    cluster.nodes[0].cache("/?do=cookie");
+    for node in &cluster.nodes {
+        until("it is known", || {
+            let answer = node.edge().get_with("/?do=page", "Cookie: second=2\r\n");
+            answer.header("x-cache") == Some("bypass")
+        });
+    }
+}
+
+#[test]
 fn no_visitor_reaches_what_edges_ask_each_other() {
     let cluster = Cluster::start(&[("a", 0), ("b", 1)]);
     let (one, two) = (cluster.nodes[0].edge(), cluster.nodes[1].edge());
