@@ -4,7 +4,7 @@
 //! Always: at most [`MOST_BYTES`] of content and [`MOST_ENTRIES`] entries; what was not asked for lately goes first.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,12 +29,36 @@ const CODE_FROM: u64 = 512;
 
 /// The two folders of a site.
 pub struct Library {
-    root: Option<Folder>,
-    uploads: Option<Folder>,
+    root: Place,
+    uploads: Place,
     entries: [RwLock<HashMap<Box<str>, Entry>>; 2],
     bytes: AtomicU64,
     coding: Mutex<()>,
     epoch: Instant,
+}
+
+/// A folder that is opened once it can be.
+struct Place {
+    path: PathBuf,
+    folder: OnceLock<Folder>,
+}
+
+impl Place {
+    fn new(path: &Path) -> Self {
+        let place = Self { path: path.to_owned(), folder: OnceLock::new() };
+        if let Err(error) = place.open() {
+            tracing::warn!(path = %path.display(), %error, "a folder of files cannot be opened yet");
+        }
+        place
+    }
+
+    fn open(&self) -> std::io::Result<&Folder> {
+        if let Some(folder) = self.folder.get() {
+            return Ok(folder);
+        }
+        let folder = Folder::open(&self.path)?;
+        Ok(self.folder.get_or_init(|| folder))
+    }
 }
 
 struct Entry {
@@ -123,16 +147,11 @@ fn value(text: String) -> HeaderValue {
 }
 
 impl Library {
-    /// Opens a site's folders; a folder that is not there has no files.
+    /// Opens a site's folders. One that cannot be opened has no files, and is tried again by whoever asks for one.
     pub fn open(root: &Path, uploads: &Path) -> Self {
-        let open = |path: &Path| {
-            Folder::open(path)
-                .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "a folder of files cannot be opened"))
-                .ok()
-        };
         Self {
-            root: open(root),
-            uploads: open(uploads),
+            root: Place::new(root),
+            uploads: Place::new(uploads),
             entries: Default::default(),
             bytes: AtomicU64::new(0),
             coding: Mutex::new(()),
@@ -141,10 +160,11 @@ impl Library {
     }
 
     fn folder(&self, tree: Tree) -> Option<&Folder> {
-        match tree {
-            Tree::Root => self.root.as_ref(),
-            Tree::Uploads => self.uploads.as_ref(),
-        }
+        let place = match tree {
+            Tree::Root => &self.root,
+            Tree::Uploads => &self.uploads,
+        };
+        place.open().ok()
     }
 
     fn now_ms(&self) -> u64 {
@@ -272,5 +292,21 @@ fn read(folder: &Folder, path: &str, most: u64) -> std::io::Result<Vec<u8>> {
 impl Probe for Library {
     fn kind(&self, tree: Tree, path: &str) -> Kind {
         self.with(tree, path, |entry| entry.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_comes_later_is_served() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let uploads = dir.path().join("uploads");
+        let library = Library::open(dir.path(), &uploads);
+        assert!(library.find(Tree::Uploads, "early.txt").is_none());
+        std::fs::create_dir(&uploads).expect("made");
+        std::fs::write(uploads.join("a.txt"), "a").expect("written");
+        assert!(library.find(Tree::Uploads, "a.txt").is_some());
     }
 }
