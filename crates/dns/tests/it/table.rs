@@ -296,14 +296,16 @@ async fn the_table_of_cases_holds() {
     let etcd = Etcd::start();
     let server = Server::start(None);
     follow(etcd.store(&server.tasks).await, &server);
-    // No condition, so many writes, nothing else.
-    let mut writes = String::from("\n");
-    for (key, value) in RECORDS {
-        writeln!(writes, "put /skydns/{key} '{value}'").unwrap();
-    }
     // Values that cannot be read are passed over, and hide nobody.
-    writes += "put /skydns/local/pressroom/east/production/rails/bad 'no json'\n";
-    writes += "put /skydns/local/pressroom/east/production/rails/worse '{\"host\":\"a b\"}'\n";
+    let bad = [("bad", "no json"), ("worse", r#"{"host":"a b"}"#)];
+    let bad =
+        bad.map(|(name, value)| (format!("local/pressroom/east/production/rails/{name}"), value));
+    let records = RECORDS.iter().map(|(key, value)| ((*key).to_owned(), *value));
+    // No condition, so many writes, nothing else; the tool takes quotes as Go's strings have them.
+    let mut writes = String::from("\n");
+    for (key, value) in records.chain(bad) {
+        writeln!(writes, "put /skydns/{key} {value:?}").unwrap();
+    }
     etcd.etcdctl(&["txn"], &(writes + "\n\n"));
     let late = Instant::now() + Duration::from_secs(10);
     while server.dig("twice.pressroom.local A").await.status != "NOERROR" {

@@ -19,6 +19,7 @@ mod isolation;
 mod lab;
 mod leaks;
 mod load;
+mod names;
 mod network;
 mod order;
 mod releases;
