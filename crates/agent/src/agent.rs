@@ -20,6 +20,7 @@ use pressroom_model::unit::ByteSize;
 use pressroom_plan::environment::effective;
 use pressroom_plan::health::Memory;
 use pressroom_plan::machine::Action;
+use pressroom_plan::supervise::Exits;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_runtime::tasks::Group;
 use pressroom_store::etcd::EtcdStore;
@@ -104,8 +105,8 @@ pub(crate) struct State {
     pub verdicts: BTreeMap<String, (i32, Memory)>,
     /// Requests at work by instance.
     pub busy: BTreeMap<String, u32>,
-    /// Quick exits in a row by process name, with the time of the last exit that was counted.
-    pub exits: BTreeMap<String, (u64, u32)>,
+    /// Quick exits by process name.
+    pub exits: BTreeMap<String, Exits>,
     /// Instances that are to be replaced because of something that was found, with their process ids.
     pub tired: BTreeMap<String, (i32, String)>,
     pub traffic: Option<Traffic>,

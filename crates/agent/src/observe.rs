@@ -15,7 +15,7 @@ use pressroom_plan::machine::{
 };
 use pressroom_plan::recycle;
 use pressroom_plan::rollout::{self, Other, SiteWanted};
-use pressroom_plan::supervise::{Seen, Wanted, quick_exits};
+use pressroom_plan::supervise::{Seen, Wanted};
 use pressroom_render::redis::{Purpose, Rights};
 use pressroom_runtime::clock;
 
@@ -472,13 +472,9 @@ fn runs(state: &State, fingerprint: &str) -> bool {
 fn count_exits(state: &mut State) {
     for process in &state.processes {
         let Some(exit) = &process.exit else { continue };
-        let (last, count) = state.exits.get(&process.spec.name).copied().unwrap_or_default();
-        if exit.at_ms > last {
-            // A process that runs again has its start after the exit; the life that ended began before.
-            let started = process.started_ms.min(exit.at_ms);
-            let count = quick_exits(count, started, exit);
-            state.exits.insert(process.spec.name.clone(), (exit.at_ms, count));
-        }
+        let fingerprint = process.spec.env.get(FINGERPRINT).map_or("", String::as_str);
+        let exits = state.exits.entry(process.spec.name.clone()).or_default();
+        exits.note(fingerprint, process.started_ms, exit);
     }
 }
 
@@ -497,7 +493,7 @@ fn seen(state: &State) -> BTreeMap<String, Seen> {
                 pid: process.pid,
                 is_stopping: process.is_stopping,
                 exit: process.exit.clone(),
-                quick_exits: state.exits.get(&name).map_or(0, |(_, count)| *count),
+                quick_exits: state.exits.get(&name).map_or(0, |exits| exits.quick),
                 health: judged.map_or(Health::Starting, |(_, memory)| memory.verdict.health),
                 because: judged
                     .map(|(_, memory)| memory.verdict.because.clone())

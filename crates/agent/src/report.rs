@@ -93,7 +93,7 @@ impl Agent {
 
 fn verdict(state: &State, process: &ProcessState) -> Verdict {
     let name = &process.spec.name;
-    let quick = state.exits.get(name).map_or(0, |(_, count)| *count);
+    let quick = state.exits.get(name).map_or(0, |exits| exits.quick);
     let judged = state.verdicts.get(name).filter(|(pid, _)| Some(*pid) == process.pid);
     let judged = judged.map_or_else(
         || Verdict::new(Health::Starting, "started, has not answered yet"),

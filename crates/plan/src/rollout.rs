@@ -147,7 +147,8 @@ fn advance(site: &SiteWanted, candidate: &Candidate, observed: &Observed, steps:
     let serving = own.iter().filter(|(_, seen)| is_serving(seen)).count();
     if candidate.stage != Stage::Switching {
         if let Some((id, seen)) = own.iter().find(|(_, seen)| seen.quick_exits >= MOST_EXITS) {
-            return abandon(steps, format!("`{id}` ends as soon as it starts: {}", seen.because));
+            let last = seen.exit.as_ref().map(supervise::words).unwrap_or_default();
+            return abandon(steps, format!("`{id}` ends as soon as it starts: {last}"));
         }
         if observed.now_ms > candidate.since_ms + PATIENCE_MS {
             let words = own.iter().map(|(id, seen)| format!("{id}: {}", seen.because));

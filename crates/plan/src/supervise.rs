@@ -59,9 +59,38 @@ pub enum Decision {
     Wait(u64),
 }
 
+/// The quick exits of one process, as far as they speak about the version that it runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exits {
+    fingerprint: String,
+    last_ms: u64,
+    /// In a row.
+    pub quick: u32,
+}
+
+impl Exits {
+    /// Counts the last exit of a process, once. What another version left under the same name is not counted, and neither is an exit that
+    /// nobody saw: it came with the end of everything (a power cut), and says nothing about the program.
+    pub fn note(&mut self, fingerprint: &str, started_ms: u64, exit: &Exit) {
+        if self.fingerprint != fingerprint {
+            let before = if started_ms > exit.at_ms { exit.at_ms } else { 0 };
+            *self = Self { fingerprint: fingerprint.to_owned(), last_ms: before, quick: 0 };
+        }
+        if exit.at_ms > self.last_ms {
+            self.last_ms = exit.at_ms;
+            // A process that runs again has its start after the exit; the life that ended began before.
+            self.quick = quick_exits(self.quick, started_ms.min(exit.at_ms), exit);
+        }
+    }
+}
+
 /// Quick exits in a row, after one more exit.
-pub fn quick_exits(before: u32, started_ms: u64, exit: &Exit) -> u32 {
-    if exit.was_asked || exit.at_ms.saturating_sub(started_ms) >= QUICK_MS { 0 } else { before + 1 }
+fn quick_exits(before: u32, started_ms: u64, exit: &Exit) -> u32 {
+    match exit {
+        _ if exit.was_asked || exit.at_ms.saturating_sub(started_ms) >= QUICK_MS => 0,
+        Exit { code: None, signal: None, .. } => before,
+        _ => before + 1,
+    }
 }
 
 /// The pause before the next start: none after a first exit, then doubling to half a minute.
@@ -176,5 +205,22 @@ mod tests {
         let exit = Exit { code: Some(0), signal: None, at_ms: 10, was_asked: true };
         assert_eq!(quick_exits(3, 0, &exit), 0);
         assert_eq!(quick_exits(3, 0, &Exit { was_asked: false, ..exit }), 4);
+    }
+
+    #[test]
+    fn only_exits_of_this_version_that_were_seen_are_counted() {
+        let exit = |at_ms| Exit { code: Some(1), signal: None, at_ms, was_asked: false };
+        let mut exits = Exits::default();
+        let mut check = |fingerprint, started_ms, exit: &Exit, quick| {
+            exits.note(fingerprint, started_ms, exit);
+            assert_eq!(exits.quick, quick, "{fingerprint} {started_ms} {exit:?}");
+        };
+        check("a", 900, &exit(1000), 1);
+        check("a", 900, &exit(1000), 1);
+        check("a", 1900, &exit(2000), 2);
+        // The next version begins; the exit is still the one of the former.
+        check("b", 2100, &exit(2000), 0);
+        check("b", 2100, &exit(2200), 1);
+        check("b", 2300, &Exit { code: None, ..exit(2400) }, 1);
     }
 }

@@ -43,9 +43,10 @@ fn what_runs_has_a_name_for_as_long_as_it_runs() {
     let ttl: u32 = edges[0].split(' ').nth(1).expect("a time to live").parse().expect("a number");
     assert!(ttl <= 10, "nobody vouches for longer: {edges:?}");
     // Neither the agent nor the process itself is needed for what was known.
+    let names = house.engine("dns");
     signal(house.pid("/agent/pid"), Signal::KILL);
     assert_eq!(instances(port), 1);
-    signal(house.engine("dns"), Signal::KILL);
+    signal(names, Signal::KILL);
     assert_eq!(instances(port), 1, "the question waits for the next process");
     // What begins and what stops is told at once.
     configure(2);
