@@ -5,6 +5,7 @@ $events = getenv( 'LAB' ) . '/events';
 file_put_contents( getenv( 'LAB_ROOT' ) . '/wp-content/mu-plugins/zz-events.php', '<?php
 add_action( "lab_event", function ( $n ) { file_put_contents( ' . var_export( $events, true ) . ', "$n\n", FILE_APPEND ); usleep( 20000 ); } );
 add_action( "lab_dies", function () { file_put_contents( ' . var_export( $events, true ) . ', "dies\n", FILE_APPEND ); lab_no_such_function(); } );
+add_action( "lab_kills", function ( $n ) { file_put_contents( ' . var_export( $events, true ) . ', "kills$n\n", FILE_APPEND ); if ( is_file( ' . var_export( "$events.kill", true ) . ' ) ) posix_kill( getmypid(), 9 ); } );
 add_action( "lab_prints", function () { echo str_repeat( "noise ", 99999 ); } );
 ' );
 Lab::script( 'cron.php', array( '--run' ) );
@@ -59,6 +60,30 @@ Lab::until( static function () use ( $ran ) {
 Lab::same( 'wp-cron.php works when called', array( '7' ), $ran() );
 Lab::same( 'Site Health has nothing to say about cron', 'good|0|0', Lab::wp( 'require_once ABSPATH."wp-admin/includes/class-wp-site-health.php";require_once ABSPATH."wp-admin/includes/admin.php";$h=WP_Site_Health::get_instance();$t=$h->get_test_scheduled_events();echo $t["status"],"|",(int)$h->has_missed_cron(),"|",(int)$h->has_late_cron();' ) );
 Lab::same( 'nor about the object cache', 'good', Lab::wp( 'require_once ABSPATH."wp-admin/includes/class-wp-site-health.php";require_once ABSPATH."wp-admin/includes/admin.php";echo WP_Site_Health::get_instance()->get_test_persistent_object_cache()["status"];' ) );
+
+// A runner that is killed inside an event.
+touch( "$events.kill" );
+$schedule( 'wp_schedule_single_event(time()-9,"lab_kills",[1]);wp_schedule_single_event(time()-5,"lab_event",[1]);' );
+Lab::script( 'cron.php', array( '--run' ) );
+Lab::same( 'it is over with its runner', array( 'kills1' ), $ran() );
+unlink( "$events.kill" );
+$said = Lab::script( 'cron.php', array( '--run' ) )['said'];
+Lab::same( 'the event is run again, and the next one once', array( '1', 'kills1', 'kills1' ), $ran() );
+Lab::same( 'which is told', array( 'lab_kills', 1, 0 ), array( $said['again'][0]['hook'], $said['ran'], count( $said['reported'] ) ) );
+touch( "$events.kill" );
+$schedule( 'wp_schedule_single_event(time()-9,"lab_kills",[2]);' );
+Lab::script( 'cron.php', array( '--run' ) );
+Lab::script( 'cron.php', array( '--run' ) );
+$said = Lab::script( 'cron.php', array( '--run' ) )['said'];
+Lab::same( 'one that kills its runner twice is not run a third time', array( 'kills2', 'kills2' ), $ran() );
+Lab::same( 'but reported', array( 'lab_kills', 0 ), array( $said['reported'][0]['hook'], count( $said['again'] ) ) );
+$schedule( 'wp_schedule_single_event(time()-9,"lab_kills",[3]);' );
+Lab::script( 'cron.php', array( '--run' ) );
+$said = Lab::script( 'cron.php', array( '--run', '--interrupted=report' ) )['said'];
+Lab::same( 'with the other policy none is run again', array( array( 'kills3' ), 'lab_kills' ), array( $ran(), $said['reported'][0]['hook'] ) );
+unlink( "$events.kill" );
+$said = Lab::script( 'cron.php', array( '--run' ) )['said'];
+Lab::same( 'nothing is told twice', array( array(), array() ), array( $said['again'], $said['reported'] ) );
 
 // The schedule is one option, which many write.
 require_once getenv( 'LAB_ROOT' ) . '/wp-load.php';

@@ -58,6 +58,8 @@ pub struct Cluster {
     pub client: Client,
     /// The fence of our office, while we have it.
     office: Mutex<Option<Compare>>,
+    /// How often we lost it to whoever comes next.
+    lost: watch::Sender<u64>,
     /// What is known of uploads and is to be told of them.
     pub(crate) media: media::Media,
     /// Where etcd answers, as it was heard last.
@@ -103,6 +105,7 @@ impl Cluster {
             wire,
             client,
             office: Mutex::default(),
+            lost: watch::Sender::new(0),
             media: media::Media::default(),
             endpoints: watch::Sender::new(endpoints),
             agreed: Mutex::default(),
@@ -126,6 +129,11 @@ impl Cluster {
 
     pub(crate) fn take_office(&self, fence: Option<Compare>) {
         *self.office.lock() = fence;
+    }
+
+    fn lose_office(&self) {
+        self.take_office(None);
+        self.lost.send_modify(|times| *times += 1);
     }
 }
 

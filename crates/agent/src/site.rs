@@ -154,10 +154,39 @@ pub fn network_at(config: &Config, site: &Site) -> Option<String> {
 
 /// What a run of scheduled events says, as far as it is heeded.
 #[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
 struct CronSaid {
     /// WordPress wants to update itself, which only the author instance can.
-    #[serde(default)]
     updates: bool,
+    /// How many events ran.
+    ran: u64,
+    /// By how much the latest of them began after its time.
+    late_ms: u64,
+    /// Those that a former runner died inside, and that ran again.
+    again: Vec<CutOff>,
+    /// Those that are not run again.
+    reported: Vec<CutOff>,
+}
+
+/// An event that its runner died inside.
+#[derive(Debug, serde::Deserialize)]
+struct CutOff {
+    hook: String,
+    /// When it had been due and when it began, seconds since 1970.
+    due: u64,
+    began: u64,
+}
+
+impl CutOff {
+    fn words(&self, name: &SiteName) -> String {
+        let at = |seconds: u64| clock::rfc3339(seconds.saturating_mul(1000));
+        let Self { hook, due, began } = self;
+        format!(
+            "scheduled event `{hook}` of `{name}`, due {} and begun {}, was cut off",
+            at(*due),
+            at(*began)
+        )
+    }
 }
 
 impl Agent {
@@ -410,7 +439,8 @@ impl Agent {
         let (Some(config), Some(site)) = (self.config(), self.site(name)) else {
             return Ok(());
         };
-        let mut arguments = vec![script::ROOT.to_owned(), "--run".to_owned()];
+        let interrupted = format!("--interrupted={}", site.cron.interrupted.word());
+        let mut arguments = vec![script::ROOT.to_owned(), "--run".to_owned(), interrupted];
         if site.network.is_some() {
             let mariadb = &self.engines(&config)?.mariadb;
             let Some(address) = mariadb.blog_address(name, blog).await? else { return Ok(()) };
@@ -419,8 +449,16 @@ impl Agent {
             arguments.push(format!("--blog={scheme}://{address}"));
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let answer = self.run_script(name, "cron.php", &arguments, Vec::new()).await?;
+        let answer = self.run_script(name, script::CRON, &arguments, Vec::new()).await?;
         let said = serde_json::from_slice::<CronSaid>(&answer).unwrap_or_default();
+        let CronSaid { ran, late_ms, .. } = said;
+        tracing::info!(site = %name, blog, ran, late_ms, again = said.again.len(), reported = said.reported.len(), "events ran");
+        for event in &said.again {
+            self.notice(format!("{}; it ran again", event.words(name)));
+        }
+        for event in &said.reported {
+            self.notice(format!("{}; it is not run again", event.words(name)));
+        }
         if said.updates && site.file_mods {
             self.authors.update_soon(name);
         }

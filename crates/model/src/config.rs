@@ -190,6 +190,37 @@ pub struct Site {
     /// Commands around a deploy.
     #[serde(default)]
     pub deploy: Hooks,
+    /// Scheduled events.
+    #[serde(default)]
+    pub cron: Cron,
+}
+
+/// How a site's scheduled events are run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cron {
+    /// What becomes of an event whose runner died inside it.
+    pub interrupted: Interrupted,
+}
+
+/// What becomes of an event whose runner died inside it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Interrupted {
+    /// It is run again, once; then it is reported.
+    #[default]
+    Again,
+    /// It is reported.
+    Report,
+}
+
+impl Interrupted {
+    /// As it is written in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Again => "again",
+            Self::Report => "report",
+        }
+    }
 }
 
 /// Commands that are run around a deploy, as the site's user.

@@ -11,6 +11,9 @@ pub struct Memory {
     pub ended_ms: u64,
 }
 
+/// When an event is due whose runner died inside it: before all others.
+pub const CUT_OFF: u64 = 0;
+
 /// Whether to run a site's cron now, and why. `next_event` is when its earliest event is due, seconds since 1970.
 pub fn is_due(next_event: Option<u64>, memory: &Memory, now_ms: u64) -> Option<String> {
     let next = next_event?;
@@ -26,7 +29,10 @@ pub fn is_due(next_event: Option<u64>, memory: &Memory, now_ms: u64) -> Option<S
     if memory.ended_ms + pause_ms > now_ms {
         return None;
     }
-    Some(format!("an event is due since {} s", (now_ms / 1000).saturating_sub(next)))
+    Some(match next {
+        CUT_OFF => "an event was cut off".to_owned(),
+        next => format!("an event is due since {} s", (now_ms / 1000).saturating_sub(next)),
+    })
 }
 
 #[cfg(test)]
@@ -39,6 +45,8 @@ mod tests {
         assert_eq!(is_due(Some(100), &memory, 99_999), None);
         assert!(is_due(Some(100), &memory, 100_000).is_some());
         assert_eq!(is_due(None, &memory, 100_000), None);
+        let cut_off = is_due(Some(CUT_OFF), &memory, 100_000);
+        assert_eq!(cut_off.as_deref(), Some("an event was cut off"));
         // A site writes this number itself.
         assert_eq!(is_due(Some(u64::MAX), &memory, 100_000), None);
     }

@@ -31,8 +31,12 @@ impl Runner for Sites {
     }
 
     fn run<'a>(&'a self, site: &'a SiteName, blog: u64) -> Later<'a, ()> {
-        Box::pin(
-            async move { self.0.run_cron(site, blog).await.map_err(|error| error.to_string()) },
-        )
+        Box::pin(async move {
+            // The next leader finds what is cut off here, and may run it again: not while it runs here.
+            tokio::select! {
+                ran = self.0.run_cron(site, blog) => ran.map_err(|error| error.to_string()),
+                () = self.0.deposed() => Err("this node leads no more: the run was ended".into()),
+            }
+        })
     }
 }

@@ -11,8 +11,8 @@
 
 final class Pressroom_Cron {
 
-	/** @var resource|bool|null This machine's lock; true where there is no place for one. */
-	private static $file = null;
+	/** @var wpdb|null A connection of its own: the lock ends with it, whatever becomes of this process or its machine. */
+	private static $holder = null;
 
 	/** @var bool */
 	private static $locked = false;
@@ -32,7 +32,7 @@ final class Pressroom_Cron {
 			return $jobs;
 		}
 		self::$locked = true;
-		if ( ! self::lock_this_machine() ) {
+		if ( ! self::hold() ) {
 			return array();
 		}
 		$held = wp_cache_get( 'doing_cron', 'transient', true );
@@ -54,15 +54,26 @@ final class Pressroom_Cron {
 		return $jobs;
 	}
 
-	/** One run of a blog at a time on this machine, also while Redis is away. Held until the process ends. */
-	public static function lock_this_machine(): bool {
-		if ( null === self::$file ) {
-			$config     = getenv( 'PRESSROOM_CONFIG' );
-			$name       = is_multisite() ? 'cron-' . get_current_blog_id() . '.lock' : 'cron.lock';
-			self::$file = $config ? @fopen( dirname( $config, 2 ) . "/tmp/$name", 'c' ) : false;
-			self::$file = self::$file ? self::$file : true;
+	/**
+	 * One run of a blog at a time on all machines, also while Redis is away: the database's own lock, held until the process ends.
+	 * Pressroom's scheduler asks for it by the same name.
+	 */
+	public static function hold(): bool {
+		if ( null === self::$holder ) {
+			self::$holder = new wpdb( DB_USER, DB_PASSWORD, DB_NAME, DB_HOST );
+			// An event may take its time; the lock's connection says nothing meanwhile.
+			self::$holder->query( 'SET SESSION wait_timeout = 604800' );
 		}
-		return true === self::$file || flock( self::$file, LOCK_EX | LOCK_NB );
+		return '1' === self::$holder->get_var( self::$holder->prepare( 'SELECT GET_LOCK(%s, 0)', self::name() ) );
+	}
+
+	/** Whether this process still has the lock: the database may have been started anew meanwhile. */
+	public static function holds(): bool {
+		return '1' === self::$holder->get_var( self::$holder->prepare( 'SELECT IS_USED_LOCK(%s) = CONNECTION_ID()', self::name() ) );
+	}
+
+	private static function name(): string {
+		return 'cron ' . DB_NAME . ' ' . get_current_blog_id();
 	}
 
 	/**

@@ -24,6 +24,15 @@ impl Agent {
         self.cluster.as_ref().is_none_or(|cluster| cluster.fence().is_some())
     }
 
+    /// Waits until this node has lost the office to whoever comes next, who may begin the same work; forever where there is one machine.
+    pub async fn deposed(&self) {
+        let Some(cluster) = &self.cluster else { return std::future::pending().await };
+        let mut lost = cluster.lost.subscribe();
+        if lost.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Stands for the office for as long as the agent runs.
     pub(crate) async fn stand(self: Arc<Self>, cluster: Arc<Cluster>, shutdown: Shutdown) {
         while !shutdown.is_requested() {
@@ -72,10 +81,13 @@ impl Agent {
             lost = office.hold() => Some(lost),
             () = shutdown.requested() => None,
         };
-        cluster.take_office(None);
         match lost {
-            None => office.resign().await,
+            None => {
+                cluster.take_office(None);
+                office.resign().await
+            }
             Some(error) => {
+                cluster.lose_office();
                 tracing::warn!(%node, %error, "leads no more");
                 self.notice(format!("node `{node}` leads no more: {error}"));
                 Err(error)

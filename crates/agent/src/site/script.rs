@@ -58,9 +58,13 @@ pub enum ScriptError {
 pub(super) const ROOT: &str = "{root}";
 /// Where a confined wp-cli sees its own phar.
 const WP_CLI: &str = "/srv/wp-cli.phar";
+/// The script that runs scheduled events.
+pub(super) const CRON: &str = "cron.php";
 /// The variable with the name of the site.
 const SITE: &str = "PRESSROOM_SITE";
 const LIMIT: Duration = Duration::from_secs(300);
+/// The same for scheduled events: a backup takes its time.
+const CRON_LIMIT: Duration = Duration::from_secs(3600);
 /// The same for a command around a deploy, in seconds: less, so that `timeout` ends all of it before we end `timeout`.
 const HOOK_LIMIT: u64 = 290;
 /// What `timeout` ends with when time was up.
@@ -144,10 +148,11 @@ impl Agent {
             let status = child.wait().await?;
             Ok::<_, std::io::Error>((status, answer, said))
         };
-        let (status, answer, mut said) = match tokio::time::timeout(LIMIT, work).await {
+        let limit = if script == CRON { CRON_LIMIT } else { LIMIT };
+        let (status, answer, mut said) = match tokio::time::timeout(limit, work).await {
             Ok(ended) => ended.map_err(fail)?,
             Err(_) => {
-                let seconds = LIMIT.as_secs();
+                let seconds = limit.as_secs();
                 return Err(ScriptError::TooLong {
                     script: script.to_owned(),
                     site: name.clone(),

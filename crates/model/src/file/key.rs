@@ -173,6 +173,9 @@ pub const KEYS: &[Key] = keys! {
     "site.deploy.before", Kind::Texts("command", command), Is("[]"), "Run before any instance gets the new code. One that fails ends the deploy, and nothing has changed.";
     "site.deploy.after", Kind::Texts("command", command), Is("[]"), "Run when every new request runs the new code. One that fails is reported.";
 
+    "site.cron", Kind::Table, Nothing, "Scheduled events.";
+    "site.cron.interrupted", Kind::Choice(&["again", "report"]), Is(r#""again""#), "What becomes of an event whose runner died inside it (its machine was lost, its memory was taken): `again`: it is run once more, so what it did before may be done twice; `report`: it is only told of.";
+
     "site.page_cache", Kind::Table, Nothing, "The page cache. Names below are exact, or end in `*`.";
     "site.page_cache.enabled", Kind::Flag, Is("true"), "Whether pages are stored.";
     "site.page_cache.ttl_max", Kind::Span(SECOND), Is(r#""1 d""#), "Upper bound of the time for which a page counts as fresh. Changes purge it at once, whatever this says.";

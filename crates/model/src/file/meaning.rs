@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::reader::Reader;
 use super::{Facts, Faults};
 use crate::config::{
-    Admin, Cache, CertificateFiles, Config, Console, Database, Dns, Edge, Hooks, Instances, Limits,
+    Admin, Cache, CertificateFiles, Config, Console, Cron, Database, Dns, Edge, Hooks, Instances, Interrupted, Limits,
     Node, PageCache, Php, Registrar, Runtime, Site, Source, WordPress,
 };
 use crate::id::{NodeName, SiteName};
@@ -219,6 +219,12 @@ fn site(
         certificate: certificate(&table.within("certificate"), &facts.folder),
         page_cache: page_cache(&table.within("page_cache")),
         deploy: hooks(&table.within("deploy")),
+        cron: Cron {
+            interrupted: match table.within("cron").text("interrupted").as_deref() {
+                Some("report") => Interrupted::Report,
+                _ => Interrupted::Again,
+            },
+        },
         domains,
         name,
     }

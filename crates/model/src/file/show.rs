@@ -157,6 +157,8 @@ impl Page {
         self.head("[site.deploy]");
         self.texts("before", &site.deploy.before);
         self.texts("after", &site.deploy.after);
+        self.head("[site.cron]");
+        self.text("interrupted", site.cron.interrupted.word());
         self.page_cache(site);
     }
 

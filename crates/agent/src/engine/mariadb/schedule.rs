@@ -4,12 +4,13 @@
 //! and the beginning of each blog's `cron` option, found by its index. A blog whose tables are not there (it is being
 //! made, or broken) costs the others nothing but one look into the dictionary.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 use pressroom_model::id::SiteName;
 use pressroom_model::snapshot::Network;
+use pressroom_plan::cron::CUT_OFF;
 
 use super::{MariaDb, database_of};
 
@@ -43,7 +44,7 @@ impl MariaDb {
             next.extend(options.iter().filter_map(|(blog, text)| Some((*blog, first_key(text)?))));
         }
         connection.disconnect().await?;
-        Ok(next)
+        Ok(earliest(next))
     }
 
     /// Host, port and path of a blog, as WordPress has them; `None`: there is no such blog.
@@ -72,6 +73,15 @@ impl MariaDb {
     }
 }
 
+/// Each blog once.
+fn earliest(all: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    let mut earliest = BTreeMap::new();
+    for (blog, at) in all {
+        earliest.entry(blog).and_modify(|known: &mut u64| *known = at.min(*known)).or_insert(at);
+    }
+    earliest.into_iter().collect()
+}
+
 /// WordPress answers for no others.
 async fn living_blogs(connection: &mut Conn, database: &str) -> Result<Vec<u64>, Error> {
     let query = format!(
@@ -88,9 +98,12 @@ async fn options_of(
     let selects: Vec<String> = blogs
         .iter()
         .map(|blog| {
+            let table = table_of(*blog);
+            // An event that is written down as under way, and nobody holds the lock of those who run any: it was cut off.
             format!(
-                "SELECT {blog}, SUBSTRING(option_value, 1, 64) FROM `{database}`.{} WHERE option_name = 'cron'",
-                table_of(*blog)
+                "SELECT {blog}, SUBSTRING(option_value, 1, 64) FROM `{database}`.{table} WHERE option_name = 'cron' \
+                 UNION ALL SELECT {blog}, '{{i:{CUT_OFF};' FROM `{database}`.{table} \
+                 WHERE option_name = 'pressroom_cron_running' AND IS_FREE_LOCK('cron {database} {blog}')"
             )
         })
         .collect();
@@ -138,6 +151,11 @@ mod tests {
         );
         assert_eq!(first_key("a:1:{s:7:\"version\";i:2;}"), None);
         assert_eq!(first_key(""), None);
+    }
+
+    #[test]
+    fn a_blog_is_due_when_its_earliest_event_is() {
+        assert_eq!(earliest(vec![(1, 50), (2, 40), (1, 0)]), [(1, 0), (2, 40)]);
     }
 
     #[test]
