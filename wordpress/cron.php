@@ -148,6 +148,8 @@ function pressroom_cron_run( bool $again ): array {
 			do_action_ref_array( $cut['hook'], $cut['event']['args'] );
 		}
 		Pressroom_Event::end();
+		// This is told before anything else can go wrong; the scheduler comes again at once.
+		return $said;
 	}
 	foreach ( wp_get_ready_cron_jobs() as $timestamp => $hooks ) {
 		foreach ( $hooks as $hook => $events ) {

@@ -24,7 +24,7 @@ pub fn is_due(next_event: Option<u64>, memory: &Memory, now_ms: u64) -> Option<S
     // event that stays due although the run went well (a plugin's own lock) is tried again a little later.
     let pause_ms = match memory.failures {
         0 => 1000,
-        n => (2000u64 << n.min(8)).min(300_000),
+        n => (1000u64 << (n - 1).min(8)).min(60_000),
     };
     if memory.ended_ms + pause_ms > now_ms {
         return None;
@@ -56,7 +56,7 @@ mod tests {
         let running = Memory { is_running: true, ..Memory::default() };
         assert_eq!(is_due(Some(1), &running, 100_000), None);
         let failed = Memory { failures: 3, ended_ms: 100_000, is_running: false };
-        assert_eq!(is_due(Some(1), &failed, 110_000), None);
-        assert!(is_due(Some(1), &failed, 116_000).is_some());
+        assert_eq!(is_due(Some(1), &failed, 103_999), None);
+        assert!(is_due(Some(1), &failed, 104_001).is_some());
     }
 }
