@@ -174,8 +174,8 @@ pub trait Operator: Send + Sync + 'static {
     }
 
     /// Whether another node decides for all, so that what would change something is passed on to it.
-    fn is_led_elsewhere(&self) -> bool {
-        false
+    fn is_led_elsewhere(&self) -> Answer<'_, bool> {
+        Box::pin(async { Ok(false) })
     }
 
     /// Asks the agent of the node that decides; what it answers is passed back as it comes.

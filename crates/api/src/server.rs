@@ -150,10 +150,15 @@ impl Server {
     /// Answers one request, or has it answered by the node that decides.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
         let is_passed = request.headers().contains_key(PASSED);
-        let answer = match is_for_leader(request.uri().path()) && self.operator.is_led_elsewhere() {
-            true if is_passed => Err(leaderless()),
-            true => self.pass_on(request).await,
-            false => self.route(request).await,
+        let is_led_elsewhere = match is_for_leader(request.uri().path()) {
+            true => self.operator.is_led_elsewhere().await,
+            false => Ok(false),
+        };
+        let answer = match is_led_elsewhere {
+            Ok(true) if is_passed => Err(leaderless()),
+            Ok(true) => self.pass_on(request).await,
+            Ok(false) => self.route(request).await,
+            Err(failure) => Err(failure),
         };
         answer.unwrap_or_else(|failure| {
             let status = match failure.blame {

@@ -647,6 +647,8 @@ pub(crate) enum Cache {
         /// All pages
         #[arg(long, conflicts_with_all = ["tag", "url"])]
         all: bool,
+        #[command(flatten)]
+        json: Json,
     },
 }
 

@@ -32,6 +32,7 @@ use std::time::Duration;
 use pressroom_api::client::{Client, Error};
 use pressroom_api::failure::Failure;
 use pressroom_api::operator::{InitialAdmin, Wish};
+use pressroom_model::affirmation::Purge;
 use pressroom_model::config::Config;
 use pressroom_model::id::SiteName;
 use pressroom_model::secret::Secret;
@@ -223,8 +224,9 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         Command::GitReceive { site } => git_receive::run(context, &site),
         Command::Site(site) => site::run(context, site),
         Command::Wp(arguments) => wp::run(context, arguments),
-        Command::Cache(args::Cache::Purge { site, tag, url, all }) => {
-            cache::purge(context, &site, tag, url, all)
+        Command::Cache(args::Cache::Purge { site, tag, url, all, json }) => {
+            let purge = Purge { tags: tag, urls: url, all };
+            cache::purge(context, &site, &purge, json.json)
         }
         Command::Config(config) => config::run(context, &config),
         Command::Tls(args::Tls::Trust) => tls::trust(context),

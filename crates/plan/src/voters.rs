@@ -70,6 +70,32 @@ pub fn choose(candidates: &[Candidate]) -> BTreeSet<NodeName> {
     chosen
 }
 
+/// Whether a member can go, so that a majority of those that are left answers; else why not.
+pub fn may_leave(member: &Member, members: &[Member]) -> Result<(), String> {
+    if member.is_learner {
+        return Ok(());
+    }
+    let left = members.iter().filter(|it| !it.is_learner && it.id != member.id);
+    let (well, ill): (Vec<_>, Vec<_>) = left.partition(|it| it.is_well);
+    if well.len() > ill.len() {
+        return Ok(());
+    }
+    let names = |list: &[&Member]| {
+        let names =
+            list.iter().map(|it| it.node.as_ref().map_or("a removed node", |it| it.as_str()));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    Err(match (well.len(), ill.len()) {
+        (0, 0) => "nobody else does".to_owned(),
+        (0, _) => format!("none of the others answers ({}); start them first", names(&ill)),
+        _ => format!(
+            "only {} of the others would answer, which is no majority; start {} first",
+            names(&well),
+            names(&ill)
+        ),
+    })
+}
+
 /// The next step towards that and its reason, if one is safe.
 pub fn step(wanted: &BTreeSet<NodeName>, members: &[Member]) -> Option<(Step, String)> {
     let is_wanted = |member: &&Member| member.node.as_ref().is_some_and(|it| wanted.contains(it));
@@ -87,11 +113,7 @@ pub fn step(wanted: &BTreeSet<NodeName>, members: &[Member]) -> Option<(Step, St
             (false, ..) => Some((Step::Remove(learner.id), "it is not chosen any more".into())),
         };
     }
-    let stays_safe = |without: &Member| {
-        let left = voters.len() - 1;
-        let well = well - usize::from(without.is_well);
-        left > 0 && well > left / 2
-    };
+    let stays_safe = |without: &Member| may_leave(without, members).is_ok();
     // Whoever is lost makes every further loss worse: it goes first.
     let lost = voters.iter().find(|member| member.is_lost && !is_wanted(member));
     if let Some(lost) = lost.filter(|lost| stays_safe(lost)) {
@@ -126,6 +148,33 @@ mod tests {
 
     fn names(list: &[&str]) -> BTreeSet<NodeName> {
         list.iter().map(|text| name(text)).collect()
+    }
+
+    #[test]
+    fn nobody_leaves_whose_vote_is_needed() {
+        let member = |id, node: &str, is_well| Member {
+            id,
+            node: Some(name(node)),
+            is_learner: false,
+            is_well,
+            is_lost: !is_well,
+        };
+        let check = |wells: &[bool], leaver: usize, expected: Result<(), &str>| {
+            let members: Vec<Member> = wells
+                .iter()
+                .zip(1..)
+                .map(|(is_well, id)| member(id, &format!("n{id}"), *is_well))
+                .collect();
+            let said = may_leave(&members[leaver], &members);
+            assert_eq!(said, expected.map_err(str::to_owned), "{wells:?} without {leaver}");
+        };
+        check(&[true, true, true], 2, Ok(()));
+        check(&[true, true, false], 2, Ok(()));
+        check(&[true, true], 1, Ok(()));
+        let why = "only n1 of the others would answer, which is no majority; start n3 first";
+        check(&[true, true, false], 1, Err(why));
+        check(&[true, false], 0, Err("none of the others answers (n2); start them first"));
+        check(&[true], 0, Err("nobody else does"));
     }
 
     #[test]

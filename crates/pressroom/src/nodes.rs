@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Collected, Full};
 use hyper::body::Incoming;
 use pressroom_agent::cluster::founding::{self, Founder};
 use pressroom_agent::cluster::joining::JoiningError;
 use pressroom_agent::cluster::nodes::NodeError;
 use pressroom_api::cluster::{self, ChangeOf, Founding, NodeChange};
 use pressroom_api::failure::Failure;
+use pressroom_api::server::PASSED;
+use pressroom_model::id::NodeName;
 use pressroom_runtime::clock;
 use pressroom_wire::http::any_body;
 
@@ -18,6 +20,10 @@ use crate::operator::ThisOperator;
 
 /// A leader that does not begin to answer in this time is away.
 const LEADER: Duration = Duration::from_secs(60);
+
+/// So long it takes at most, in the ordinary, until another node leads.
+const OFFICE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(100);
 
 impl ThisOperator {
     pub(crate) fn found(&self, wish: &Founding) -> Result<(), Failure> {
@@ -50,6 +56,9 @@ impl ThisOperator {
     }
 
     pub(crate) async fn change(&self, wish: ChangeOf) -> Result<(), Failure> {
+        if wish.change == NodeChange::Remove && self.is_own(&wish.node) {
+            return self.have_us_removed(wish).await;
+        }
         let (agent, node) = (&self.agent, &wish.node);
         let changed = match wish.change {
             NodeChange::Drain => agent.change_node(node, |node| node.is_drained = true).await,
@@ -65,10 +74,65 @@ impl ThisOperator {
         changed.map_err(|error| {
             let failure = match error {
                 NodeError::Store(_) | NodeError::Damaged(_) => Failure::ours,
-                NodeError::Unknown(_) | NodeError::HasData(_) => Failure::yours,
+                NodeError::Unknown(_) | NodeError::HasData(_) | NodeError::Votes { .. } => {
+                    Failure::yours
+                }
             };
             failure(format!("node `{node}` was not changed")).cause(error)
         })
+    }
+
+    /// Whether another node leads. Between two leaders there is none for some seconds, and one that has just been chosen reads first
+    /// what the last one stored: that is waited for.
+    pub(crate) async fn another_leads(&self) -> bool {
+        let Some(cluster) = &self.agent.cluster else { return false };
+        let late = clock::now() + OFFICE;
+        loop {
+            match self.agent.leader() {
+                _ if self.agent.leads() => return false,
+                Some(leader) if leader != cluster.node() => return true,
+                _ if clock::now() >= late => return true,
+                _ => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+
+    fn is_own(&self, node: &NodeName) -> bool {
+        self.agent.cluster.as_ref().is_some_and(|cluster| cluster.node() == *node)
+    }
+
+    /// The node that leads cannot end its own vote and membership: it rests, and whoever leads next removes it.
+    async fn have_us_removed(&self, wish: ChangeOf) -> Result<(), Failure> {
+        let (agent, node) = (&self.agent, &wish.node);
+        if agent.data_node().as_ref() == Some(node) {
+            let cause = NodeError::HasData(node.clone());
+            return Err(Failure::yours(format!("node `{node}` was not changed")).cause(cause));
+        }
+        let rest = ChangeOf { node: node.clone(), change: NodeChange::Drain };
+        Box::pin(self.change(rest)).await?;
+        let late = clock::now() + OFFICE;
+        while agent.leader().is_none_or(|leader| leader == *node) {
+            if clock::now() >= late {
+                let failure = Failure::ours(format!("node `{node}` was not removed"));
+                return Err(failure
+                    .cause("it leads, and no other node takes its place")
+                    .state("it rests now")
+                    .hint("`pressroom node list` shows who is heard"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        let body = serde_json::to_vec(&wish).expect("plain data");
+        let request = Request::post("/v1/nodes/change").header(PASSED, "1").body(body.into());
+        let answer = self.ask_leader(request.expect("a good request")).await?;
+        let is_done = answer.status().is_success();
+        let said = answer.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+        match (is_done, serde_json::from_slice(&said)) {
+            (true, _) => Ok(()),
+            (false, Ok(failure)) => Err(failure),
+            (false, Err(error)) => {
+                Err(Failure::ours("the leader's answer cannot be read").cause(error))
+            }
+        }
     }
 
     pub(crate) async fn ask_leader(

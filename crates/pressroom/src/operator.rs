@@ -313,8 +313,8 @@ impl Operator for ThisOperator {
         Box::pin(async move { self.change(wish).await })
     }
 
-    fn is_led_elsewhere(&self) -> bool {
-        !self.agent.leads()
+    fn is_led_elsewhere(&self) -> Answer<'_, bool> {
+        Box::pin(async move { Ok(self.another_leads().await) })
     }
 
     fn pass_on(&self, request: Request<Bytes>) -> Answer<'_, Response<Incoming>> {

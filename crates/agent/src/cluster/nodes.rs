@@ -17,6 +17,14 @@ pub enum NodeError {
     /// It has what the others need.
     #[error("the database is on `{0}`: it cannot be removed before the others")]
     HasData(NodeName),
+    /// The store could not go on without it.
+    #[error("`{node}` votes in the cluster's store: {because}")]
+    Votes {
+        /// Which node.
+        node: NodeName,
+        /// Who would be left, and what to do.
+        because: String,
+    },
     /// Its record cannot be read.
     #[error("what is stored of node `{0}` cannot be read")]
     Damaged(NodeName),
@@ -51,6 +59,7 @@ impl Agent {
         if self.data_node().as_ref() == Some(name) {
             return Err(NodeError::HasData(name.clone()));
         }
+        self.end_vote(name).await?;
         let mut removal = Transaction::new().delete(key).delete(keys::report(name));
         let left = self.state.lock().known.nodes.keys().filter(|node| *node != name).count();
         if left == 1 {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pressroom_model::cluster::Role;
 use pressroom_model::id::NodeName;
-use pressroom_plan::voters::{Candidate, Member, Step, choose, step};
+use pressroom_plan::voters::{Candidate, Member, Step, choose, may_leave, step};
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_store::StoreError;
@@ -15,6 +15,7 @@ use pressroom_store::transaction::Transaction;
 use pressroom_wire::members::Service;
 
 use super::membership::{Membership, Stage};
+use super::nodes::NodeError;
 use super::{Known, keys, member};
 use crate::agent::Agent;
 use crate::probe::futures;
@@ -23,6 +24,9 @@ use crate::probe::futures;
 const LOOK: Duration = Duration::from_secs(2);
 /// A voter that has not answered for so long is replaced.
 const LOST: Duration = Duration::from_secs(45);
+
+/// How long a member of the store may refuse that another one leaves.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Since when members have not answered.
 type Silent = BTreeMap<u64, Instant>;
@@ -78,6 +82,27 @@ impl Agent {
         }
         let members = seen(etcd, &known, silent).await?;
         self.tell_voters(&known, &members).await
+    }
+
+    /// Takes a node's vote, before it is refused by all: what is refused cannot vote, and is missed until it has left.
+    pub(super) async fn end_vote(&self, name: &NodeName) -> Result<(), NodeError> {
+        let Some(etcd) = &self.etcd else { return Ok(()) };
+        let known = self.state.lock().known.clone();
+        let members = seen(etcd, &known, &mut Silent::new()).await?;
+        let of_node = members.iter().find(|member| member.node.as_ref() == Some(name));
+        let Some(member) = of_node else { return Ok(()) };
+        may_leave(member, &members)
+            .map_err(|because| NodeError::Votes { node: name.clone(), because })?;
+        // etcd refuses for some seconds after one of its members has come back.
+        let late = clock::now() + PATIENCE;
+        while let Err(error) = etcd.remove(member.id).await {
+            if clock::now() >= late {
+                return Err(error.into());
+            }
+            tracing::debug!(%name, %error, "it cannot leave yet");
+            tokio::time::sleep(LOOK / 4).await;
+        }
+        Ok(())
     }
 
     /// All other nodes are gone: the agent ends, and the next one takes the state back (see the binary's `node.rs`).

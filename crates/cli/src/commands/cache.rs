@@ -6,21 +6,20 @@ use pressroom_model::id::SiteName;
 
 use super::{Context, Done};
 
-pub(super) fn purge(
-    context: &Context<'_>,
-    site: &SiteName,
-    tags: Vec<String>,
-    urls: Vec<String>,
-    all: bool,
-) -> Done {
-    if tags.is_empty() && urls.is_empty() && !all {
+pub(super) fn purge(context: &Context<'_>, site: &SiteName, purge: &Purge, json: bool) -> Done {
+    if purge.tags.is_empty() && purge.urls.is_empty() && !purge.all {
         return Err(Failure::yours("nothing was said to purge")
             .hint("give `--tag TAG`, `--url URL` or `--all`"));
     }
-    let receipt = context.ask(context.client.purge(site, &Purge { tags, urls, all }))?;
+    let receipt = context.ask(context.client.purge(site, purge))?;
     if !receipt.ok {
         return Err(Failure::ours(format!("the edge did not confirm the purge of `{site}`"))
             .hint(format!("look at `{}`", context.command("logs edge"))));
+    }
+    if json {
+        let receipt = serde_json::to_string_pretty(&receipt);
+        context.talk.data(receipt.expect("our values have string keys"));
+        return Ok(0);
     }
     for node in &receipt.nodes {
         context.talk.say(match node.ok {

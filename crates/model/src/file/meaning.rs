@@ -11,8 +11,8 @@ use toml::de::DeTable;
 use super::reader::Reader;
 use super::{Facts, Faults};
 use crate::config::{
-    Admin, Cache, CertificateFiles, Config, Console, Cron, Database, Dns, Edge, Hooks, Instances, Interrupted, Limits,
-    Node, PageCache, Php, Registrar, Runtime, Site, Source, WordPress,
+    Admin, Cache, CertificateFiles, Config, Console, Cron, Database, Dns, Edge, Hooks, Instances,
+    Interrupted, Limits, Node, PageCache, Php, Registrar, Runtime, Site, Source, WordPress,
 };
 use crate::id::{NodeName, SiteName};
 use crate::snapshot::{HealthRules, LogFormat, Network};

@@ -81,11 +81,28 @@ impl Lab {
         String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0)
     }
 
+    /// What a visitor at the place `from` gets from a node, with further words for `curl`.
+    pub(crate) fn fetch(&self, from: &str, number: usize, options: &[&str], path: &str) -> String {
+        String::from_utf8_lossy(&self.ask(from, number, options, path).stdout).into_owned()
+    }
+
     fn ask(&self, from: &str, number: usize, options: &[&str], path: &str) -> Output {
         let (host, address) = (text(&self.made["site"]["host"]), &self.node(number)["address"]);
         let resolve = format!("{host}:443:{}", text(address));
         let url = format!("https://{host}{path}");
-        let curl = ["exec", from, "--", "curl", "-sk", "-m", "4", "--resolve", &resolve];
+        let curl = [
+            "exec",
+            from,
+            "--",
+            "curl",
+            "-sk",
+            "--connect-timeout",
+            "3",
+            "-m",
+            "10",
+            "--resolve",
+            &resolve,
+        ];
         self.run(&[&curl[..], options, &[&url]].concat())
     }
 

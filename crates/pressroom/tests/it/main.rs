@@ -6,6 +6,7 @@
 
 mod author;
 mod browser;
+mod cluster;
 mod containers;
 mod contract;
 mod docker;

@@ -1,0 +1,179 @@
+//! Three nodes as one cluster: what is brought to one is on all, and losing one costs nothing but itself.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::house::wait_until;
+use crate::lab::{Lab, text};
+
+/// Scheduled events that write down what they did, where it outlives their node.
+const EVENTS: &str = r#"<?php
+function lab_note( $phase ) {
+	global $wpdb;
+	$wpdb->query( $wpdb->prepare( 'INSERT INTO lab_log (phase, host) VALUES (%s, %s)', $phase, gethostname() ) );
+}
+add_action( 'lab_event', function () {
+	lab_note( 'begin' );
+	sleep( 6 );
+	lab_note( 'end' );
+} );
+add_action( 'init', function () {
+	global $wpdb;
+	if ( isset( $_GET['schedule'] ) ) {
+		$wpdb->query( 'CREATE TABLE lab_log (id INT AUTO_INCREMENT PRIMARY KEY, phase VARCHAR(8), host VARCHAR(64))' );
+		wp_schedule_single_event( time() - 1, 'lab_event' );
+		exit( 'scheduled' );
+	}
+	if ( isset( $_GET['log'] ) ) {
+		nocache_headers();
+		exit( implode( ' ', $wpdb->get_col( "SELECT CONCAT(phase, '@', host) FROM lab_log ORDER BY id" ) ) );
+	}
+} );
+"#;
+const MARK: &str = "/wp-content/mark.txt";
+
+fn release(folder: &Path, mark: &str) -> String {
+    let content = folder.join("content");
+    for part in ["plugins", "mu-plugins"] {
+        fs::create_dir_all(content.join(part)).expect("a folder");
+    }
+    let mut copy = Command::new("cp");
+    copy.args(["-rL", "/usr/share/wordpress/wp-content/themes"]).arg(&content);
+    assert!(copy.status().expect("cp runs").success(), "the `wordpress` package is installed");
+    fs::write(content.join("mu-plugins/lab.php"), EVENTS).expect("written");
+    fs::write(content.join("mark.txt"), mark).expect("written");
+    content.display().to_string()
+}
+
+fn leader(lab: &Lab, asked: usize) -> Option<usize> {
+    let list: Value =
+        serde_json::from_str(&lab.must_on(asked, &["node", "list", "--json"])).ok()?;
+    let nodes = list["nodes"].as_array().expect("nodes");
+    let number = nodes.iter().position(|node| node["leader"] == true && node["is_up"] == true)?;
+    Some(number + 1)
+}
+
+/// Signs in as the administrator and uploads a file at a node; the path of its page.
+fn upload(lab: &Lab, number: usize, name: &str, contents: &str) -> String {
+    let password = fs::read_to_string(lab.folder().join("admin-password")).expect("a password");
+    let jar = lab.folder().join("jar").display().to_string();
+    let file = lab.folder().join(name);
+    fs::write(&file, contents).expect("written");
+    let form = format!("log=admin&testcookie=1&pwd={}", password.trim());
+    let cookies = ["-c", &jar, "-b", &jar];
+    let sign_in = [&cookies[..], &["-b", "wordpress_test_cookie=WP+Cookie+check", "-d", &form]];
+    lab.fetch("client", number, &sign_in.concat(), "/wp-login.php");
+    let nonce = lab.fetch("client", number, &cookies, "/wp-admin/admin-ajax.php?action=rest-nonce");
+    let headers = [
+        format!("X-WP-Nonce: {nonce}"),
+        format!("Content-Disposition: attachment; filename={name}"),
+    ];
+    let data = format!("@{}", file.display());
+    let send = [
+        "-H",
+        &headers[0],
+        "-H",
+        &headers[1],
+        "-H",
+        "Content-Type: text/plain",
+        "--data-binary",
+        &data,
+    ];
+    let answer =
+        lab.fetch("client", number, &[&cookies[..], &send].concat(), "/wp-json/wp/v2/media");
+    let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{answer}"));
+    let url = text(&answer["source_url"]);
+    let (_, path) = url.split_once("blog.test").unwrap_or_else(|| panic!("{answer}"));
+    path.to_owned()
+}
+
+#[test]
+fn three_nodes_are_one_cluster_until_they_are_one_machine_again() {
+    let Some(lab) = Lab::up(3, &["--zones", "a,b,c"]) else { return };
+    let get = |number: usize, path: &str| lab.fetch("client", number, &[], path);
+
+    // Code reaches all nodes before the deploy is said to be done.
+    lab.must_on(1, &["deploy", "blog", &release(lab.folder(), "one"), "-m", "one"]);
+    assert_eq!([1, 2, 3].map(|number| get(number, MARK)), ["one"; 3]);
+
+    // A file that was uploaded at one node is served by the others at once, and an end of it is an end everywhere.
+    let path = upload(&lab, 2, "note.txt", "what was uploaded");
+    assert_eq!([1, 3, 2].map(|number| get(number, &path)), ["what was uploaded"; 3]);
+
+    // A purge is confirmed by all, so that nobody serves what was stored before.
+    let is_hit = |number| {
+        let headers = lab.fetch("client", number, &["-D", "-", "-o", "/dev/null"], "/");
+        headers.to_ascii_lowercase().contains("x-cache: hit")
+    };
+    for number in [1, 2, 3] {
+        wait_until("a stored page", Duration::from_secs(10), || is_hit(number));
+    }
+    let said = lab.must_on(3, &["cache", "purge", "blog", "--all", "--json"]);
+    let receipt: Value = serde_json::from_str(&said).expect("JSON");
+    let confirmed = |of: usize| receipt["nodes"][of]["ok"] == true;
+    assert!(receipt["ok"] == true && confirmed(0) && confirmed(1), "{said}");
+    assert_eq!([1, 2, 3].map(is_hit), [false; 3]);
+
+    // Another node than the one with the database leads, and is lost inside a scheduled event.
+    lab.must_on(1, &["node", "drain", "n1"]);
+    wait_until("another leader", Duration::from_secs(20), || {
+        leader(&lab, 1).is_some_and(|number| number != 1)
+    });
+    lab.must_on(1, &["node", "undrain", "n1"]);
+    let lost = leader(&lab, 1).expect("a leader");
+    let others: Vec<usize> = (1..=3).filter(|number| *number != lost).collect();
+    assert_eq!(get(1, "/?schedule"), "scheduled");
+    let log = || get(1, "/?log");
+    let begun = format!("begin@n{lost}");
+    wait_until("the event", Duration::from_secs(20), || log() == begun);
+    for number in &others {
+        wait_until("a stored page", Duration::from_secs(10), || is_hit(*number));
+    }
+    lab.must(&["kill", text(&lab.node(lost)["name"])]);
+    let mut failed = Vec::new();
+    wait_until("the event's second run", Duration::from_secs(40), || {
+        let visits =
+            others.iter().flat_map(|number| [(*number, "/"), (*number, MARK), (*number, &path)]);
+        failed.extend(
+            visits
+                .map(|(number, path)| (number, path.to_owned(), lab.visit("client", number, path)))
+                .filter(|(_, _, status)| *status != 200),
+        );
+        log().ends_with("end@n1") || log().ends_with("end@n2") || log().ends_with("end@n3")
+    });
+    assert_eq!(failed, [], "other nodes have nothing to do with it");
+    let events = log();
+    assert_eq!(events.matches("begin@").count(), 2, "{events}");
+    assert_eq!(events.matches("end@").count(), 1, "{events}");
+
+    // What is deployed meanwhile is what it serves first.
+    lab.must_on(others[0], &["deploy", "blog", &release(lab.folder(), "two"), "-m", "two"]);
+    assert_eq!(get(others[1], MARK), "two");
+    lab.must(&["start", text(&lab.node(lost)["name"])]);
+    let mut first = String::new();
+    wait_until("the lost node", Duration::from_secs(60), || {
+        let headed = lab.fetch("client", lost, &["-w", " %{http_code}"], MARK);
+        first = headed.strip_suffix(" 200").unwrap_or_default().to_owned();
+        !first.is_empty()
+    });
+    assert_eq!(first, "two");
+    assert_eq!(get(lost, &path), "what was uploaded");
+
+    // Down to one machine, which has everything.
+    for gone in ["n3", "n2"] {
+        lab.must_on(1, &["node", "remove", gone, "--yes"]);
+    }
+    wait_until("one machine", Duration::from_secs(60), || {
+        let status = lab.on(1, &["status", "--json"]);
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+        let engines = status["engines"].as_array().cloned().unwrap_or_default();
+        !engines.is_empty() && engines.iter().all(|engine| engine["name"] != "etcd")
+    });
+    assert_eq!(get(1, MARK), "two");
+    assert_eq!(get(1, &path), "what was uploaded");
+    assert_eq!(lab.visit("client", 1, "/"), 200);
+}
