@@ -150,6 +150,7 @@ mod tests {
             upload_limit: ByteSize::mib(1024),
             certificate: None,
             deploy: Default::default(),
+            cron: Default::default(),
             page_cache: PageCache {
                 enabled: true,
                 ttl_max: Span::seconds(3600),

@@ -29,7 +29,7 @@ impl Agent {
         let Some(cluster) = &self.cluster else { return std::future::pending().await };
         let mut lost = cluster.lost.subscribe();
         if lost.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
