@@ -112,22 +112,26 @@ impl Instances {
         };
         let sample_id = InstanceId::of(&site.name, 0);
         let sample = instances.pool(&sample_id);
-        let confinement = serde_json::to_vec(&instances.confinement(&sample_id));
+        let confinement = serde_json::to_string(&instances.confinement(&sample_id));
         let confinement = confinement.expect("a confinement is plain data");
         let mut parts = vec![
-            instances.ini.as_bytes(),
-            sample.as_bytes(),
-            site_config.as_bytes(),
+            instances.ini.as_str(),
+            &sample,
+            site_config,
             match &instances.code {
-                Code::Release(id) => id.as_str().as_bytes(),
-                Code::Author(_) => &b"author"[..],
+                Code::Release(id) => id.as_str(),
+                Code::Author(_) => "author",
             },
-            site.php.version.as_bytes(),
+            &site.php.version,
             &confinement,
         ];
         if let Some(container) = &instances.container {
-            parts.push(container.image.as_bytes());
+            parts.push(&container.image);
         }
+        // The same version has the same name on all nodes, wherever their data is: another leader finds nothing changed.
+        let data = layout.data().display().to_string();
+        let parts: Vec<String> = parts.iter().map(|part| part.replace(&data, "{data}")).collect();
+        let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
         instances.fingerprint = fingerprint(&parts);
         instances
     }
