@@ -658,6 +658,8 @@ impl Agent {
         let agent = Arc::clone(self);
         group.spawn("voters", move |stop| agent.keep_voters(stop));
         let agent = Arc::clone(self);
+        group.spawn("placement", move |stop| agent.keep_placement(stop));
+        let agent = Arc::clone(self);
         group.spawn("commits", move |stop| agent.answer_commits(stop));
         let (agent, it) = with();
         group.spawn("media", move |stop| agent.keep_media(it, stop));

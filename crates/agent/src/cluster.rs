@@ -9,6 +9,7 @@
 //! - [`media`] uploads on every node; [`commits`] who waits for that
 //! - [`door`] what other nodes may ask
 //! - [`voters`] who votes in the store
+//! - [`placement`] on which nodes sites run
 //! - [`standing`] the nodes as people are shown them; [`nodes`] what operators change of them
 //!
 //! Always: a node that cannot reach the store goes on with what it knew, and changes nothing for others. Whatever is stored
@@ -25,6 +26,7 @@ pub mod lead;
 pub mod media;
 pub mod membership;
 pub mod nodes;
+pub mod placement;
 pub mod presence;
 pub mod sealing;
 pub mod secrets;
@@ -37,7 +39,8 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use pressroom_model::cluster::{Node, Report};
 use pressroom_model::config::Config;
-use pressroom_model::id::NodeName;
+use pressroom_model::id::{NodeName, SiteName};
+use pressroom_model::placement::Placement;
 use pressroom_store::transaction::Compare;
 use pressroom_wire::WireError;
 use pressroom_wire::http::Client;
@@ -81,6 +84,9 @@ pub struct Known {
     pub leader: Option<NodeName>,
     /// Who has the database.
     pub data: Option<NodeName>,
+    /// On which nodes sites run.
+    #[serde(default)]
+    pub placements: BTreeMap<SiteName, Placement>,
     /// Who votes in etcd, or is to, with etcd's number of each.
     #[serde(default)]
     pub voters: BTreeMap<NodeName, u64>,

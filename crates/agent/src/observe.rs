@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pressroom_model::cluster::{Node, Report, Role};
+use pressroom_model::cluster::Report;
 use pressroom_model::config::{Config, Runtime, Site};
 use pressroom_model::id::{NodeName, ReleaseId, SiteName};
 use pressroom_model::process::{ListenerSpec, ProcessState};
@@ -21,6 +21,7 @@ use pressroom_runtime::clock;
 
 use crate::agent::{Agent, State};
 use crate::cluster::Known;
+use crate::cluster::placement::wanted_on;
 use crate::engine::dns::Dns;
 use crate::engine::docker::Daemon;
 use crate::engine::edge::{self, Edge};
@@ -363,12 +364,8 @@ impl Agent {
 
     /// How many instances of a site are to run here.
     fn instances_here(&self, state: &State, site: &Site) -> u16 {
-        let own = self.own_name().and_then(|name| state.known.nodes.get(&name));
-        let takes_none = |node: &Node| node.is_drained || !node.roles.contains(&Role::App);
-        match own.is_some_and(takes_none) {
-            true => 0,
-            false => site.php.instances.min,
-        }
+        let min = site.php.instances.min;
+        self.own_name().map_or(min, |own| wanted_on(&state.known, &own, &site.name, min))
     }
 
     /// Releases of a site's versions that are not here, where other nodes may have them.
@@ -416,10 +413,8 @@ fn others(state: &State, site: &Site, facts: &SiteFacts, own: Option<&NodeName>)
     let others = state.known.reports.iter().filter(|(name, _)| own != Some(name));
     others
         .filter_map(|(name, (report, _))| {
-            let node = state.known.nodes.get(name)?;
             let report = report.sites.get(&site.name).filter(|report| report.serves.is_some())?;
-            let takes = !node.is_drained && node.roles.contains(&Role::App);
-            let wanted = if takes { site.php.instances.min } else { 0 };
+            let wanted = wanted_on(&state.known, name, &site.name, site.php.instances.min);
             let filled = report.instances.get(fingerprint).copied().unwrap_or_default();
             Some(Other {
                 is_filled: filled >= wanted,

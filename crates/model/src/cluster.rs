@@ -54,7 +54,7 @@ pub struct Node {
     /// Words of operators about it.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// No instance is placed on it, and it does not lead.
+    /// No instance is placed on it once others answer in its place, and it does not lead.
     #[serde(default)]
     pub is_drained: bool,
     /// When it was admitted, milliseconds since 1970.
@@ -77,6 +77,9 @@ pub struct Report {
     /// MariaDB and both Redis servers answer here; `None`: they are not here.
     #[serde(default)]
     pub data: Option<bool>,
+    /// All of its memory, MiB.
+    #[serde(default)]
+    pub memory_mib: Option<u64>,
     /// The sites.
     #[serde(default)]
     pub sites: BTreeMap<SiteName, SiteReport>,
@@ -135,6 +138,21 @@ pub struct Standing {
     #[serde(default)]
     pub clock_ms: i64,
     /// What is not as it should be.
+    #[serde(default)]
+    pub because: String,
+    /// The PHP of sites that it runs, or is to run.
+    #[serde(default)]
+    pub sites: BTreeMap<SiteName, Share>,
+}
+
+/// A node's share of a site's instances.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// So many instances are placed there.
+    pub placed: u16,
+    /// So many answer, of whichever version.
+    pub answering: u16,
+    /// Why the site's placement was changed last.
     #[serde(default)]
     pub because: String,
 }

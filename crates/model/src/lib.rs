@@ -8,6 +8,7 @@
 //! - [`secret`] strings that never show themselves
 //! - [`config`] the configuration as meant; [`mod@file`] as written, with every fault of a file at once
 //! - [`cluster`] the machines of a cluster
+//! - [`placement`] on which nodes a site runs
 //! - [`discovery`] who offers what, and where
 //! - [`environment`] a copy of a site with its own address
 //! - [`process`] what the keeper is asked to run and what it says of it; [`confinement`] what such a process may see and take
@@ -27,6 +28,7 @@ pub mod discovery;
 pub mod environment;
 pub mod file;
 pub mod id;
+pub mod placement;
 pub mod process;
 pub mod rollout;
 pub mod secret;

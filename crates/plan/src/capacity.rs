@@ -19,6 +19,17 @@ pub fn sessions_memory(machine: ByteSize) -> ByteSize {
     ByteSize::bytes((machine.get() / 32).clamp(64 * MIB, 512 * MIB))
 }
 
+/// PHP: three quarters of a node's memory, MiB; the rest is for everything else.
+pub fn php_memory_mib(machine_mib: u64) -> u64 {
+    machine_mib / 4 * 3
+}
+
+/// One instance, MiB: 64 for the bytecode and 16 for each worker, which is what WordPress was measured to take of memory that is not
+/// shared.
+pub fn instance_memory_mib(workers: u16) -> u64 {
+    64 + 16 * u64::from(workers)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@
 //! - [`cron`] when a site's cron is run
 //! - [`environment`] the sites that environments are, and what stands against one
 //! - [`history`] which releases the git history lacks
+//! - [`placement`] on which nodes how many instances of a site run
 //! - [`recycle`] when a healthy instance is replaced
 //! - [`retention`] which former releases are kept
 //! - [`rollout`] moving a site from one version to another
@@ -29,6 +30,7 @@ pub mod environment;
 pub mod health;
 pub mod history;
 pub mod machine;
+pub mod placement;
 pub mod recycle;
 pub mod retention;
 pub mod rollout;

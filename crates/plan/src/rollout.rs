@@ -248,9 +248,11 @@ fn leave(site: &SiteWanted, observed: &Observed, steps: &mut Vec<Step>) {
         site.serving.as_deref() == Some(fingerprint)
             || site.author.as_deref() == Some(fingerprint)
             || site.candidate.as_ref().is_some_and(|candidate| candidate.fingerprint == fingerprint)
-            || site.parked.as_ref().is_some_and(|parked| {
-                parked.fingerprint == fingerprint && observed.now_ms < parked.until_ms
-            })
+            // Where nothing of the site is to run, nothing is kept for a way back.
+            || site.instances > 0
+                && site.parked.as_ref().is_some_and(|parked| {
+                    parked.fingerprint == fingerprint && observed.now_ms < parked.until_ms
+                })
     };
     for (id, seen) in instances_of(&site.name, observed) {
         let name = instance_process(&id);

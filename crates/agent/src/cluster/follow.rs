@@ -2,10 +2,11 @@
 //! that starts while the store is away begins with that.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pressroom_model::id::{NodeName, SiteName};
+use pressroom_model::id::SiteName;
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_store::StoreError;
@@ -186,6 +187,7 @@ impl Known {
                 with(&mut self.reports, name, report);
             }
             ["nodes", name] => with(&mut self.nodes, name, parsed(key, value)),
+            ["placement", site] => with(&mut self.placements, site, parsed(key, value)),
             ["leader"] => self.leader = name(),
             ["cluster", "data"] => self.data = name(),
             ["cluster", "voters"] => self.voters = parsed(key, value).unwrap_or_default(),
@@ -204,8 +206,8 @@ fn parsed<T: serde::de::DeserializeOwned>(key: &Key, value: Option<&[u8]>) -> Op
         .ok()
 }
 
-fn with<T>(map: &mut BTreeMap<NodeName, T>, name: &str, value: Option<T>) {
-    let Ok(name) = name.parse::<NodeName>() else { return };
+fn with<K: Ord + FromStr, T>(map: &mut BTreeMap<K, T>, name: &str, value: Option<T>) {
+    let Ok(name) = name.parse::<K>() else { return };
     match value {
         Some(value) => drop(map.insert(name, value)),
         None => drop(map.remove(&name)),

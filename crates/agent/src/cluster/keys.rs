@@ -18,6 +18,11 @@ pub(crate) fn node(node: &NodeName) -> Key {
     format!("nodes/{node}").parse().expect("node names are good segments")
 }
 
+/// On which nodes a site runs.
+pub(crate) fn placement(site: &SiteName) -> Key {
+    format!("placement/{site}").parse().expect("site names are good segments")
+}
+
 /// What a node says of itself.
 pub(crate) fn report(node: &NodeName) -> Key {
     format!("observed/nodes/{node}").parse().expect("node names are good segments")
@@ -46,7 +51,7 @@ pub(crate) fn data() -> Key {
 /// Whether a name is that of something which one machine has no use for.
 pub fn is_of_cluster(key: &Key) -> bool {
     let front = key.as_str().split('/').next().unwrap_or_default();
-    matches!(front, "nodes" | "secrets" | "tokens" | "cluster" | "leader")
+    matches!(front, "nodes" | "secrets" | "tokens" | "cluster" | "leader" | "placement")
         || key.as_str().starts_with("observed/nodes/")
 }
 

@@ -78,6 +78,7 @@ impl Agent {
             at_ms: 0,
             edge: health(&state, EDGE),
             data: has_data.then(|| [MARIADB, REDIS_CACHE, REDIS_SESSIONS].into_iter().all(answers)),
+            memory_mib: Some(self.memory.get() >> 20),
             sites: sites(&state),
         }
     }

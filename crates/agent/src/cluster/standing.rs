@@ -1,8 +1,12 @@
 //! The nodes as people are shown them.
 
-use pressroom_model::cluster::Standing;
+use std::collections::BTreeMap;
+
+use pressroom_model::cluster::{Report, Share, Standing};
+use pressroom_model::id::{NodeName, SiteName};
 use pressroom_runtime::clock;
 
+use super::Known;
 use crate::agent::Agent;
 
 /// Clocks that differ by more are named: sessions, nonces and leases go by them.
@@ -55,8 +59,19 @@ impl Agent {
                 program,
                 clock_ms,
                 because: because.join("; "),
+                sites: shares(known, name, report),
             }
         });
         nodes.collect()
     }
+}
+
+/// The PHP of sites that a node runs, or is to run.
+fn shares(known: &Known, node: &NodeName, report: Option<&Report>) -> BTreeMap<SiteName, Share> {
+    let of = |(site, (placed, because)): (SiteName, (u16, String))| {
+        let answering = report.and_then(|report| report.sites.get(&site));
+        let answering = answering.map_or(0, |site| site.instances.values().sum());
+        (site, Share { placed, answering, because })
+    };
+    known.placed_on(node).into_iter().map(of).collect()
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pressroom_api::cluster::{ChangeOf, NodeChange, TokenWish};
 use pressroom_api::failure::Failure;
-use pressroom_model::cluster::{Role, Standing};
+use pressroom_model::cluster::{Role, Share, Standing};
 use pressroom_model::id::NodeName;
 
 use super::{Context, Done};
@@ -185,8 +185,12 @@ fn show(context: &Context<'_>, name: &NodeName, json: bool) -> Done {
     let roles = serde_json::to_value(&node.roles).unwrap_or_default();
     let roles = roles.as_array().into_iter().flatten().filter_map(|role| role.as_str());
     let labels = node.labels.iter().map(|(key, value)| format!("{key}={value}"));
+    let shares = node.sites.iter().map(|(site, share)| {
+        let Share { placed, answering, because } = share;
+        format!("\n  php      {site}: {answering} of {placed} ({because})")
+    });
     context.talk.data(format!(
-        "{}\n  zone     {}\n  address  {}\n  roles    {}\n  labels   {}\n  program  {}\n  clock    {:+} ms\n  state    {}",
+        "{}\n  zone     {}\n  address  {}\n  roles    {}\n  labels   {}\n  program  {}\n  clock    {:+} ms\n  state    {}{}",
         node.name,
         node.zone,
         node.address,
@@ -194,7 +198,8 @@ fn show(context: &Context<'_>, name: &NodeName, json: bool) -> Done {
         labels.collect::<Vec<_>>().join(", "),
         node.program,
         node.clock_ms,
-        words(node)
+        words(node),
+        shares.collect::<String>()
     ));
     Ok(0)
 }
