@@ -115,7 +115,7 @@ pub struct Candidate {
     pub version: Version,
     /// How far it is.
     pub stage: Stage,
-    /// Since when, milliseconds since 1970.
+    /// Since when at that stage, milliseconds since 1970.
     pub since_ms: u64,
 }
 

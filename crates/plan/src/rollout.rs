@@ -15,7 +15,7 @@ use crate::supervise::{self, Decision, Seen, Wanted};
 
 /// How long a former version stays parked.
 pub const PARKED_MS: u64 = 10 * 60_000;
-/// How long a candidate may take until all of its instances answer, its check included.
+/// How long a candidate may take for its first instance with its check, and then until all of its instances answer.
 pub const PATIENCE_MS: u64 = 120_000;
 /// A first instance that ended so often is not started again.
 const MOST_EXITS: u32 = 2;
@@ -61,7 +61,7 @@ pub struct Candidate {
     pub fingerprint: String,
     /// How far it is.
     pub stage: Stage,
-    /// Since when, milliseconds since 1970.
+    /// Since when at that stage, milliseconds since 1970.
     pub since_ms: u64,
 }
 
@@ -74,7 +74,7 @@ pub struct Parked {
     pub until_ms: u64,
 }
 
-/// A node that is not so far is waited for until then, counted from the candidate's begin: it serves through the others.
+/// A node that is not so far is waited for until then, counted from the stage's begin: it serves through the others.
 pub const LAGGARDS_MS: u64 = 30_000;
 
 /// What a machine does for a site when another one decides: it runs the versions that serve or are on their way, once their

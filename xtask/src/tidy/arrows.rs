@@ -12,7 +12,7 @@ use super::Findings;
 const PREFIX: &str = "pressroom-";
 
 /// Every crate and what it may use. The binary may use everything.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("model", &[]),
     ("gotemplate", &[]),
     ("plan", &["model"]),
@@ -30,6 +30,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("api", &["model", "store", "plan", "runtime", "release", "wire"]),
     ("cli", &["model", "store", "plan", "runtime", "release", "wire", "api"]),
     ("lab", &["runtime"]),
+    ("sim", &["model", "plan"]),
     ("pressroom", &["*"]),
 ];
 

@@ -141,6 +141,7 @@ impl Agent {
         self.change(name, |facts| {
             if let Some(candidate) = &mut facts.candidate {
                 candidate.stage = stage;
+                candidate.since_ms = clock::wall_ms();
             }
         })
         .await
