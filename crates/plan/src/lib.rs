@@ -1,5 +1,6 @@
 //! Thoughts: what should be done next, and why. Pure functions over intent and observation.
 //!
+//! - [`floating`] which node holds which floating address
 //! - [`health`] from answers of a probe to a verdict
 //! - [`wp`] what wp-cli can do here
 //! - [`writes`] what of refused writes is told
@@ -27,6 +28,7 @@ pub mod change;
 pub mod check;
 pub mod cron;
 pub mod environment;
+pub mod floating;
 pub mod health;
 pub mod history;
 pub mod machine;
