@@ -16,7 +16,7 @@ const EXTENSIONS: [&str; 13] = [
     "fpm", "cli", "mysql", "redis", "igbinary", "gd", "curl", "xml", "mbstring", "intl", "zip",
     "bcmath", "imagick",
 ];
-const OTHERS: [&str; 13] = [
+const OTHERS: [&str; 16] = [
     "mariadb-server",
     "mariadb-client",
     "redis-server",
@@ -30,6 +30,10 @@ const OTHERS: [&str; 13] = [
     "nftables",
     "git",
     "curl",
+    // Driven by templates.
+    "haproxy",
+    "nginx-light",
+    "varnish",
 ];
 
 /// Programs of the browser's test, and their packages: taken where they can be had, from wherever they came.

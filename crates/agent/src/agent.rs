@@ -82,6 +82,8 @@ pub struct Agent {
     /// Whether the keeper can confine.
     pub(crate) keeper_confines: AtomicBool,
     pub(crate) histories: crate::git::Histories,
+    /// How other programs' files stand, that are kept as templates say.
+    pub(crate) templates: crate::template::Board,
     /// May be locked while the state is, never the other way round.
     pub(crate) containers: Mutex<crate::container::Containers>,
 }
@@ -311,6 +313,7 @@ impl Agent {
             bytecode: Bytecode::default(),
             sound: php::Sound::default(),
             histories: crate::git::Histories::default(),
+            templates: crate::template::Board::default(),
             machine_means,
             keeper_confines: AtomicBool::new(false),
             containers: Mutex::default(),
@@ -580,6 +583,10 @@ impl Agent {
         group.spawn("readiness", {
             let agent = Arc::clone(&self);
             move |stop| agent.probe_sites(stop)
+        });
+        group.spawn("templates", {
+            let agent = Arc::clone(&self);
+            move |stop| agent.keep_templates(stop)
         });
         group.spawn("sessions", {
             let agent = Arc::clone(&self);

@@ -15,6 +15,7 @@
 //! - [`writes`] what a site writes beside its database
 //! - [`sessions`] that no site fills the sessions server for all
 //! - [`view`] what the edge is told; [`tls`] certificates of the local authority
+//! - [`template`] other programs' configuration files, as operators' templates say
 //! - [`layout`] every path; [`files`], [`acl`], [`users`], [`secrets`], [`packages`], [`host`] this machine
 //! - [`doctor`] what is wrong or will be
 //!
@@ -48,6 +49,7 @@ pub mod report;
 pub mod secrets;
 pub mod sessions;
 pub mod site;
+pub mod template;
 pub mod tls;
 pub mod users;
 pub mod view;

@@ -32,6 +32,7 @@ impl Agent {
                 .collect(),
             sites: config.iter().flat_map(|config| sites(config, &state)).collect(),
             notices: state.notices.iter().cloned().collect(),
+            templates: self.templates.all(),
             traffic: state.traffic.clone(),
         }
     }

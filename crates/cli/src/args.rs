@@ -1,5 +1,8 @@
 //! What may be typed.
 
+pub(crate) mod cache;
+pub(crate) mod templates;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -73,7 +76,7 @@ pub(crate) enum Command {
     Wp(Wp),
     /// Stored pages
     #[command(subcommand)]
-    Cache(Cache),
+    Cache(cache::Cache),
     /// The configuration: check, show, reference
     #[command(subcommand)]
     Config(Config),
@@ -633,26 +636,6 @@ pub(crate) struct Wp {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Cache {
-    /// Make stored pages of a site stale
-    Purge {
-        /// The site
-        site: SiteName,
-        /// Pages with this tag, as `post-12` (may be repeated)
-        #[arg(long, value_name = "TAG")]
-        tag: Vec<String>,
-        /// The page at this URL or path (may be repeated)
-        #[arg(long, value_name = "URL")]
-        url: Vec<String>,
-        /// All pages
-        #[arg(long, conflicts_with_all = ["tag", "url"])]
-        all: bool,
-        #[command(flatten)]
-        json: Json,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Say everything that is wrong with the file
     Check,
@@ -660,6 +643,12 @@ pub(crate) enum Config {
     Show(Json),
     /// Print the reference of all keys, as Markdown
     Reference,
+    /// Bring other programs' configuration files to what templates say, once (confd's folders as they are)
+    Render(templates::Templates),
+    /// Keep other programs' configuration files as templates say, until Ctrl-C
+    Watch(templates::Watch),
+    /// Templates that drive HAProxy, nginx or Varnish from what Pressroom discovers: list them, or copy them into a folder
+    Examples(templates::Examples),
 }
 
 #[derive(Debug, Subcommand)]

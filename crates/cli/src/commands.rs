@@ -224,7 +224,7 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         Command::GitReceive { site } => git_receive::run(context, &site),
         Command::Site(site) => site::run(context, site),
         Command::Wp(arguments) => wp::run(context, arguments),
-        Command::Cache(args::Cache::Purge { site, tag, url, all, json }) => {
+        Command::Cache(args::cache::Cache::Purge { site, tag, url, all, json }) => {
             let purge = Purge { tags: tag, urls: url, all };
             cache::purge(context, &site, &purge, json.json)
         }

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pressroom_api::failure::Failure;
 use pressroom_api::operator::Check;
@@ -14,6 +15,7 @@ use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
 use pressroom_model::id::NodeName;
 use pressroom_model::process::ProcessSpec;
+use pressroom_model::template::State;
 
 use crate::place::Place;
 
@@ -76,11 +78,62 @@ pub trait Machine {
     /// Does something with the lab in the data directory; what is to be shown, and the exit status.
     fn lab(&self, place: &Place, verb: &Lab, progress: &Progress) -> Result<LabSaid, Failure>;
 
+    /// Brings the files of the templates to what they should be, once; how each stands then.
+    fn render(&self, place: &Place, wish: &Templates) -> Result<Vec<State>, Failure>;
+
+    /// Keeps them so until a signal comes.
+    fn watch_templates(
+        &self,
+        place: &Place,
+        wish: &Templates,
+        interval: Duration,
+    ) -> Result<(), Failure>;
+
+    /// The templates that come with us: paths below a folder of the program's name, and contents.
+    fn example_templates(&self) -> Vec<(PathBuf, &'static [u8])>;
+
     /// The path of this program, for unit files and hints.
     fn program(&self) -> PathBuf;
 
     /// Becomes one of our own long-running processes; returns when it has ended well.
     fn run(&self, role: Role, place: &Place) -> Result<(), Failure>;
+}
+
+/// Which templates, and where their values come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Templates {
+    /// confd's folder.
+    pub folder: PathBuf,
+    /// Where values come from.
+    pub backend: Backend,
+    /// Before all keys, instead of what the resources say.
+    pub prefix: Option<String>,
+    /// Change nothing.
+    pub noop: bool,
+    /// Run neither check nor reload commands.
+    pub sync_only: bool,
+    /// Keep rendered files that did not pass their check.
+    pub keep_stage: bool,
+}
+
+/// Where values come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// The etcd of the cluster that this machine is a node of.
+    Pressroom,
+    /// Some etcd.
+    Etcd {
+        /// Where it answers.
+        endpoints: Vec<String>,
+        /// The authorities that its certificate may be of.
+        authority: Option<PathBuf>,
+        /// Our certificate and its key.
+        identity: Option<(PathBuf, PathBuf)>,
+    },
+    /// This process's environment.
+    Environment,
+    /// Files, or folders of them.
+    Files(Vec<PathBuf>),
 }
 
 /// What is done with a lab.

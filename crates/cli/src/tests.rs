@@ -447,6 +447,44 @@ fn wp_cli_ends_as_it_ends() {
 }
 
 #[test]
+fn templates_are_rendered_from_what_was_named() {
+    let stage = Stage::new();
+    let check = |typed: &str, status: u8, said: &str| {
+        let outcome = stage.run(&format!("config render --confdir /etc/x {typed}"));
+        assert_eq!(outcome.status, status, "{outcome:?}");
+        assert!(format!("{}{}", outcome.data, outcome.talk).contains(said), "{said}: {outcome:?}");
+    };
+    check("", 1, "failed      /etc/haproxy/haproxy.cfg  Pressroom of /etc/x");
+    check("--noop --backend env", 0, "differs     /etc/haproxy/haproxy.cfg  Environment");
+    check("--file a.yaml", 1, "Files([\"a.yaml\"])");
+    check("--backend file", 1, "needs a file");
+    check(
+        "--node 10.0.0.1:2379,http://b:2379 --onetime",
+        1,
+        r#"["http://10.0.0.1:2379", "http://b:2379"]"#,
+    );
+    check("--node https://b", 1, "no authority is named");
+    check("--backend etcd --noop --json", 0, r#""standing": "differs""#);
+}
+
+#[test]
+fn example_templates_are_copied_and_never_written_over() {
+    let stage = Stage::new();
+    let listed = stage.run("config examples");
+    assert!(listed.data.contains("haproxy/conf.d/haproxy.toml"), "{listed:?}");
+    let to = tempfile::tempdir().expect("a folder");
+    let copy = format!("config examples haproxy --to {}", to.path().display());
+    assert_eq!(stage.run(&copy).status, 0);
+    let path = to.path().join("conf.d/haproxy.toml");
+    assert_eq!(std::fs::read_to_string(&path).expect("copied"), "[template]");
+    std::fs::write(&path, "mine").expect("written");
+    let again = stage.run(&copy);
+    assert!(again.talk.contains("stays as it is"), "{again:?}");
+    assert_eq!(std::fs::read_to_string(&path).expect("there"), "mine");
+    assert_eq!(stage.run("config examples nope --to /x").status, 1);
+}
+
+#[test]
 fn a_damaged_release_is_our_failure() {
     let stage = Stage::new();
     assert_eq!(stage.run(UP).status, 0);

@@ -35,6 +35,9 @@ pub struct Config {
     /// What all sites need of WordPress's own world.
     #[serde(default)]
     pub wordpress: WordPress,
+    /// Configuration files of other programs, if the agent keeps some.
+    #[serde(default)]
+    pub templates: Option<Templates>,
     /// The sites, in the order of the file.
     pub sites: Vec<Site>,
 }
@@ -48,6 +51,16 @@ pub struct WordPress {
     /// Where versions of WordPress are had in wordpress.org's place, without a slash at its end.
     #[serde(default)]
     pub mirror: Option<String>,
+}
+
+/// Configuration files of other programs, kept as templates say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Templates {
+    /// confd's folder: `conf.d` and `templates` in it.
+    pub confdir: PathBuf,
+    /// Before all keys, instead of what the resources say.
+    #[serde(default)]
+    pub prefix: Option<String>,
 }
 
 /// This machine.

@@ -23,6 +23,9 @@ pub struct Status {
     /// Sentences about what is wrong or was decided lately, newest first.
     #[serde(default)]
     pub notices: Vec<String>,
+    /// Other programs' configuration files that are kept as templates say.
+    #[serde(default)]
+    pub templates: Vec<crate::template::State>,
     /// What the edge counts, if it answers.
     #[serde(default)]
     pub traffic: Option<Traffic>,

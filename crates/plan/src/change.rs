@@ -64,6 +64,15 @@ pub fn changes(before: &Config, after: &Config) -> Vec<Change> {
     } else if before.edge != after.edge {
         changes.push(change("publish a new view to the edge", "[edge] changed"));
     }
+    if before.templates != after.templates {
+        let what = match &after.templates {
+            Some(templates) => {
+                format!("keep files as the templates in {} say", templates.confdir.display())
+            }
+            None => "leave the files that templates said something of as they are".to_owned(),
+        };
+        changes.push(change(what, "[templates] changed"));
+    }
     if before.console != after.console {
         changes.push(change(
             format!("move the console to {}", after.console.listen),

@@ -16,12 +16,15 @@ use pressroom_agent::{files, host, packages};
 use pressroom_api::failure::Failure;
 use pressroom_api::operator::{Check, CheckState};
 use pressroom_api::progress::Progress;
-use pressroom_cli::machine::{Joined, Joining, Lab, LabSaid, Machine, Package, Role, Stopped};
+use pressroom_cli::machine::{
+    Joined, Joining, Lab, LabSaid, Machine, Package, Role, Stopped, Templates,
+};
 use pressroom_cli::place::Place;
 use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
 use pressroom_model::id::NodeName;
 use pressroom_model::process::{ProcessSpec, Reply, Request};
+use pressroom_model::template::State;
 
 use crate::roles;
 
@@ -130,6 +133,23 @@ impl Machine for ThisMachine {
 
     fn lab(&self, place: &Place, verb: &Lab, progress: &Progress) -> Result<LabSaid, Failure> {
         crate::lab::run(&place.data, verb, progress)
+    }
+
+    fn render(&self, place: &Place, wish: &Templates) -> Result<Vec<State>, Failure> {
+        crate::templates::render(place, wish)
+    }
+
+    fn watch_templates(
+        &self,
+        place: &Place,
+        wish: &Templates,
+        interval: Duration,
+    ) -> Result<(), Failure> {
+        crate::templates::watch(place, wish, interval)
+    }
+
+    fn example_templates(&self) -> Vec<(PathBuf, &'static [u8])> {
+        pressroom_agent::template::examples::all()
     }
 
     fn install_command(&self, packages: &[Package]) -> String {

@@ -4,6 +4,7 @@
 //! - [`roles`] our own long-running processes: keeper, agent, edge
 //! - [`operator`] what operators may ask of a running agent
 //! - [`deliver`] bringing code and going back; [`push`] and [`branch`] what came by git; [`look`] what is in a release
+//! - [`templates`] other programs' configuration files
 //! - [`cron`] the cron loop's way to the sites; [`visit`] one request as a visitor; [`why`] one request explained; [`wp`] wp-cli for a site
 
 mod branch;
@@ -18,6 +19,7 @@ mod nodes;
 mod operator;
 mod push;
 mod roles;
+mod templates;
 mod visit;
 mod why;
 mod wp;

@@ -113,9 +113,13 @@ fn clustered(layout: &Layout, membership: Membership, tasks: &Group) -> Result<O
     Ok(Opened { store: Arc::new(store), replaced: None, cluster: own, note: None })
 }
 
-type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-fn connect(layout: &Layout, membership: &Membership, tasks: &Group) -> Result<EtcdStore, Cause> {
+pub(crate) fn connect(
+    layout: &Layout,
+    membership: &Membership,
+    tasks: &Group,
+) -> Result<EtcdStore, Cause> {
     let paths = membership::identity_paths(layout);
     let tls = Tls {
         authority: std::fs::read_to_string(&paths.authority)?,

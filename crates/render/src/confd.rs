@@ -84,6 +84,13 @@ pub fn fill(
     Ok(Template::parse(name, source, functions)?.fill(&Value::Nil, Limits::default())?)
 }
 
+/// A check or reload command with `{{.src}}` and `{{.dest}}` filled in.
+pub fn command(command: &str, src: &str, dest: &str) -> Result<String, FillError> {
+    let paths = Value::map([("src", Value::from(src)), ("dest", Value::from(dest))]);
+    let template = Template::parse("command", command, Functions::default())?;
+    Ok(template.fill(&paths, Limits::default())?)
+}
+
 /// confd's functions.
 fn functions(pairs: &Arc<Pairs>, around: &Arc<dyn Surroundings>) -> Functions {
     let mut functions = Functions::default();

@@ -258,6 +258,7 @@ fn status() -> Status {
             instances: Vec::new(),
         }],
         notices: Vec::new(),
+        templates: Vec::new(),
         traffic: None,
     }
 }

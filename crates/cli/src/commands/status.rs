@@ -74,6 +74,7 @@ fn without_agent(keeper: Option<i32>, failure: &Failure) -> Status {
         engines: Vec::new(),
         sites: Vec::new(),
         notices: vec![because],
+        templates: Vec::new(),
         traffic: None,
     }
 }
@@ -96,6 +97,7 @@ fn page(talk: &Talk, status: &Status) -> String {
     }
     lines.push(format!("  {:<16} process {}", "agent", pid(status.agent.pid)));
     lines.push(format!("  {:<16} process {}", "keeper", pid(status.keeper.pid)));
+    lines.extend(status.templates.iter().map(super::config::template_line));
     if let Some(traffic) = &status.traffic {
         lines.extend([String::new(), traffic_line(traffic)]);
         lines.extend(peer_lines(traffic));

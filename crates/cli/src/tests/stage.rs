@@ -25,12 +25,13 @@ use pressroom_model::process::ProcessSpec;
 use pressroom_model::rollout::{Part, PartKind, Record, Standing};
 use pressroom_model::secret::Secret;
 use pressroom_model::status::{Pid, Process, Site, Status};
+use pressroom_model::template;
 use pressroom_model::verdict::Health;
 use pressroom_model::writes::{Class, Written};
 use pressroom_runtime::shutdown::{self, Trigger};
 use pressroom_runtime::tasks::Group;
 
-use crate::machine::{Joined, Joining, Lab, LabSaid, Machine, Package, Role, Stopped};
+use crate::machine::{Joined, Joining, Lab, LabSaid, Machine, Package, Role, Stopped, Templates};
 use crate::place::Place;
 use crate::talk::Talk;
 
@@ -185,6 +186,36 @@ impl Machine for Stage {
 
     fn lab(&self, _place: &Place, _verb: &Lab, _progress: &Progress) -> Result<LabSaid, Failure> {
         Ok(LabSaid::default())
+    }
+
+    fn render(&self, _place: &Place, wish: &Templates) -> Result<Vec<template::State>, Failure> {
+        let standing =
+            if wish.noop { template::Standing::Differs } else { template::Standing::Failed };
+        Ok(vec![template::State {
+            name: "haproxy.toml".to_owned(),
+            dest: "/etc/haproxy/haproxy.cfg".into(),
+            standing,
+            because: format!("{:?} of {}", wish.backend, wish.folder.display()),
+            since_ms: 0,
+            replaced_ms: None,
+            is_heard: true,
+        }])
+    }
+
+    fn watch_templates(
+        &self,
+        _place: &Place,
+        _wish: &Templates,
+        _interval: Duration,
+    ) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn example_templates(&self) -> Vec<(PathBuf, &'static [u8])> {
+        vec![
+            ("haproxy/conf.d/haproxy.toml".into(), b"[template]"),
+            ("nginx/conf.d/nginx.toml".into(), b"x"),
+        ]
     }
 
     fn install_command(&self, packages: &[Package]) -> String {
@@ -555,6 +586,7 @@ fn status(config: Option<&Config>) -> Status {
         engines: Vec::new(),
         sites: sites.collect(),
         notices: Vec::new(),
+        templates: Vec::new(),
         traffic: None,
     }
 }

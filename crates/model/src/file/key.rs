@@ -126,6 +126,10 @@ pub const KEYS: &[Key] = keys! {
     "wordpress.wp_cli", Kind::Text("path", path), Follows("`wp` in `PATH`"), "The phar of wp-cli, for `pressroom wp`. Everybody must be able to read it.";
     "wordpress.mirror", Kind::Text("address", mirror), Follows("wordpress.org"), "Where versions of WordPress are had: below it are `wordpress-VERSION.tar.gz`, the same with `.sha1` behind it, and, where it has them, the digests of all files at `core/checksums/1.0/?version=VERSION&locale=en_US`. Whoever can change what it answers can change your code: use `https`, or a network that you trust.";
 
+    "templates", Kind::Table, Nothing, "Configuration files of other programs, kept as templates in confd's form say, from what Pressroom's store has. Only as root.";
+    "templates.confdir", Kind::Text("path", absolute), Never, "The folder with `conf.d` and `templates` in it. Its commands run as the agent does, so nobody else may be able to write there.";
+    "templates.prefix", Kind::Text("key", path), Nothing, "What is before all keys, instead of what the resources say.";
+
     "site", Kind::Tables, Nothing, "One WordPress each. A multisite network is one site.";
     "site.name", Kind::Text("name", site_name), Never, "Its name: at most 24 lower-case letters, digits and `-`. Part of its system user, database and folders, so it cannot change.";
     "site.domains", Kind::Texts("host name", domain::check), Follows("`localhost` for the first site"), "Host names that it answers for; the first is in its URLs. `*.example.com` stands for one label. Every site also answers for `NAME.localhost`.";

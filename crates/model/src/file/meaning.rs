@@ -12,7 +12,8 @@ use super::reader::Reader;
 use super::{Facts, Faults};
 use crate::config::{
     Admin, Cache, CertificateFiles, Config, Console, Cron, Database, Dns, Edge, Hooks, Instances,
-    Interrupted, Limits, Node, PageCache, Php, Registrar, Runtime, Site, Source, WordPress,
+    Interrupted, Limits, Node, PageCache, Php, Registrar, Runtime, Site, Source, Templates,
+    WordPress,
 };
 use crate::id::{NodeName, SiteName};
 use crate::snapshot::{HealthRules, LogFormat, Network};
@@ -51,6 +52,10 @@ pub(super) fn read(
                 .text("mirror")
                 .map(|mirror| mirror.trim_end_matches('/').to_owned()),
         },
+        templates: file.within("templates").text("confdir").map(|confdir| Templates {
+            confdir: confdir.into(),
+            prefix: file.within("templates").text("prefix"),
+        }),
         sites: sites(&file, facts, faults, is_broken),
     }
 }

@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::{Cache, Config, Database, Dns, Limits, Registrar, Site, Source, WordPress};
+use crate::config::{
+    Cache, Config, Database, Dns, Limits, Registrar, Site, Source, Templates, WordPress,
+};
 use crate::snapshot::{HealthRules, LogFormat};
 use crate::unit::ByteSize;
 
@@ -57,6 +59,13 @@ pub fn show(config: &Config) -> String {
     }
     if let Some(mirror) = mirror {
         page.text("mirror", mirror);
+    }
+    if let Some(Templates { confdir, prefix }) = &config.templates {
+        page.head("[templates]");
+        page.text("confdir", confdir.display());
+        if let Some(prefix) = prefix {
+            page.text("prefix", prefix);
+        }
     }
     for site in &config.sites {
         page.site(site);
