@@ -291,7 +291,7 @@ impl Agent {
             let candidate = facts.candidate.as_ref().map(|candidate| &candidate.version);
             let mut versions = facts.serving.iter().chain(candidate);
             let Some(version) = versions.find(|v| v.fingerprint == fingerprint) else { continue };
-            if pool.is_empty() {
+            if pool.is_empty() && wanted.instances > 0 {
                 // All of them are being started again: the edge waits for their sockets.
                 let old = before
                     .iter()
