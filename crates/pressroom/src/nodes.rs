@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Collected, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use pressroom_agent::cluster::founding::{self, Founder};
 use pressroom_agent::cluster::joining::JoiningError;
 use pressroom_agent::cluster::nodes::NodeError;
 use pressroom_api::cluster::{self, ChangeOf, Founding, NodeChange};
 use pressroom_api::failure::Failure;
-use pressroom_api::server::PASSED;
 use pressroom_model::id::NodeName;
 use pressroom_runtime::clock;
 use pressroom_wire::http::any_body;
@@ -57,7 +56,9 @@ impl ThisOperator {
 
     pub(crate) async fn change(&self, wish: ChangeOf) -> Result<(), Failure> {
         if wish.change == NodeChange::Remove && self.is_own(&wish.node) {
-            return self.have_us_removed(wish).await;
+            return Err(Failure::yours(format!("node `{}` was not changed", wish.node))
+                .cause("it leads, and cannot end its own vote and membership")
+                .hint("let it rest first (`pressroom node drain`), then ask another node"));
         }
         let (agent, node) = (&self.agent, &wish.node);
         let changed = match wish.change {
@@ -99,40 +100,6 @@ impl ThisOperator {
 
     fn is_own(&self, node: &NodeName) -> bool {
         self.agent.cluster.as_ref().is_some_and(|cluster| cluster.node() == *node)
-    }
-
-    /// The node that leads cannot end its own vote and membership: it rests, and whoever leads next removes it.
-    async fn have_us_removed(&self, wish: ChangeOf) -> Result<(), Failure> {
-        let (agent, node) = (&self.agent, &wish.node);
-        if agent.data_node().as_ref() == Some(node) {
-            let cause = NodeError::HasData(node.clone());
-            return Err(Failure::yours(format!("node `{node}` was not changed")).cause(cause));
-        }
-        let rest = ChangeOf { node: node.clone(), change: NodeChange::Drain };
-        Box::pin(self.change(rest)).await?;
-        let late = clock::now() + OFFICE;
-        while agent.leader().is_none_or(|leader| leader == *node) {
-            if clock::now() >= late {
-                let failure = Failure::ours(format!("node `{node}` was not removed"));
-                return Err(failure
-                    .cause("it leads, and no other node takes its place")
-                    .state("it rests now")
-                    .hint("`pressroom node list` shows who is heard"));
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        let body = serde_json::to_vec(&wish).expect("plain data");
-        let request = Request::post("/v1/nodes/change").header(PASSED, "1").body(body.into());
-        let answer = self.ask_leader(request.expect("a good request")).await?;
-        let is_done = answer.status().is_success();
-        let said = answer.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
-        match (is_done, serde_json::from_slice(&said)) {
-            (true, _) => Ok(()),
-            (false, Ok(failure)) => Err(failure),
-            (false, Err(error)) => {
-                Err(Failure::ours("the leader's answer cannot be read").cause(error))
-            }
-        }
     }
 
     pub(crate) async fn ask_leader(

@@ -93,6 +93,8 @@ impl Agent {
         let Some(member) = of_node else { return Ok(()) };
         may_leave(member, &members)
             .map_err(|because| NodeError::Votes { node: name.clone(), because })?;
+        // It is asked nothing more: a member that leaves does not say whether it still did what it was asked.
+        self.ask_no_more(etcd, &known, name);
         // etcd refuses for some seconds after one of its members has come back.
         let late = clock::now() + PATIENCE;
         while let Err(error) = etcd.remove(member.id).await {
@@ -103,6 +105,13 @@ impl Agent {
             tokio::time::sleep(LOOK / 4).await;
         }
         Ok(())
+    }
+
+    fn ask_no_more(&self, etcd: &EtcdStore, known: &Known, name: &NodeName) {
+        let (Some(cluster), Some(node)) = (&self.cluster, known.nodes.get(name)) else { return };
+        let leaving = format!("https://{}", member(node).at(Service::Etcd));
+        cluster.endpoints.send_modify(|all| all.retain(|endpoint| *endpoint != leaving));
+        etcd.set_endpoints(&cluster.endpoints.borrow());
     }
 
     /// All other nodes are gone: the agent ends, and the next one takes the state back (see the binary's `node.rs`).

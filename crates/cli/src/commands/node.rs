@@ -13,6 +13,8 @@ use crate::machine::Joining;
 
 /// Longest wait until a new node serves.
 const SERVES: Duration = Duration::from_secs(180);
+/// Longest wait until another node leads.
+const OFFICE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) fn run(context: &Context<'_>, verb: Node) -> Done {
@@ -233,5 +235,27 @@ fn remove(context: &Context<'_>, name: &NodeName, yes: bool) -> Done {
     if !yes && context.talk.ask(&question, false) != Some(true) {
         return Err(Failure::yours("nothing was changed").hint("give `--yes` to remove it"));
     }
+    have_another_lead(context, name)?;
     change(context, name, NodeChange::Remove, "is no node any more")
+}
+
+/// The node that leads cannot end its own membership: it rests first, until another one leads.
+fn have_another_lead(context: &Context<'_>, name: &NodeName) -> Result<(), Failure> {
+    let leads = |node: &Standing| node.name == *name && node.leader;
+    if !nodes(context)?.iter().any(leads) {
+        return Ok(());
+    }
+    let change = ChangeOf { node: name.clone(), change: NodeChange::Drain };
+    context.ask(context.client.change_node(&change))?;
+    let late = Instant::now() + OFFICE;
+    while !nodes(context)?.iter().any(|node| node.leader && !leads(node)) {
+        if Instant::now() >= late {
+            return Err(Failure::ours(format!("node `{name}` was not removed"))
+                .cause("it leads, and no other node takes its place")
+                .state(format!("`{name}` rests now"))
+                .hint(format!("`{}` shows who is heard", context.command("node list"))));
+        }
+        context.rest(LOOK);
+    }
+    Ok(())
 }

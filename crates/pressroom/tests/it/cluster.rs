@@ -135,7 +135,7 @@ fn three_nodes_are_one_cluster_until_they_are_one_machine_again() {
     }
     lab.must(&["kill", text(&lab.node(lost)["name"])]);
     let mut failed = Vec::new();
-    wait_until("the event's second run", Duration::from_secs(40), || {
+    wait_until("the event's second run", Duration::from_secs(60), || {
         let visits =
             others.iter().flat_map(|number| [(*number, "/"), (*number, MARK), (*number, &path)]);
         failed.extend(

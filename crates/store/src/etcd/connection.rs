@@ -87,6 +87,9 @@ impl Connection {
         }
         known.clear();
         known.extend_from_slice(endpoints);
+        drop(known);
+        let is_left = |used: &InUse| !endpoints.contains(&used.url);
+        self.in_use.send_if_modified(|used| used.take_if(|used| is_left(used)).is_some());
         self.trouble.notify_one();
     }
 
