@@ -382,14 +382,8 @@ pub(crate) async fn catch_up(mesh: &Arc<Mesh>, shared: &Arc<Shared>) {
 fn everything_is_stale(shared: &Shared, because: &str) {
     for site in &shared.view.load().sites {
         // The journal has it in time, or the pages on disk are not believed.
-        let _ = shared.cache.purge_here(&site.cached, &cache::all(), because, long_ago());
+        let _ = shared.cache.purge_here(&site.cached, &cache::all(), because, cache::now());
     }
-}
-
-/// Since when a page is stale that was purged while this edge heard nothing: nobody is served it but when PHP fails, because
-/// visitors of other nodes have seen the newer one for a while.
-fn long_ago() -> u64 {
-    cache::now().saturating_sub(3_600_000)
 }
 
 /// Where somebody else's stream is, as it was heard.
@@ -538,7 +532,6 @@ impl Inbox {
         let turn = Arc::clone(self.turns.lock().entry(from.clone()).or_default());
         // Batches of one edge are applied one after the other, whichever way they came.
         let _turn = turn.lock().await;
-        let since = if self.hears(from) { cache::now() } else { long_ago() };
         let known = self.streams.lock().heard.get(from).copied();
         let sent = batch.first + batch.items.len() as u64;
         let continuation = continuation(known, &batch);
@@ -552,7 +545,7 @@ impl Inbox {
             tracing::warn!(%from, ?known, first = batch.first, "purges were missed: all pages are made stale");
             everything_is_stale(shared, "purges of another edge were missed");
         }
-        let pages = apply(shared, &batch.items[skip..], since).await?;
+        let pages = apply(shared, &batch.items[skip..]).await?;
         let mut streams = self.streams.lock();
         if streams.heard.insert(from.clone(), heard) != Some(heard) {
             self.is_kept.store(false, Ordering::Release);
@@ -564,11 +557,11 @@ impl Inbox {
     }
 }
 
-/// How many pages each purge made stale, since then; `None`: the journal does not take them.
-async fn apply(shared: &Shared, items: &[Item], since: u64) -> Option<Vec<u64>> {
+/// How many pages each purge made stale; `None`: the journal does not take them.
+async fn apply(shared: &Shared, items: &[Item]) -> Option<Vec<u64>> {
     let purge = |item: &Item| {
         let site = shared.cache.known_site(&item.site)?;
-        Some(shared.cache.purge_here(&site, &item.purge, "another edge", since))
+        Some(shared.cache.purge_here(&site, &item.purge, "another edge", cache::now()))
     };
     // All are applied before the first one is waited for.
     let purged: Vec<_> = items.iter().map(purge).collect();
