@@ -67,14 +67,24 @@ final class Pressroom_Event {
 		$site          = DB_NAME;
 		$began         = microtime( true );
 		self::$written = base64_encode( serialize( compact( 'site', 'timestamp', 'hook', 'event', 'times', 'began' ) ) );
-		return false !== $wpdb->query( $wpdb->prepare( "REPLACE INTO $wpdb->options (option_name, option_value, autoload) VALUES ('pressroom_cron_running', %s, 'no')", self::$written ) );
+		return self::write( $wpdb->prepare( "REPLACE INTO $wpdb->options (option_name, option_value, autoload) VALUES ('pressroom_cron_running', %s, 'no')", self::$written ) );
+	}
+
+	/** Visitors see nothing of this row: the write is no change that pages were to be purged for. */
+	private static function write( string $sql ): bool {
+		global $wpdb;
+		$watch = array( 'Pressroom_Direct', 'before' );
+		remove_filter( 'query', $watch, PHP_INT_MAX );
+		$is_written = false !== $wpdb->query( $sql );
+		add_filter( 'query', $watch, PHP_INT_MAX );
+		return $is_written;
 	}
 
 	/** Strikes out what this process wrote, and nothing that another has written since. */
 	public static function end(): void {
 		global $wpdb;
 		if ( null !== self::$written ) {
-			$wpdb->query( $wpdb->prepare( "DELETE FROM $wpdb->options WHERE option_name = 'pressroom_cron_running' AND option_value = %s", self::$written ) );
+			self::write( $wpdb->prepare( "DELETE FROM $wpdb->options WHERE option_name = 'pressroom_cron_running' AND option_value = %s", self::$written ) );
 			self::$written = null;
 		}
 	}
