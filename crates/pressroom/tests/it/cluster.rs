@@ -143,12 +143,17 @@ fn three_nodes_are_one_cluster_until_they_are_one_machine_again() {
                 .map(|(number, path)| (number, path.to_owned(), lab.visit("client", number, path)))
                 .filter(|(_, _, status)| *status != 200),
         );
-        log().ends_with("end@n1") || log().ends_with("end@n2") || log().ends_with("end@n3")
+        // A second leader may lose its office on a slow machine: who is cut off twice is reported.
+        let is_reported = |number: &usize| {
+            let status = lab.on(*number, &["status", "--json"]);
+            String::from_utf8_lossy(&status.stdout).contains("was cut off; it is not run again")
+        };
+        log().contains("end@n") || others.iter().any(is_reported)
     });
     assert_eq!(failed, [], "other nodes have nothing to do with it");
     let events = log();
     assert_eq!(events.matches("begin@").count(), 2, "{events}");
-    assert_eq!(events.matches("end@").count(), 1, "{events}");
+    assert!(events.matches("end@").count() <= 1, "{events}");
 
     // What is deployed meanwhile is what it serves first.
     lab.must_on(others[0], &["deploy", "blog", &release(lab.folder(), "two"), "-m", "two"]);
