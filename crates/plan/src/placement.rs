@@ -5,7 +5,7 @@
 //! instances are spread: first over nodes, and where nodes are equal, over zones. Nodes that rest or are lost count in what is
 //! wanted, so their share moves to the others instead of vanishing.
 //!
-//! [`step`] changes one thing of a site at a time and waits until that is so. More instances come before fewer: a node that rests goes
+//! [`steps`] changes one thing of a site at a time and waits until that is so. More instances come before fewer: a node that rests goes
 //! on until others answer in its place. While something of a site is not as it should be, nothing of it moves that need not.
 //!
 //! Always: no step leaves a site with fewer answering instances than it wants and had, unless memory is too short for what a node that
