@@ -482,6 +482,11 @@ impl Agent {
         self.end.notified().await;
     }
 
+    /// Whether the cluster's store is heard; always where there is one machine.
+    pub fn hears_store(&self) -> bool {
+        self.cluster.is_none() || self.state.lock().known.is_heard
+    }
+
     /// The node that leads, as far as it was heard.
     pub fn leader(&self) -> Option<pressroom_model::id::NodeName> {
         self.state.lock().known.leader.clone()
@@ -664,6 +669,12 @@ impl Agent {
         group.spawn("presence", move |stop| agent.be_present(it, stop));
         let agent = Arc::clone(self);
         group.spawn("voters", move |stop| agent.keep_voters(stop));
+        let (agent, it) = with();
+        group.spawn("access", move |stop| agent.keep_access(it, stop));
+        let (agent, it) = with();
+        group.spawn("backups", move |stop| agent.keep_backups(it, stop));
+        let (agent, it) = with();
+        group.spawn("restored", move |stop| agent.tell_restored(it, stop));
         let agent = Arc::clone(self);
         group.spawn("placement", move |stop| agent.keep_placement(stop));
         let agent = Arc::clone(self);

@@ -8,13 +8,16 @@
 //! - [`code`] releases from other nodes
 //! - [`media`] uploads on every node; [`commits`] who waits for that
 //! - [`door`] what other nodes may ask
-//! - [`voters`] who votes in the store
+//! - [`backups`] copies of the state; [`restoring`] the way back to one
+//! - [`voters`] who votes in the store; [`access`] who may ask it
 //! - [`placement`] on which nodes sites run
 //! - [`standing`] the nodes as people are shown them; [`nodes`] what operators change of them
 //!
 //! Always: a node that cannot reach the store goes on with what it knew, and changes nothing for others. Whatever is stored
 //! that counts for all is stored by the leader, under its fence; a node's own report is all that it writes itself.
 
+pub mod access;
+pub mod backups;
 pub mod code;
 pub mod commits;
 pub mod door;
@@ -28,6 +31,7 @@ pub mod membership;
 pub mod nodes;
 pub mod placement;
 pub mod presence;
+pub mod restoring;
 pub mod sealing;
 pub mod secrets;
 pub mod standing;
@@ -67,6 +71,10 @@ pub struct Cluster {
     pub(crate) media: media::Media,
     /// Where etcd answers, as it was heard last.
     pub endpoints: watch::Sender<Vec<String>>,
+    /// The store was restored elsewhere: what is still heard of the former one counts no more.
+    is_elsewhere: std::sync::atomic::AtomicBool,
+    /// Held while the state is copied.
+    copying: tokio::sync::Mutex<()>,
     /// Secrets as they were when store and disk agreed last, by name: digest of the text.
     agreed: Mutex<BTreeMap<String, String>>,
 }
@@ -114,6 +122,8 @@ impl Cluster {
             lost: watch::Sender::new(0),
             media: media::Media::default(),
             endpoints: watch::Sender::new(endpoints),
+            is_elsewhere: std::sync::atomic::AtomicBool::default(),
+            copying: tokio::sync::Mutex::default(),
             agreed: Mutex::default(),
         }))
     }

@@ -200,6 +200,10 @@ impl Layout {
     pub fn evidence(&self, site: &SiteName) -> PathBuf {
         self.at("evidence").join(site.as_str())
     }
+    /// Copies of the cluster's state.
+    pub fn state_backups(&self) -> PathBuf {
+        self.at("backups/state")
+    }
     /// Dumps of removed sites.
     pub fn removed(&self) -> PathBuf {
         self.at("removed")

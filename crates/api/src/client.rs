@@ -118,6 +118,16 @@ impl Client {
         self.post("/v1/cluster/init", founding, WORK).await
     }
 
+    /// See [`crate::operator::Operator::restore_cluster`].
+    pub async fn restore_cluster(&self, wish: &cluster::Restoration) -> Result<(), Error> {
+        self.post("/v1/cluster/restore", wish, WORK).await
+    }
+
+    /// See [`crate::operator::Operator::back_up_cluster`].
+    pub async fn back_up_cluster(&self) -> Result<cluster::Backup, Error> {
+        self.post("/v1/cluster/backup", &(), WORK).await
+    }
+
     /// See [`crate::operator::Operator::nodes`].
     pub async fn nodes(&self) -> Result<Vec<Standing>, Error> {
         self.get("/v1/nodes", AT_ONCE).await

@@ -1,6 +1,7 @@
 //! What operators may ask about the nodes of a cluster.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use pressroom_model::id::NodeName;
 use serde::{Deserialize, Serialize};
@@ -60,4 +61,20 @@ pub struct ChangeOf {
     pub node: NodeName,
     /// What.
     pub change: NodeChange,
+}
+
+/// A state that is to be gone back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restoration {
+    /// A copy of the state; `None`: what etcd has on this node.
+    pub from: Option<PathBuf>,
+    /// Also where the store works, and changes since the copy are lost.
+    pub force: bool,
+}
+
+/// A copy of the state that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// Where it is.
+    pub path: PathBuf,
 }

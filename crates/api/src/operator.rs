@@ -158,6 +158,16 @@ pub trait Operator: Send + Sync + 'static {
         unable()
     }
 
+    /// Goes back to a state that was kept, on this node; the agent starts again in between.
+    fn restore_cluster(&self, _wish: cluster::Restoration) -> Answer<'_, ()> {
+        unable()
+    }
+
+    /// Copies the cluster's state now.
+    fn back_up_cluster(&self) -> Answer<'_, cluster::Backup> {
+        unable()
+    }
+
     /// The nodes of the cluster; none where this machine is in none.
     fn nodes(&self) -> Answer<'_, Vec<Standing>> {
         Box::pin(async { Ok(Vec::new()) })

@@ -204,6 +204,12 @@ impl Server {
             (&Method::POST, ["v1", "cluster", "init"]) => {
                 Ok(good(&operator.found_cluster(body(request).await?).await?))
             }
+            (&Method::POST, ["v1", "cluster", "restore"]) => {
+                Ok(good(&operator.restore_cluster(body(request).await?).await?))
+            }
+            (&Method::POST, ["v1", "cluster", "backup"]) => {
+                Ok(good(&operator.back_up_cluster().await?))
+            }
             (&Method::POST, ["v1", "plan"]) => {
                 Ok(good(&operator.plan(body(request).await?).await?))
             }

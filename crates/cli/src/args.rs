@@ -150,6 +150,23 @@ pub(crate) struct NewSite {
 pub(crate) enum Cluster {
     /// Make this machine the first node: its state moves into etcd, and sites are served all the while
     Init(Init),
+    /// Copy the state now, as it is done each hour; prints where the copy is
+    Backup(Json),
+    /// Go back to a copy of the state, when the voters that had it are lost
+    Restore(Restore),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The copy [default: what etcd has on this node, if it votes]
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Also while the state works; what was changed since the copy is lost
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -217,7 +217,7 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         Command::Why(why) => why::run(context, &why),
         Command::Deploy(arguments) => deploy::run(context, &arguments),
         Command::Release(verb) => release::run(context, verb),
-        Command::Cluster(args::Cluster::Init(init)) => cluster::init(context, &init),
+        Command::Cluster(verb) => cluster::run(context, verb),
         Command::Node(verb) => node::run(context, verb),
         Command::Env(verb) => env::run(context, verb),
         Command::Git(verb) => git::run(context, verb),

@@ -7,6 +7,7 @@
 //! - [`supervise`] one process: start it, wait, stop it, kill it
 //! - [`machine`] one machine: engines, sites, instances, edge, and their order
 //! - [`affirm`] which affirmation socket is whose
+//! - [`backup`] when the cluster's state is copied, and which copies are kept
 //! - [`capacity`] how much memory each engine gets
 //! - [`change`] what an edited configuration would change, in words
 //! - [`check`] whether a candidate may get visitors
@@ -23,6 +24,7 @@
 //! Time comes in as an argument (milliseconds since 1970); nothing here waits, reads or writes.
 
 pub mod affirm;
+pub mod backup;
 pub mod capacity;
 pub mod change;
 pub mod check;

@@ -18,6 +18,7 @@ mod node;
 mod nodes;
 mod operator;
 mod push;
+mod restore;
 mod roles;
 mod templates;
 mod visit;

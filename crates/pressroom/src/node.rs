@@ -11,7 +11,7 @@ use http::Request;
 use hyper::body::Incoming;
 use pressroom_agent::agent::Agent;
 use pressroom_agent::cluster::membership::{self, Membership, Stage};
-use pressroom_agent::cluster::{Cluster, founding, keys};
+use pressroom_agent::cluster::{Cluster, founding, keys, restoring};
 use pressroom_agent::engine::etcd::Etcd;
 use pressroom_agent::keeper;
 use pressroom_agent::layout::Layout;
@@ -57,7 +57,11 @@ pub(crate) async fn open(layout: &Layout, tasks: &Group) -> Result<Opened, Failu
         Failure::ours("it cannot be read whether this machine is a node of a cluster").cause(error)
     };
     let membership = Membership::read(layout).map_err(unreadable)?;
+    let wanted = restoring::wanted(layout);
     match membership {
+        Some(membership) if let Some(wanted) = &wanted => {
+            crate::restore::restored(layout, membership, wanted, tasks).await
+        }
         Some(membership) if membership.stage == Stage::Formed => {
             clustered(layout, membership, tasks)
         }
@@ -91,7 +95,11 @@ async fn alone(
     }
 }
 
-fn clustered(layout: &Layout, membership: Membership, tasks: &Group) -> Result<Opened, Failure> {
+pub(crate) fn clustered(
+    layout: &Layout,
+    membership: Membership,
+    tasks: &Group,
+) -> Result<Opened, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::ours("this node's identity cannot be used").cause(error)
     };
@@ -133,6 +141,18 @@ pub(crate) fn connect(
     Ok(EtcdStore::connect(&options, tasks)?)
 }
 
+/// Waits until etcd answers; what it said last, if it does not, at once where it answers others alone.
+pub(crate) async fn first_answer(store: &EtcdStore) -> Result<(), Cause> {
+    let late = clock::now() + FIRST_ANSWER;
+    while let Err(error) = store.get(&pressroom_store::key::Key::literal("leader")).await {
+        if clock::now() > late || error.to_string().contains("permission denied") {
+            return Err(error.into());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
 /// Moves the state into etcd. May be done again after it was interrupted anywhere.
 async fn form(
     layout: &Layout,
@@ -143,13 +163,7 @@ async fn form(
     let etcd = Etcd::of(layout, &Users::new(), &membership)?;
     start(layout, &etcd).await?;
     let store = connect(layout, &membership, tasks)?;
-    let late = clock::now() + FIRST_ANSWER;
-    while let Err(error) = store.get(&pressroom_store::key::Key::literal("leader")).await {
-        if clock::now() > late {
-            return Err(error.into());
-        }
-        tokio::time::sleep(LOOK).await;
-    }
+    first_answer(&store).await?;
     pressroom_store::copy(from, &store).await?;
     founding::first_records(layout, &membership, &store).await?;
     let membership = Membership { stage: Stage::Formed, ..membership };
@@ -157,7 +171,7 @@ async fn form(
     Ok(membership)
 }
 
-async fn start(layout: &Layout, etcd: &Etcd) -> Result<(), Cause> {
+pub(crate) async fn start(layout: &Layout, etcd: &Etcd) -> Result<(), Cause> {
     let spec = etcd.prepare()?;
     let client = keeper::Client::new(&layout.keeper_socket());
     match client.call(&Ask::Start { spec: Box::new(spec) }).await? {
@@ -195,13 +209,7 @@ async fn take_back(layout: &Layout, membership: &Membership, tasks: &Group) -> R
     let etcd = Etcd::of(layout, &Users::new(), membership)?;
     start(layout, &etcd).await?;
     let from = connect(layout, membership, tasks)?;
-    let late = clock::now() + FIRST_ANSWER;
-    while let Err(error) = from.get(&pressroom_store::key::Key::literal("leader")).await {
-        if clock::now() > late {
-            return Err(error.into());
-        }
-        tokio::time::sleep(LOOK).await;
-    }
+    first_answer(&from).await?;
     // It was closed when the cluster was founded; nobody has opened it since.
     let inner = Group::new("store for a moment", tasks.shutdown().clone());
     let (to, _) = EmbeddedStore::open_or_replace(&layout.store(), &inner).await?;

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use pressroom_agent::cluster::backups::{self, BackupError};
 use pressroom_agent::cluster::founding::{self, Founder};
 use pressroom_agent::cluster::joining::JoiningError;
 use pressroom_agent::cluster::nodes::NodeError;
+use pressroom_agent::cluster::restoring::{self, Wanted};
 use pressroom_api::cluster::{self, ChangeOf, Founding, NodeChange};
 use pressroom_api::failure::Failure;
 use pressroom_model::id::NodeName;
@@ -38,6 +40,36 @@ impl ThisOperator {
         })?;
         self.restart.fire("it goes on as a node of a cluster");
         Ok(())
+    }
+
+    pub(crate) fn restore(&self, wish: cluster::Restoration) -> Result<(), Failure> {
+        if !wish.force && self.agent.hears_store() {
+            return Err(Failure::yours("the cluster's state works: nothing was restored")
+                .state("nothing was changed")
+                .hint("`--force` goes back to the copy all the same; what was changed since then is lost"));
+        }
+        let wanted = Wanted { from: wish.from, at_ms: clock::wall_ms() };
+        restoring::begin(&self.agent.layout, &wanted).map_err(|error| {
+            let mut failure = Failure::yours("nothing was restored").state("nothing was changed");
+            let copies = backups::list(&self.agent.layout).unwrap_or_default();
+            if let Some((_, path)) = copies.last() {
+                failure = failure.hint(format!("the last copy here is `{}`", path.display()));
+            }
+            failure.cause(error)
+        })?;
+        self.restart.fire("it goes back to a state that was kept");
+        Ok(())
+    }
+
+    pub(crate) async fn back_up(&self) -> Result<cluster::Backup, Failure> {
+        let taken = self.agent.back_up().await;
+        taken.map(|path| cluster::Backup { path }).map_err(|error| {
+            let failure = match error {
+                BackupError::Alone(_) => Failure::yours,
+                _ => Failure::ours,
+            };
+            failure("the state was not copied".to_owned()).cause(error)
+        })
     }
 
     pub(crate) async fn token(&self, wish: &cluster::TokenWish) -> Result<cluster::Token, Failure> {

@@ -301,6 +301,14 @@ impl Operator for ThisOperator {
         Box::pin(async move { self.found(&wish) })
     }
 
+    fn restore_cluster(&self, wish: cluster::Restoration) -> Answer<'_, ()> {
+        Box::pin(async move { self.restore(wish) })
+    }
+
+    fn back_up_cluster(&self) -> Answer<'_, cluster::Backup> {
+        Box::pin(async move { self.back_up().await })
+    }
+
     fn nodes(&self) -> Answer<'_, Vec<Standing>> {
         Box::pin(async move { Ok(self.agent.standings()) })
     }

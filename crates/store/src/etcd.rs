@@ -6,6 +6,7 @@
 //!
 //! - [`connection`](self) which endpoint is asked; another one within two seconds when it fails
 //! - [`membership`] who votes
+//! - [`access`] who may ask
 //! - `watching` changes without a gap, whichever endpoint tells them
 //! - `proto` etcd's messages
 
@@ -21,6 +22,7 @@ use crate::transaction::{Compare, Outcome, Transaction, Write};
 use crate::watch::Watch;
 use crate::{Later, Lease, LeaseId, Store, StoreError};
 
+pub mod access;
 mod connection;
 pub mod membership;
 #[doc(hidden)]

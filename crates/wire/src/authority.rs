@@ -1,19 +1,23 @@
 //! The cluster's own authority (RFC 5280): made by `cluster init`, held by the nodes that may admit others.
 //!
 //! It speaks for names below `pressroom.internal` alone, so a stolen key is good for nothing outside of the cluster.
+//!
+//! A certificate's common name and serial number come from its key: etcd knows its users by the one, and whom it must refuse
+//! by the other.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use pressroom_model::id::NodeName;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PublicKeyData, RevokedCertParams,
+    SanType, SerialNumber, SignatureAlgorithm,
 };
 
 use crate::WireError;
-use crate::identity::{GUEST_SUFFIX, NODE_SUFFIX};
+use crate::identity::{Fingerprint, GUEST_SUFFIX, NODE_SUFFIX};
 
 /// How long a node's certificate is good for; renewed when a third of it is left.
 pub const NODE_LIFE: Duration = Duration::from_secs(90 * 86_400);
@@ -60,7 +64,8 @@ impl Authority {
         &self.pem
     }
 
-    /// A certificate for a node with this key, in PEM, its issuer behind it. `now` in seconds since 1970.
+    /// A certificate for a node with this key, in PEM, its issuer behind it; its common name is the key's fingerprint. `now` in
+    /// seconds since 1970.
     pub fn sign_node(
         &self,
         node: &NodeName,
@@ -69,7 +74,18 @@ impl Authority {
         now: u64,
     ) -> Result<String, WireError> {
         let name = format!("{node}{NODE_SUFFIX}");
-        self.sign(node.as_str(), (vec![name], Some(address)), key, (now, now + NODE_LIFE.as_secs()))
+        let common = fingerprint(key).to_string();
+        self.sign(&common, (vec![name], Some(address)), key, (now, now + NODE_LIFE.as_secs()))
+    }
+
+    /// A certificate that etcd takes for its administrator's, good for an hour and nowhere else: it names neither node nor guest.
+    pub fn sign_administrator(
+        &self,
+        key: &impl PublicKeyData,
+        now: u64,
+    ) -> Result<String, WireError> {
+        let name = "administrator.pressroom.internal".to_owned();
+        self.sign("root", (vec![name], None), key, (now, now + 3600))
     }
 
     /// A certificate for somebody who is to join, good `until` then and for nothing else.
@@ -81,6 +97,30 @@ impl Authority {
         until: u64,
     ) -> Result<String, WireError> {
         self.sign(id, (vec![format!("{id}{GUEST_SUFFIX}")], None), key, (now, until))
+    }
+
+    /// The list of certificates with these keys as refused, in PEM (RFC 5280, section 5). `now` in seconds since 1970.
+    pub fn refuse(
+        &self,
+        keys: impl IntoIterator<Item = Fingerprint>,
+        now: u64,
+    ) -> Result<String, WireError> {
+        let moment = |at| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(at);
+        let refused = keys.into_iter().map(|key| RevokedCertParams {
+            serial_number: serial(&key),
+            revocation_time: moment(now),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: moment(now),
+            next_update: moment(now + AUTHORITY_LIFE.as_secs()),
+            crl_number: SerialNumber::from(now),
+            issuing_distribution_point: None,
+            revoked_certs: refused.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).and_then(|list| list.pem()).map_err(failed)
     }
 
     fn sign(
@@ -98,6 +138,7 @@ impl Authority {
         // etcd looks whether a peer's certificate is good for the address that it comes from.
         parameters.subject_alt_names.extend(address.map(SanType::IpAddress));
         parameters.distinguished_name = distinguished(common);
+        parameters.serial_number = Some(serial(&fingerprint(key)));
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -106,6 +147,19 @@ impl Authority {
         let certificate = parameters.signed_by(key, &self.issuer).map_err(failed)?;
         Ok(format!("{}{}", certificate.pem(), self.pem))
     }
+}
+
+fn fingerprint(key: &impl PublicKeyData) -> Fingerprint {
+    Fingerprint::of(&key.subject_public_key_info())
+}
+
+/// The serial number of the certificate with this key: 16 bytes of its digest, never negative (RFC 5280, section 4.1.2.2). Two
+/// keys have the same one as seldom as they have the same digest.
+fn serial(key: &Fingerprint) -> SerialNumber {
+    let digits = |at| u8::from_str_radix(&key.as_str()[at..at + 2], 16).expect("hexadecimal");
+    let mut bytes: Vec<u8> = (0..32).step_by(2).map(digits).collect();
+    bytes[0] = bytes[0] & 0x3f | 0x40;
+    SerialNumber::from(bytes)
 }
 
 fn failed(error: rcgen::Error) -> WireError {
@@ -133,7 +187,7 @@ fn distinguished(common: &str) -> DistinguishedName {
 
 /// Valid from a day before, because clocks differ.
 fn set_times(parameters: &mut CertificateParams, now: u64, until: u64) {
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    parameters.not_before = epoch + Duration::from_secs(now.saturating_sub(86_400));
-    parameters.not_after = epoch + Duration::from_secs(until);
+    let moment = |at| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(at);
+    parameters.not_before = moment(now.saturating_sub(86_400));
+    parameters.not_after = moment(until);
 }

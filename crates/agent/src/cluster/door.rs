@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `POST /join` | guests | [`super::joining::Admission`] |
 //! | `GET /releases/ID` | nodes | the manifest |
+//! | `POST /restored` | nodes | [`super::restoring::Restored`] → 204, and this node goes on with that store |
 //! | `POST /media/SITE/offer` | nodes | [`pressroom_media::exchange::Offer`] → what is wanted of it |
 //! | `POST /media/SITE/put` | nodes | a line of JSON, then a file's bytes |
 //! | `POST /releases/ID` | nodes | digests, one a line → files, each with its digest and length before it |
@@ -56,6 +57,7 @@ impl Agent {
             (Peer::Node(_), &Method::POST, ["releases", id]) => {
                 self.answer_files(id, request).await
             }
+            (Peer::Node(_), &Method::POST, ["restored"]) => self.answer_restored(request).await,
             (Peer::Node(_), &Method::POST, ["media", site, verb]) => match site.parse() {
                 Ok(site) if *verb == "offer" => self.answer_offer(&site, request).await,
                 Ok(site) if *verb == "put" => self.answer_put(&site, request).await,

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pressroom_model::id::SiteName;
+use pressroom_model::id::{NodeName, SiteName};
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_store::StoreError;
@@ -45,6 +46,17 @@ impl Remembered {
     pub fn read(layout: &Layout) -> Self {
         let bytes = std::fs::read(Self::path(layout)).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    /// Remembers these as the voters: the store is elsewhere now.
+    pub(super) fn forget_voters<'a>(
+        layout: &Layout,
+        voters: impl Iterator<Item = &'a NodeName>,
+    ) -> std::io::Result<()> {
+        let mut remembered = Self::read(layout);
+        // Their numbers are heard there.
+        remembered.known.voters = voters.map(|name| (name.clone(), 0)).collect();
+        remembered.write(layout)
     }
 
     fn write(&self, layout: &Layout) -> std::io::Result<()> {
@@ -132,12 +144,20 @@ impl Agent {
                 }
             }
             ["secrets", name] => self.take_secret(cluster, name, value),
+            ["cluster", "refused"] => {
+                if let Some(refused) = parsed(key, value) {
+                    super::access::take_refused(&self.layout, &refused);
+                }
+            }
             _ => self.state.lock().known.take(key, value),
         }
     }
 
     /// What follows from something that was heard: who is let in, what is kept on disk, and a decision.
     fn heard(&self, cluster: &Cluster) {
+        if cluster.is_elsewhere.load(Ordering::Relaxed) {
+            return;
+        }
         let (remembered, voters) = {
             let state = self.state.lock();
             let intent = state.intent();

@@ -4,7 +4,7 @@
 //! Nothing that serves is touched. Until the state is in etcd, whole and compared, the embedded store counts, and a founding
 //! that fails is undone by forgetting the folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use pressroom_model::cluster::{Node, Role};
@@ -17,8 +17,9 @@ use pressroom_wire::authority::{Authority, PublicKey};
 use pressroom_wire::identity::{Identity, new_key};
 use pressroom_wire::members::Service;
 
+use super::access::{self, Refused};
 use super::keys;
-use super::membership::{Membership, MembershipError, Stage, keep};
+use super::membership::{self, Membership, MembershipError, Stage, keep};
 use super::sealing;
 use crate::layout::Layout;
 use crate::secrets;
@@ -87,6 +88,8 @@ pub fn found(layout: &Layout, founder: &Founder, now_ms: u64) -> Result<Membersh
     keep(layout, "authority.pem", authority.pem().as_bytes())?;
     keep(layout, "node.key", key.as_bytes())?;
     keep(layout, "node.pem", chain.as_bytes())?;
+    let refused = Refused::default().with(&authority, &BTreeSet::new(), now_ms)?;
+    keep(layout, membership::REFUSED, &refused.text())?;
     keep(layout, sealing::FILE, sealing::SealingKey::make().text().as_bytes())?;
     let node = Node {
         zone: founder.zone.clone(),
@@ -107,6 +110,7 @@ pub fn found(layout: &Layout, founder: &Founder, now_ms: u64) -> Result<Membersh
         address: founder.address,
         port: founder.port,
         token: secrets::random(16).reveal().to_owned(),
+        restored_ms: 0,
         voters: [(founder.node.clone(), etcd)].into(),
         member: None,
         nodes: [(founder.node.clone(), node)].into(),
@@ -127,7 +131,9 @@ pub async fn first_records(
     let members = store.members().await?;
     let id = members.first().map_or(0, |member| member.id);
     let voters = serde_json::json!({ own.as_str(): id }).to_string();
+    let refused = Refused::known(layout).unwrap_or_default();
     let mut transaction = Transaction::new()
+        .put(keys::refused(), refused.text())
         .put(keys::node(own), text)
         .put(keys::data(), own.as_str())
         .put(keys::voters(), voters);
@@ -138,6 +144,8 @@ pub async fn first_records(
         }
     }
     store.commit(transaction).await?;
+    let key = node.keys.first().expect("its founder has one");
+    access::restrict(store, key).await?;
     Ok(())
 }
 

@@ -270,6 +270,10 @@ impl Agent {
         if unused.by.as_ref().is_some_and(|by| *by != shown) {
             return refused("this token was used by another machine".into());
         }
+        let refused_keys = super::access::Refused::stored(&*self.store).await?;
+        if refused_keys.keys.contains_key(shown.as_str()) {
+            return refused("its key is that of a node which was removed".into());
+        }
         let record = super::keys::node(&asking.node);
         let known = self.store.get(&record).await?;
         let known_node =
@@ -291,7 +295,7 @@ impl Agent {
             is_drained: false,
             joined_ms: now * 1000,
         };
-        let used = Unused { by: Some(shown), ..unused };
+        let used = Unused { by: Some(shown.clone()), ..unused };
         let guard = match &known {
             Some(entry) => Compare::Modified(record.clone(), entry.modified),
             None => Compare::Absent(record.clone()),
@@ -306,6 +310,11 @@ impl Agent {
                 "somebody else joined with this token or name at the same moment".into(),
             );
         }
+        if let Some(etcd) = &self.etcd
+            && let Err(error) = etcd.allow(shown.as_str()).await
+        {
+            tracing::warn!(node = %asking.node, %error, "it can ask the store some seconds later");
+        }
         let ours = cluster.membership();
         let mut nodes = ours.nodes.clone();
         nodes.insert(asking.node.clone(), node.clone());
@@ -317,6 +326,7 @@ impl Agent {
             address: asking.address,
             port: asking.port,
             token: ours.token,
+            restored_ms: ours.restored_ms,
             voters: ours.voters,
             member: None,
             nodes,

@@ -1,7 +1,7 @@
 //! Where in the store what is. The one place that spells these keys.
 
 use pressroom_model::id::{NodeName, SiteName};
-use pressroom_store::key::Key;
+use pressroom_store::key::{Key, Prefix};
 
 /// The intent of operators.
 pub(crate) fn intent() -> Key {
@@ -21,6 +21,21 @@ pub(crate) fn node(node: &NodeName) -> Key {
 /// On which nodes a site runs.
 pub(crate) fn placement(site: &SiteName) -> Key {
     format!("placement/{site}").parse().expect("site names are good segments")
+}
+
+/// The records of all nodes.
+pub(crate) fn nodes() -> Prefix {
+    "nodes".parse().expect("a good prefix")
+}
+
+/// What all nodes say of themselves.
+pub(crate) fn reports() -> Prefix {
+    "observed/nodes".parse().expect("a good prefix")
+}
+
+/// The keys of removed nodes.
+pub(crate) fn refused() -> Key {
+    Key::literal("cluster/refused")
 }
 
 /// What a node says of itself.

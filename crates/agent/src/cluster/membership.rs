@@ -61,6 +61,9 @@ pub struct Membership {
     pub port: u16,
     /// Names etcd's cluster: members of another one are never mixed up with ours.
     pub token: String,
+    /// When the state was restored last, milliseconds since 1970; 0: never. The higher one counts.
+    #[serde(default)]
+    pub restored_ms: u64,
     /// Voters: who they are and where etcd answers clients.
     #[serde(default)]
     pub voters: BTreeMap<NodeName, SocketAddr>,
@@ -138,6 +141,9 @@ pub fn authority(layout: &Layout) -> Result<pressroom_wire::authority::Authority
     pressroom_wire::authority::Authority::open(&read(&pem)?, &read(&key)?)
         .map_err(|error| MembershipError::Damaged { path: key, cause: error.to_string() })
 }
+
+/// The file of the keys of removed nodes.
+pub(crate) const REFUSED: &str = "refused.json";
 
 /// Writes one of the files of the folder, for root alone.
 pub(crate) fn keep(layout: &Layout, name: &str, contents: &[u8]) -> Result<(), MembershipError> {

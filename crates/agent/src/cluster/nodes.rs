@@ -53,19 +53,25 @@ impl Agent {
     /// Takes a node out of the cluster, as the leader: it is refused by all that hear of it, from then on.
     pub async fn remove_node(&self, name: &NodeName) -> Result<(), NodeError> {
         let key = keys::node(name);
-        if self.store.get(&key).await?.is_none() {
-            return Err(NodeError::Unknown(name.clone()));
-        }
+        let entry = self.store.get(&key).await?.ok_or_else(|| NodeError::Unknown(name.clone()))?;
+        // A record that cannot be read must not keep its node.
+        let node = serde_json::from_slice::<Node>(&entry.value).ok();
+        let keys_of = node.map(|node| node.keys).unwrap_or_default();
         if self.data_node().as_ref() == Some(name) {
             return Err(NodeError::HasData(name.clone()));
         }
         self.end_vote(name).await?;
-        let mut removal = Transaction::new().delete(key).delete(keys::report(name));
+        let refused = self.refused_with(&keys_of).await?;
+        let mut removal = Transaction::new()
+            .delete(key)
+            .delete(keys::report(name))
+            .put(keys::refused(), refused.text());
         let left = self.state.lock().known.nodes.keys().filter(|node| *node != name).count();
         if left == 1 {
             removal = removal.put(keys::dissolving(), "");
         }
         self.commit(removal).await?;
+        self.shut_out(&keys_of).await;
         self.notice(format!("node `{name}` was removed"));
         Ok(())
     }

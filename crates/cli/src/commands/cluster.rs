@@ -1,21 +1,85 @@
-//! `pressroom cluster`: one machine becomes the first of many.
+//! `pressroom cluster`: one machine becomes the first of many; the state is copied, and gone back to.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use pressroom_api::cluster::Founding;
+use pressroom_api::cluster::{Founding, Restoration};
 use pressroom_api::failure::Failure;
 use pressroom_model::cluster::Standing;
 
 use super::{Context, Done};
-use crate::args::Init;
+use crate::args::{Cluster, Init, Restore};
 
 /// Longest wait for the state to be in etcd.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(100);
 
+pub(super) fn run(context: &Context<'_>, verb: Cluster) -> Done {
+    match verb {
+        Cluster::Init(init) => self::init(context, &init),
+        Cluster::Backup(json) => backup(context, json.json),
+        Cluster::Restore(restore) => self::restore(context, restore),
+    }
+}
+
+fn backup(context: &Context<'_>, json: bool) -> Done {
+    let taken = context.ask(context.client.back_up_cluster())?;
+    context.talk.data(match json {
+        true => serde_json::to_string_pretty(&taken).expect("our values have string keys"),
+        false => taken.path.display().to_string(),
+    });
+    Ok(0)
+}
+
+/// Has this node go back to a copy, and waits until it leads with it.
+fn restore(context: &Context<'_>, wish: Restore) -> Done {
+    let Some(own) = context.machine.membership(&context.place)? else {
+        return Err(Failure::yours("this machine is in no cluster").state("nothing was changed"));
+    };
+    let from = match wish.file.map(|file| std::path::absolute(&file).map_err(|e| (file, e))) {
+        None => None,
+        Some(Ok(file)) => Some(file),
+        Some(Err((file, error))) => {
+            return Err(Failure::yours(format!("`{}` cannot be used", file.display())).cause(error));
+        }
+    };
+    let question = "Go back to this state? All nodes give up the one that they have, and what was changed since is lost.";
+    if !wish.yes && context.talk.ask(question, false) != Some(true) {
+        return Err(Failure::yours("nothing was changed").hint("give `--yes` to restore it"));
+    }
+    let restoration = Restoration { from, force: wish.force };
+    context.ask(context.client.restore_cluster(&restoration))?;
+    let step = context.talk.progress().begin("go back to that state");
+    let late = Instant::now() + PATIENCE;
+    let is_done = |node: &Standing| node.name == own && node.leader && node.voter;
+    while !context.wait(context.client.nodes()).is_ok_and(|nodes| nodes.iter().any(is_done)) {
+        if let Some(because) = notice(context, "was not restored") {
+            step.failed(&because);
+            return Err(Failure::ours("the state was not restored")
+                .cause(because)
+                .state("this node goes on as before"));
+        }
+        if Instant::now() > late {
+            step.failed("it did not come to its end");
+            return Err(Failure::ours("the state was not restored in time")
+                .state("sites are served as before")
+                .hint(format!("read `{}`", context.command("logs agent"))));
+        }
+        context.rest(LOOK);
+    }
+    step.done(format!("node `{own}` leads"));
+    context.talk.data(format!("Node `{own}` has the state now; the others follow within seconds."));
+    Ok(0)
+}
+
+/// What the agent says of something, if it does.
+fn notice(context: &Context<'_>, of: &str) -> Option<String> {
+    let status = context.wait(context.client.status()).ok()?;
+    status.notices.into_iter().find(|notice| notice.contains(of))
+}
+
 /// Makes this machine the first node. Where it is one already, says so.
-pub(super) fn init(context: &Context<'_>, arguments: &Init) -> Done {
+fn init(context: &Context<'_>, arguments: &Init) -> Done {
     if context.machine.membership(&context.place)?.is_none() {
         let address = match arguments.address {
             Some(address) => address,

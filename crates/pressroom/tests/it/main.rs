@@ -27,6 +27,7 @@ mod releases;
 mod runtimes;
 mod sites;
 mod sources;
+mod state;
 mod stored;
 mod visitor;
 mod walls;

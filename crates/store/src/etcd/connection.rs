@@ -153,6 +153,10 @@ impl Connection {
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded(format!("no answer within {limit:?}")),
             };
+            if is_other_access(&status) && clock::now() < late {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             if !is_trouble(&status) {
                 return Err(CallError::Answered(status));
             }
@@ -249,7 +253,11 @@ impl Connection {
         let question =
             RangeRequest { key: self.probe.clone(), count_only: true, ..RangeRequest::default() };
         let asked = unary::<_, RangeResponse>(channel, "/etcdserverpb.KV/Range", question);
-        matches!(tokio::time::timeout(ONE_TRY, asked).await, Ok(Ok(_)))
+        match tokio::time::timeout(ONE_TRY, asked).await {
+            // Whoever may not ask here may not ask elsewhere: that is to be said, not waited out.
+            Ok(Err(status)) => status.code() == Code::PermissionDenied,
+            asked => matches!(asked, Ok(Ok(_))),
+        }
     }
 }
 
@@ -376,6 +384,13 @@ fn is_trouble(status: &Status) -> bool {
             | Code::Cancelled
             | Code::Internal
     )
+}
+
+/// Whether etcd did nothing because somebody changed at the same moment who may ask.
+fn is_other_access(status: &Status) -> bool {
+    let said = status.message();
+    said.contains("revision of auth store is old")
+        || said.contains("auth: revision in header is old")
 }
 
 /// Whether the question certainly did not reach etcd.

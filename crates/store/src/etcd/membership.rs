@@ -127,7 +127,7 @@ impl EtcdStore {
         }
     }
 
-    async fn ask_for<Q, A>(
+    pub(super) async fn ask_for<Q, A>(
         &self,
         doing: &'static str,
         path: &'static str,

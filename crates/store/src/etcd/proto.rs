@@ -297,3 +297,38 @@ pub struct SnapshotResponse {
     #[prost(bytes = "vec", tag = "3")]
     pub blob: Vec<u8>,
 }
+
+/// Of adding a role and of deleting a user.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NameRequest {
+    #[prost(string, tag = "1")]
+    pub name: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UserAddOptions {
+    #[prost(bool, tag = "1")]
+    pub no_password: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UserAddRequest {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "3")]
+    pub options: Option<UserAddOptions>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UserGrantRoleRequest {
+    #[prost(string, tag = "1")]
+    pub user: String,
+    #[prost(string, tag = "2")]
+    pub role: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UserListResponse {
+    #[prost(string, repeated, tag = "2")]
+    pub users: Vec<String>,
+}

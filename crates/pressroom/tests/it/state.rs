@@ -1,0 +1,68 @@
+//! The cluster's state when its voters are lost, and who may ask for it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::house::wait_until;
+use crate::lab::{Lab, text};
+
+/// Long enough for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+impl Lab {
+    /// How many nodes vote, and how many serve, as a node says.
+    fn standing(&self, number: usize) -> (usize, usize) {
+        let said = self.on(number, &["node", "list", "--json"]);
+        let said: Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
+        let count = |what: &str| {
+            let nodes = said["nodes"].as_array().into_iter().flatten();
+            nodes.filter(|node| node[what] == true).count()
+        };
+        (count("voter"), count("serves"))
+    }
+}
+
+#[test]
+fn one_voter_that_is_left_goes_on_with_the_state_and_the_others_follow_it() {
+    let Some(lab) = Lab::up(3, &["--zones", "a,b,c"]) else { return };
+    wait_until("all vote", PATIENCE, || lab.standing(1) == (3, 3));
+    lab.must_on(1, &["node", "label", "n1", "rack=one"]);
+    let taken: Value =
+        serde_json::from_str(&lab.must_on(2, &["cluster", "backup", "--json"])).expect("JSON");
+    assert!(std::path::Path::new(text(&taken["path"])).is_file());
+    let refused = lab.on(1, &["cluster", "restore", "--yes"]);
+    assert_eq!(refused.status.code(), Some(1), "the state works");
+
+    lab.must(&["kill", "n2"]);
+    lab.must(&["kill", "n3"]);
+    wait_until("the state cannot be changed", PATIENCE, || {
+        !lab.on(1, &["node", "label", "n1", "rack=two"]).status.success()
+    });
+    assert_eq!(lab.visit("client", 1, "/"), 200);
+    lab.must_on(1, &["cluster", "restore", "--yes"]);
+    assert_eq!(lab.visit("client", 1, "/"), 200);
+    let node = lab.must_on(1, &["node", "show", "n1"]);
+    assert!(node.contains("rack=one"), "{node}");
+    lab.must_on(1, &["node", "label", "n1", "rack=three"]);
+
+    // The former majority comes back, and is no second state.
+    lab.must(&["start", "n2"]);
+    lab.must(&["start", "n3"]);
+    wait_until("all vote again", PATIENCE, || (1..=3).all(|node| lab.standing(node) == (3, 3)));
+    let node = lab.must_on(3, &["node", "show", "n1"]);
+    assert!(node.contains("rack=three"), "{node}");
+
+    // A node that was removed is answered nothing, whatever it still has.
+    lab.must_on(1, &["node", "remove", "n3", "--yes"]);
+    let data = lab.folder().join("n3/engines/etcd");
+    let file = |name: &str| data.join(name).display().to_string();
+    let (chain, key, authority) = (file("node.pem"), file("node.key"), file("authority.pem"));
+    let url = format!("https://{}:7403", text(&lab.node(1)["address"]));
+    let get = |words: &[&str]| {
+        let tool = ["exec", "n3", "--", "etcdctl", "--endpoints", &url, "--cert", &chain];
+        let keys = ["--key", &key, "--cacert", &authority, "--command-timeout", "3s"];
+        lab.run(&[&tool[..], &keys, words].concat())
+    };
+    wait_until("it is refused", PATIENCE, || !get(&["get", "/pressroom/leader"]).status.success());
+}
