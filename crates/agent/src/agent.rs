@@ -482,9 +482,17 @@ impl Agent {
         self.end.notified().await;
     }
 
-    /// Whether the cluster's store is heard; always where there is one machine.
-    pub fn hears_store(&self) -> bool {
-        self.cluster.is_none() || self.state.lock().known.is_heard
+    /// Whether the cluster's store answers within `patience`, asked until it does; always where there is one machine.
+    pub async fn store_answers(&self, patience: Duration) -> bool {
+        if self.cluster.is_none() {
+            return true;
+        }
+        let asking = async {
+            while self.store.get(&keys::leader()).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(patience, asking).await.is_ok()
     }
 
     /// The node that leads, as far as it was heard.

@@ -25,6 +25,8 @@ const LEADER: Duration = Duration::from_secs(60);
 /// So long it takes at most, in the ordinary, until another node leads.
 const OFFICE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
+/// So long a store that works is silent at most, while its voters agree on who leads them.
+const ELECTION: Duration = Duration::from_secs(6);
 
 impl ThisOperator {
     pub(crate) fn found(&self, wish: &Founding) -> Result<(), Failure> {
@@ -42,8 +44,8 @@ impl ThisOperator {
         Ok(())
     }
 
-    pub(crate) fn restore(&self, wish: cluster::Restoration) -> Result<(), Failure> {
-        if !wish.force && self.agent.hears_store() {
+    pub(crate) async fn restore(&self, wish: cluster::Restoration) -> Result<(), Failure> {
+        if !wish.force && self.agent.store_answers(ELECTION).await {
             return Err(Failure::yours("the cluster's state works: nothing was restored")
                 .state("nothing was changed")
                 .hint("`--force` goes back to the copy all the same; what was changed since then is lost"));

@@ -302,7 +302,7 @@ impl Operator for ThisOperator {
     }
 
     fn restore_cluster(&self, wish: cluster::Restoration) -> Answer<'_, ()> {
-        Box::pin(async move { self.restore(wish) })
+        Box::pin(async move { self.restore(wish).await })
     }
 
     fn back_up_cluster(&self) -> Answer<'_, cluster::Backup> {
