@@ -3,10 +3,17 @@
 //! - [`tree`] a media folder: list, read, put, delete, always beneath it
 //! - [`watch`] what changes in it, as it changes
 //! - [`exchange`] what is offered and what is wanted, pure
+//! - [`ledger`] what a folder had and what was deleted in it, pure; [`journal`] the same on disk
+//! - [`folder`] all of them together: a folder that hears what others offer
+//! - [`kept`] versions that lost against newer ones, where nothing serves or runs them
 //!
 //! Always: a media folder belongs to somebody who may be hostile and quick, and we are root. Nothing is opened through a link,
 //! nothing outside of the folder is touched, and a file is there whole or not at all.
 
 pub mod exchange;
+pub mod folder;
+pub mod journal;
+pub mod kept;
+pub mod ledger;
 pub mod tree;
 pub mod watch;

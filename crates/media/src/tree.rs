@@ -29,6 +29,26 @@ pub struct Tree {
     owner: Option<(u32, u32)>,
 }
 
+/// What is in a media folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Its files by their path.
+    pub files: BTreeMap<String, Stamp>,
+    /// Folders of which nobody knows what is in them, since they could not be read.
+    pub unread: Vec<String>,
+}
+
+impl Listing {
+    /// Whether it is known that a file is not there.
+    pub fn lacks(&self, path: &str) -> bool {
+        let is_below = |front: &String| {
+            front.is_empty()
+                || path.strip_prefix(front.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        };
+        !self.files.contains_key(path) && !self.unread.iter().any(is_below)
+    }
+}
+
 /// Whether a path may be used below a folder: plain names, not too deep, none of ours.
 pub fn is_good(path: &str) -> bool {
     let parts: Vec<Component<'_>> = Path::new(path).components().collect();
@@ -55,11 +75,16 @@ impl Tree {
         Ok(openat2(CWD, &self.root, flags, Mode::empty(), ResolveFlags::empty())?)
     }
 
-    /// All files; folders that cannot be read are passed over.
-    pub fn list(&self) -> io::Result<BTreeMap<String, Stamp>> {
-        let mut files = BTreeMap::new();
-        collect(&self.top()?, &mut PathBuf::new(), 0, &mut files);
-        Ok(files)
+    /// Which folder this is on its file system: another number is another folder, also under the same name.
+    pub fn number(&self) -> io::Result<u64> {
+        Ok(fstat(self.top()?)?.st_ino)
+    }
+
+    /// All files, and which folders could not be read.
+    pub fn list(&self) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        collect(&self.top()?, &mut PathBuf::new(), 0, &mut listing);
+        Ok(listing)
     }
 
     /// A file as it is; `None`: it is not there, or is none.
@@ -188,36 +213,41 @@ fn of(seen: &rustix::fs::Stat) -> Stamp {
     Stamp {
         size: u64::try_from(seen.st_size).unwrap_or_default(),
         mtime: nanos(seen.st_mtime, seen.st_mtime_nsec),
-        since: nanos(seen.st_ctime, seen.st_ctime_nsec),
     }
 }
 
-fn collect(
-    folder: &OwnedFd,
-    path: &mut PathBuf,
-    depth: usize,
-    files: &mut BTreeMap<String, Stamp>,
-) {
-    let Ok(entries) = Dir::read_from(folder) else { return };
-    for entry in entries.flatten() {
+fn collect(folder: &OwnedFd, path: &mut PathBuf, depth: usize, listing: &mut Listing) {
+    let unread = |path: &PathBuf, listing: &mut Listing| {
+        listing.unread.extend(path.to_str().map(str::to_owned));
+    };
+    let Ok(entries) = Dir::read_from(folder) else { return unread(path, listing) };
+    for entry in entries {
+        let Ok(entry) = entry else { return unread(path, listing) };
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name == "." || name == ".." || name.as_bytes().starts_with(ARRIVING.as_bytes()) {
             continue;
         }
-        let Ok(seen) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
-            continue;
+        let seen = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(seen) => seen,
+            Err(Errno::NOENT) => continue,
+            Err(_) => {
+                unread(path, listing);
+                continue;
+            }
         };
         path.push(name);
         match FileType::from_raw_mode(seen.st_mode) {
             FileType::RegularFile => {
                 if let Some(path) = path.to_str() {
-                    files.insert(path.to_owned(), of(&seen));
+                    listing.files.insert(path.to_owned(), of(&seen));
                 }
             }
             FileType::Directory if depth < DEPTH => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                if let Ok(below) = open(folder, Path::new(name), flags) {
-                    collect(&below, path, depth + 1, files);
+                match open(folder, Path::new(name), flags) {
+                    Ok(below) => collect(&below, path, depth + 1, listing),
+                    Err(error) if is_missing(&error) => {}
+                    Err(_) => unread(path, listing),
                 }
             }
             _ => {}
@@ -236,7 +266,7 @@ mod tests {
     fn a_file_arrives_whole_with_its_time_and_goes_with_its_empty_folders() {
         let place = tempfile::tempdir().expect("a folder");
         let tree = Tree::new(place.path(), None);
-        let stamp = Stamp { size: 5, mtime: 1_700_000_000_123_456_789, since: 0 };
+        let stamp = Stamp { size: 5, mtime: 1_700_000_000_123_456_789 };
         let path = "2026/11/a.jpg";
         assert!(tree.put(path, stamp, &b"hello"[..]).expect("put").is_some());
         let (mut file, seen) = tree.read(path).expect("read");
@@ -246,7 +276,7 @@ mod tests {
         assert_eq!(text, "hello");
         // Half a file replaces nothing and leaves nothing.
         assert!(tree.put(path, Stamp { size: 9, ..stamp }, &b"half"[..]).expect("put").is_none());
-        assert_eq!(tree.list().expect("listed").len(), 1);
+        assert_eq!(tree.list().expect("listed").files.len(), 1);
         assert_eq!(std::fs::read_dir(place.path().join("2026/11")).expect("there").count(), 1);
         tree.delete(path).expect("deleted");
         tree.delete(path).expect("deleted twice");
@@ -264,7 +294,7 @@ mod tests {
         symlink(&outside, root.join("way")).expect("linked");
         symlink(outside.join("secret"), root.join("file")).expect("linked");
         let tree = Tree::new(&root, None);
-        let stamp = Stamp { size: 1, mtime: 0, since: 0 };
+        let stamp = Stamp { size: 1, mtime: 0 };
         for bad in ["", "/etc/x", "../outside/x", "a/../../x", ".pressroom-arriving-1"] {
             assert!(tree.put(bad, stamp, &b"x"[..]).is_err(), "{bad}");
         }
@@ -272,6 +302,6 @@ mod tests {
         assert!(tree.read("way/secret").is_err() && tree.read("file").is_err());
         tree.delete("way/secret").expect("passed over");
         assert!(outside.join("secret").exists() && !outside.join("x").exists());
-        assert!(tree.list().expect("listed").is_empty());
+        assert!(tree.list().expect("listed").files.is_empty());
     }
 }

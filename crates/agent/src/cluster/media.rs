@@ -2,9 +2,12 @@
 //!
 //! Each node tells of its own changes, so nobody decides and nobody is needed: an upload goes from the node that has it to all
 //! that are up, and to the others when they are back. A node that is new, or an agent that has just begun, is offered everything
-//! once. What was deleted is told with its time, and remembered for a week.
+//! once. What a folder has and what was deleted in it is kept on disk, so that it is known what went while the agent was down; that
+//! a file was deleted is forgotten when every node has heard it, a week later at the earliest. Of two versions that were made on
+//! nodes that did not hear of each other the newer one stays; the other is kept where nothing serves it, and reported.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +16,11 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use parking_lot::Mutex;
-use pressroom_media::exchange::{Offer, Stamp, Wanted, goes, is_wanted};
-use pressroom_media::tree::{Tree, is_good};
+use pressroom_media::exchange::{Offer, Version, Wanted};
+use pressroom_media::folder::{Folder, Heard, Received};
+use pressroom_media::journal::Journal;
+use pressroom_media::ledger::{Entry, Ledger};
+use pressroom_media::tree::Tree;
 use pressroom_media::watch::{Seen, Watch};
 use pressroom_model::id::{NodeName, SiteName};
 use pressroom_runtime::clock;
@@ -29,7 +35,6 @@ use super::code::Pieces;
 use super::door::{short, whole};
 use crate::agent::Agent;
 use crate::apply::off_the_loop;
-use crate::files;
 
 /// How long a look at the folders waits for something.
 const LOOK: Duration = Duration::from_millis(20);
@@ -39,18 +44,21 @@ const SITES: Duration = Duration::from_millis(500);
 const BATCH: usize = 2000;
 /// More changes than that for a node that is away: it is offered everything later.
 const MOST: usize = 100_000;
-/// How long it is remembered that a file was deleted.
+/// How long it is remembered that a file was deleted, at least.
 const REMEMBERED: i64 = 7 * 86_400 * 1_000_000_000;
 /// A node that is silent for so long is tried again later.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(300);
+/// The longest pause after failures, in pauses.
+const LONGEST: u32 = 100;
+/// Between two looks whether a deletion can be forgotten.
+const FORGETTING: Duration = Duration::from_secs(60);
+/// What a node says that has no room.
+const FULL: StatusCode = StatusCode::INSUFFICIENT_STORAGE;
 /// Bytes of a file that are sent at a time.
 const PIECE: usize = 256 << 10;
 /// The first line of a file that is sent.
 const HEAD: usize = 16 << 10;
-
-type Files = BTreeMap<String, (u64, i64)>;
-type Deleted = BTreeMap<SiteName, BTreeMap<String, i64>>;
 
 /// What there is to tell a node.
 #[derive(Debug, Default)]
@@ -58,15 +66,57 @@ struct Pending {
     files: BTreeSet<(SiteName, String)>,
     /// Everything of these sites.
     whole: BTreeSet<SiteName>,
+    /// What is being told.
+    telling: Option<(SiteName, Option<Vec<String>>)>,
+}
+
+impl Pending {
+    /// Takes what is told next; it stays with us until [`Self::told`].
+    fn take(&mut self) -> Option<(SiteName, Option<Vec<String>>)> {
+        self.telling = if let Some(site) = self.whole.pop_first() {
+            self.files.retain(|(of, _)| *of != site);
+            Some((site, None))
+        } else if let Some((site, _)) = self.files.first().cloned() {
+            let own = self.files.iter().filter(|(of, _)| *of == site).take(BATCH);
+            let paths: Vec<String> = own.map(|(_, path)| path.clone()).collect();
+            for path in &paths {
+                self.files.remove(&(site.clone(), path.clone()));
+            }
+            Some((site, Some(paths)))
+        } else {
+            None
+        };
+        self.telling.clone()
+    }
+
+    /// What was taken was told, or is to be told again.
+    fn told(&mut self, is_told: bool) {
+        match self.telling.take().filter(|_| !is_told) {
+            Some((site, None)) => drop(self.whole.insert(site)),
+            Some((site, Some(paths))) => {
+                self.files.extend(paths.into_iter().map(|path| (site.clone(), path)));
+            }
+            None => {}
+        }
+    }
+
+    fn has_nothing_of(&self, site: &SiteName) -> bool {
+        !self.whole.contains(site)
+            && self.telling.as_ref().is_none_or(|(of, _)| of != site)
+            && self.files.iter().all(|(of, _)| of != site)
+    }
 }
 
 /// What a node knows of its media and has to tell of them.
 #[derive(Debug)]
 pub struct Media {
     pending: Mutex<BTreeMap<NodeName, Pending>>,
-    /// The files as they were seen last, by size and time.
-    known: Mutex<BTreeMap<SiteName, Files>>,
-    deleted: Mutex<Deleted>,
+    /// What is known of the folders that were looked at.
+    ledgers: Mutex<BTreeMap<SiteName, Arc<Mutex<Ledger>>>>,
+    /// Until when a node has heard everything, nanoseconds since 1970.
+    heard: Mutex<BTreeMap<NodeName, i64>>,
+    /// What was said last of a site that could not be kept equal.
+    complaints: Mutex<BTreeMap<SiteName, String>>,
     wake: Notify,
     /// Raised by every look at the folders.
     looks: watch::Sender<u64>,
@@ -76,8 +126,9 @@ impl Default for Media {
     fn default() -> Self {
         Self {
             pending: Mutex::default(),
-            known: Mutex::default(),
-            deleted: Mutex::default(),
+            ledgers: Mutex::default(),
+            heard: Mutex::default(),
+            complaints: Mutex::default(),
             wake: Notify::new(),
             looks: watch::Sender::new(0),
         }
@@ -88,7 +139,7 @@ impl Default for Media {
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
     path: String,
-    stamp: Stamp,
+    version: Version,
 }
 
 fn now() -> i64 {
@@ -97,32 +148,15 @@ fn now() -> i64 {
 
 impl Media {
     /// A file changed, or may have: it is told to all.
-    fn changed(&self, site: &SiteName, tree: &Tree, path: &str) {
-        if !is_good(path) {
-            return;
+    fn changed(&self, site: &SiteName, folder: &Folder, path: &str) {
+        match folder.see(path, now()) {
+            Ok(true) => self.tell(site, path),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%site, path, %error, "a file cannot be looked at"),
         }
-        let stamp = tree.stamp(path).ok().flatten();
-        let seen = stamp.map(|stamp| (stamp.size, stamp.mtime));
-        {
-            let mut known = self.known.lock();
-            let files = known.entry(site.clone()).or_default();
-            let before = match seen {
-                Some(seen) => files.insert(path.to_owned(), seen),
-                None => files.remove(path),
-            };
-            // As another node brought it, or as it was.
-            if before == seen {
-                return;
-            }
-        }
-        {
-            let mut deleted = self.deleted.lock();
-            let gone = deleted.entry(site.clone()).or_default();
-            match seen {
-                Some(_) => drop(gone.remove(path)),
-                None => drop(gone.insert(path.to_owned(), now())),
-            }
-        }
+    }
+
+    fn tell(&self, site: &SiteName, path: &str) {
         for pending in self.pending.lock().values_mut() {
             if pending.files.len() >= MOST {
                 pending.whole.insert(site.clone());
@@ -132,29 +166,47 @@ impl Media {
         }
     }
 
+    fn tell_whole(&self, site: &SiteName) {
+        for pending in self.pending.lock().values_mut() {
+            pending.whole.insert(site.clone());
+        }
+        self.wake.notify_waiters();
+    }
+
     /// Anything below a path may have changed.
-    fn changed_below(&self, site: &SiteName, tree: &Tree, front: &str) {
-        let Ok(files) = tree.list() else { return };
+    fn changed_below(&self, site: &SiteName, folder: &Folder, front: &str) {
+        let Ok(listing) = folder.tree.list() else { return };
         let is_below = |path: &String| {
             front.is_empty() || path.strip_prefix(front).is_some_and(|rest| rest.starts_with('/'))
         };
-        let mut paths: BTreeSet<String> = files.into_keys().filter(|path| is_below(path)).collect();
-        if let Some(known) = self.known.lock().get(site) {
-            paths.extend(known.keys().filter(|path| is_below(path)).cloned());
+        let mut paths: BTreeSet<String> =
+            listing.files.into_keys().filter(|path| is_below(path)).collect();
+        for (path, entry) in folder.ledger.lock().entries() {
+            if matches!(entry, Entry::File(_)) && is_below(path) {
+                paths.insert(path.clone());
+            }
         }
         for path in paths {
-            self.changed(site, tree, &path);
+            self.changed(site, folder, &path);
+        }
+    }
+
+    /// Forgets deletions that all of these nodes have heard, and that are old.
+    fn forget(&self, others: &[NodeName]) {
+        let heard = self.heard.lock();
+        let until = others.iter().map(|node| heard.get(node).copied().unwrap_or(i64::MIN));
+        let until = until.chain([now() - REMEMBERED]).min().unwrap_or(i64::MIN);
+        drop(heard);
+        let ledgers: Vec<_> = self.ledgers.lock().values().cloned().collect();
+        for ledger in ledgers {
+            ledger.lock().forget(until);
         }
     }
 
     /// Whether other nodes have everything of a site; one of another zone is enough, where there is one.
     fn is_committed(&self, site: &SiteName, others: &[Vec<NodeName>]) -> bool {
         let pending = self.pending.lock();
-        let has = |node: &NodeName| {
-            pending.get(node).is_some_and(|pending| {
-                !pending.whole.contains(site) && pending.files.iter().all(|(of, _)| of != site)
-            })
-        };
+        let has = |node: &NodeName| pending.get(node).is_some_and(|of| of.has_nothing_of(site));
         others.iter().find(|group| !group.is_empty()).is_none_or(|group| group.iter().any(has))
     }
 }
@@ -166,6 +218,50 @@ impl Agent {
         root.is_dir().then(|| Tree::new(root, user.map(|user| (user.uid, user.gid))))
     }
 
+    /// A site's media, once they were looked at.
+    fn media_folder(&self, cluster: &Cluster, site: &SiteName) -> Option<Folder> {
+        let ledger = cluster.media.ledgers.lock().get(site).cloned()?;
+        Some(self.folder_with(self.media_tree(site)?, site, ledger))
+    }
+
+    fn folder_with(&self, tree: Tree, site: &SiteName, ledger: Arc<Mutex<Ledger>>) -> Folder {
+        let kept = self.layout.cluster().join("media").join(format!("{site}.kept"));
+        Folder { tree, ledger, kept }
+    }
+
+    /// Tells others and the operator what came of something heard.
+    fn mind_heard(&self, cluster: &Cluster, site: &SiteName, heard: &Heard) {
+        for path in &heard.changed {
+            cluster.media.tell(site, path);
+        }
+        if !heard.changed.is_empty() {
+            cluster.media.wake.notify_waiters();
+        }
+        for (path, at) in &heard.kept {
+            let at = at.display();
+            self.notice(format!(
+                "`{site}`: `{path}` was changed or deleted on two nodes that had not heard of each other; the newer state stays, \
+                 the other version is kept at {at}"
+            ));
+        }
+    }
+
+    /// Says once, until it is over, that media of a site cannot be taken here.
+    fn complain(&self, cluster: &Cluster, site: &SiteName, error: Option<&std::io::Error>) {
+        let text = error.map(ToString::to_string);
+        let before = match &text {
+            Some(text) => cluster.media.complaints.lock().insert(site.clone(), text.clone()),
+            None => cluster.media.complaints.lock().remove(site),
+        };
+        match text {
+            Some(text) if before.as_ref() != Some(&text) => self.notice(format!(
+                "`{site}`: media of another node cannot be taken: {text}; what is here is served on, and it is tried again"
+            )),
+            None if before.is_some() => self.notice(format!("`{site}`: media are taken again")),
+            _ => {}
+        }
+    }
+
     fn media_sites(&self) -> Vec<SiteName> {
         let config = self.config();
         config.into_iter().flat_map(|config| config.sites).map(|site| site.name).collect()
@@ -173,10 +269,6 @@ impl Agent {
 
     /// Keeps the media equal for as long as the agent runs.
     pub(crate) async fn keep_media(self: Arc<Self>, cluster: Arc<Cluster>, shutdown: Shutdown) {
-        let path = self.layout.cluster().join("media-deleted.json");
-        let kept = std::fs::read(&path).ok();
-        let kept = kept.and_then(|bytes| serde_json::from_slice::<Deleted>(&bytes).ok());
-        *cluster.media.deleted.lock() = kept.unwrap_or_default();
         let group = Group::new("media", shutdown.clone());
         let (watching, of) = (Arc::clone(&self), Arc::clone(&cluster));
         group.spawn("watch", move |stop| async move {
@@ -188,7 +280,7 @@ impl Agent {
             }
         });
         let mut running: BTreeMap<NodeName, Group> = BTreeMap::new();
-        let mut written = None;
+        let mut forgetting = clock::now() + FORGETTING;
         while !shutdown.is_requested() {
             let own = cluster.node();
             let others: Vec<NodeName> =
@@ -200,20 +292,24 @@ impl Agent {
                     group.finish(Duration::ZERO).await;
                 }
                 cluster.media.pending.lock().remove(&node);
+                cluster.media.heard.lock().remove(&node);
+            }
+            if clock::now() >= forgetting {
+                cluster.media.forget(&others);
+                forgetting = clock::now() + FORGETTING;
             }
             for node in others {
                 if running.contains_key(&node) {
                     continue;
                 }
                 let whole = self.media_sites().into_iter().collect();
-                let pending = Pending { files: BTreeSet::new(), whole };
+                let pending = Pending { whole, ..Pending::default() };
                 cluster.media.pending.lock().insert(node.clone(), pending);
                 let group = Group::new("media to a node", shutdown.clone());
                 let (agent, of, to) = (Arc::clone(&self), Arc::clone(&cluster), node.clone());
                 group.spawn(node.as_str(), move |stop| agent.tell_media(of, to, stop));
                 running.insert(node, group);
             }
-            written = self.keep_deleted(&cluster, &path, written);
             tokio::select! { () = shutdown.requested() => {}, () = tokio::time::sleep(PAUSE) => {} }
         }
         for group in running.into_values().chain([group]) {
@@ -221,29 +317,32 @@ impl Agent {
         }
     }
 
-    /// Keeps on disk what was deleted, where that is news.
-    fn keep_deleted(
+    /// Looks at a folder that is watched from now on: what changed since it was looked at last is told to all.
+    fn begin_media(
         &self,
         cluster: &Cluster,
-        path: &std::path::Path,
-        written: Option<Deleted>,
-    ) -> Option<Deleted> {
-        let deleted = {
-            let mut deleted = cluster.media.deleted.lock();
-            let oldest = now() - REMEMBERED;
-            deleted.values_mut().for_each(|gone| gone.retain(|_, at| *at > oldest));
-            deleted.clone()
-        };
-        if written.as_ref() == Some(&deleted) {
-            return written;
+        site: &SiteName,
+        tree: Tree,
+    ) -> std::io::Result<Journal> {
+        let place = self.layout.cluster().join("media");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
+        let (mut journal, ledger) = Journal::read(place.join(format!("{site}.journal")))?;
+        let ledger = Arc::new(Mutex::new(ledger));
+        let went = self.folder_with(tree, site, Arc::clone(&ledger)).look(now())?;
+        if went > 0 {
+            tracing::info!(%site, files = went, "media were deleted while nobody looked");
         }
-        let text = serde_json::to_vec(&deleted).expect("plain data");
-        match files::write(path, &text, 0o600, None) {
-            Ok(_) => Some(deleted),
-            Err(error) => {
-                tracing::warn!(%error, "it cannot be kept which media were deleted");
-                None
-            }
+        self.keep_ledger(&mut journal, &ledger);
+        cluster.media.ledgers.lock().insert(site.clone(), ledger);
+        cluster.media.tell_whole(site);
+        Ok(journal)
+    }
+
+    /// Puts on disk what is new in a ledger; what it cannot it tries again.
+    fn keep_ledger(&self, journal: &mut Journal, ledger: &Mutex<Ledger>) {
+        if let Err(error) = journal.write(&mut ledger.lock()) {
+            let path = journal.path().display();
+            tracing::warn!(%path, %error, "it cannot be kept which media there are");
         }
     }
 
@@ -251,49 +350,22 @@ impl Agent {
     fn watch_media(&self, cluster: &Cluster, stop: &Shutdown) -> std::io::Result<()> {
         let media = &cluster.media;
         let mut watch: Watch<SiteName> = Watch::new()?;
+        let mut journals: BTreeMap<SiteName, Journal> = BTreeMap::new();
         let (mut sites, mut due) = (Vec::new(), clock::now());
         while !stop.is_requested() {
             if clock::now() >= due {
                 (sites, due) = (self.media_sites(), clock::now() + SITES);
-            }
-            watch.retain(|site| sites.contains(site));
-            for site in &sites {
-                let Some(tree) = self.media_tree(site).filter(|_| !watch.watches(site)) else {
-                    continue;
-                };
-                if let Err(error) = watch.add(site, tree.root()) {
-                    tracing::warn!(%site, %error, "its media cannot be watched; they are looked at again");
-                    continue;
-                }
-                let files = tree.list()?;
-                let files = files.into_iter().map(|(path, it)| (path, (it.size, it.mtime)));
-                media.known.lock().insert(site.clone(), files.collect());
-                for pending in media.pending.lock().values_mut() {
-                    pending.whole.insert(site.clone());
-                }
-                media.wake.notify_waiters();
+                self.begin_all_media(cluster, &sites, &mut watch, &mut journals);
             }
             let seen = watch.next(LOOK)?;
             let is_news = !seen.is_empty();
             for one in seen {
-                match one {
-                    Seen::File(site, path) => {
-                        if let Some(tree) = self.media_tree(&site) {
-                            media.changed(&site, &tree, &path);
-                        }
-                    }
-                    Seen::Below(site, path) => {
-                        if let Some(tree) = self.media_tree(&site) {
-                            media.changed_below(&site, &tree, &path);
-                        }
-                    }
-                    Seen::Everything => {
-                        for site in &sites {
-                            if let Some(tree) = self.media_tree(site) {
-                                media.changed_below(site, &tree, "");
-                            }
-                        }
-                    }
+                self.see_media(cluster, &sites, one);
+            }
+            for (site, journal) in &mut journals {
+                let ledger = media.ledgers.lock().get(site).cloned();
+                if let Some(ledger) = ledger {
+                    self.keep_ledger(journal, &ledger);
                 }
             }
             media.looks.send_modify(|looks| *looks += 1);
@@ -304,9 +376,67 @@ impl Agent {
         Ok(())
     }
 
+    /// Begins with sites that are new, and anew with those whose folder is another one now.
+    fn begin_all_media(
+        &self,
+        cluster: &Cluster,
+        sites: &[SiteName],
+        watch: &mut Watch<SiteName>,
+        journals: &mut BTreeMap<SiteName, Journal>,
+    ) {
+        let is_same = |site: &SiteName| {
+            let folder = self.media_folder(cluster, site);
+            folder.is_some_and(|folder| folder.is_known().unwrap_or(false))
+        };
+        watch.retain(|site| sites.contains(site) && is_same(site));
+        for site in sites {
+            let Some(tree) = self.media_tree(site).filter(|_| !watch.watches(site)) else {
+                continue;
+            };
+            cluster.media.ledgers.lock().remove(site);
+            let begun = watch.add(site, tree.root());
+            match begun.and_then(|()| self.begin_media(cluster, site, tree)) {
+                Ok(journal) => drop(journals.insert(site.clone(), journal)),
+                Err(error) => {
+                    watch.retain(|it| it != site);
+                    self.complain(cluster, site, Some(&error));
+                }
+            }
+        }
+    }
+
+    fn see_media(&self, cluster: &Cluster, sites: &[SiteName], seen: Seen<SiteName>) {
+        let media = &cluster.media;
+        let with = |site: &SiteName| {
+            // What is seen of another folder than was looked at says nothing of this one.
+            self.media_folder(cluster, site).filter(|folder| folder.is_known().unwrap_or(false))
+        };
+        match seen {
+            Seen::File(site, path) => {
+                if let Some(folder) = with(&site) {
+                    media.changed(&site, &folder, &path);
+                }
+            }
+            Seen::Below(site, path) => {
+                if let Some(folder) = with(&site) {
+                    media.changed_below(&site, &folder, &path);
+                }
+            }
+            Seen::Everything => {
+                for site in sites {
+                    if let Some(folder) = with(site) {
+                        media.changed_below(site, &folder, "");
+                    }
+                }
+            }
+        }
+    }
+
     /// Tells one node of what changed, until shutdown.
     async fn tell_media(self: Arc<Self>, cluster: Arc<Cluster>, to: NodeName, stop: Shutdown) {
+        let mut failures: u32 = 0;
         while !stop.is_requested() {
+            let began = now();
             let woken = cluster.media.wake.notified();
             let mut woken = std::pin::pin!(woken);
             woken.as_mut().enable();
@@ -315,13 +445,18 @@ impl Agent {
                 told = self.tell_media_once(&cluster, &to) => told,
             };
             match told {
-                Ok(true) => {}
+                Ok(true) => failures = 0,
                 Ok(false) => {
+                    cluster.media.heard.lock().insert(to.clone(), began);
                     tokio::select! { () = stop.requested() => {}, () = woken => {}, () = tokio::time::sleep(PAUSE * 10) => {} }
                 }
                 Err(error) => {
                     tracing::debug!(node = %to, error, "media wait for a node");
-                    tokio::select! { () = stop.requested() => {}, () = tokio::time::sleep(PAUSE) => {} }
+                    // Only a node that answers, and takes nothing, is asked more and more seldom.
+                    failures =
+                        if error.starts_with('5') { (failures * 2 + 1).min(LONGEST) } else { 0 };
+                    let pause = PAUSE * (failures + 1).min(LONGEST);
+                    tokio::select! { () = stop.requested() => {}, () = tokio::time::sleep(pause) => {} }
                 }
             }
         }
@@ -329,35 +464,12 @@ impl Agent {
 
     /// Tells what there is to tell of one site; whether there was anything.
     async fn tell_media_once(&self, cluster: &Cluster, to: &NodeName) -> Result<bool, String> {
-        let taken = {
-            let mut pending = cluster.media.pending.lock();
-            let Some(pending) = pending.get_mut(to) else { return Ok(false) };
-            if let Some(site) = pending.whole.first().cloned() {
-                pending.files.retain(|(of, _)| *of != site);
-                Some((site, None))
-            } else if let Some((site, _)) = pending.files.first().cloned() {
-                let own = pending.files.iter().filter(|(of, _)| *of == site).take(BATCH);
-                let paths: Vec<String> = own.map(|(_, path)| path.clone()).collect();
-                Some((site, Some(paths)))
-            } else {
-                None
-            }
-        };
+        let taken = cluster.media.pending.lock().get_mut(to).and_then(Pending::take);
         let Some((site, paths)) = taken else { return Ok(false) };
         let told = self.offer_media(cluster, to, &site, paths.as_deref()).await;
-        let mut pending = cluster.media.pending.lock();
-        if let Some(pending) = pending.get_mut(to) {
-            match (&told, paths) {
-                (Ok(()), Some(paths)) => {
-                    for path in paths {
-                        pending.files.remove(&(site.clone(), path));
-                    }
-                }
-                (Ok(()), None) => drop(pending.whole.remove(&site)),
-                (Err(_), _) => {}
-            }
+        if let Some(pending) = cluster.media.pending.lock().get_mut(to) {
+            pending.told(told.is_ok());
         }
-        drop(pending);
         // Whoever waits for a commit looks again.
         cluster.media.looks.send_modify(|looks| *looks += 1);
         told.map(|()| true)
@@ -370,37 +482,14 @@ impl Agent {
         site: &SiteName,
         paths: Option<&[String]>,
     ) -> Result<(), String> {
-        let Some(tree) = self.media_tree(site) else { return Ok(()) };
-        let gone = cluster.media.deleted.lock().get(site).cloned().unwrap_or_default();
-        let paths = paths.map(<[String]>::to_vec);
-        let offered = tree.clone();
-        let offer = off_the_loop(move || {
-            let files = match &paths {
-                None => offered.list()?,
-                Some(paths) => {
-                    let mut files = BTreeMap::new();
-                    for path in paths {
-                        if let Some(stamp) = offered.stamp(path)? {
-                            files.insert(path.clone(), stamp);
-                        }
-                    }
-                    files
-                }
-            };
-            let is_told = |path: &String| paths.as_ref().is_none_or(|paths| paths.contains(path));
-            let deleted = gone.into_iter().filter(|(path, _)| is_told(path)).collect();
-            Ok::<_, std::io::Error>(Offer { files, deleted })
+        // A folder that was not looked at yet is told when it was.
+        let Some(folder) = self.media_folder(cluster, site) else { return Ok(()) };
+        let (ledger, paths) = (Arc::clone(&folder.ledger), paths.map(<[String]>::to_vec));
+        let offers = off_the_loop(move || {
+            Ok::<_, std::io::Error>(ledger.lock().offers(paths.as_deref(), BATCH))
         });
-        let offer = offer.await.map_err(|error| error.to_string())?;
-        let all: Vec<(String, Stamp)> = offer.files.into_iter().collect();
-        let mut deleted = Some(offer.deleted);
-        let mut batches: Vec<&[(String, Stamp)]> = all.chunks(BATCH).collect();
-        if batches.is_empty() {
-            batches.push(&[]);
-        }
-        for batch in batches {
-            let files = batch.iter().cloned().collect();
-            let offer = Offer { files, deleted: deleted.take().unwrap_or_default() };
+        let mut refused = Ok(());
+        for offer in offers.await.map_err(|error| error.to_string())? {
             let text = serde_json::to_vec(&offer).expect("plain data");
             let request = Request::post(format!("/media/{site}/offer"))
                 .body(any_body(Full::new(Bytes::from(text))))
@@ -409,10 +498,14 @@ impl Agent {
             let wanted: Wanted =
                 serde_json::from_slice(&wanted).map_err(|error| error.to_string())?;
             for path in wanted.files {
-                self.send_media(cluster, to, site, &tree, &path).await?;
+                match self.send_media(cluster, to, site, &folder, &path).await {
+                    // Others may have room still, or another place.
+                    Err(error) if error.starts_with("5") => refused = Err(error),
+                    sent => sent?,
+                }
             }
         }
-        Ok(())
+        refused
     }
 
     async fn send_media(
@@ -420,12 +513,16 @@ impl Agent {
         cluster: &Cluster,
         to: &NodeName,
         site: &SiteName,
-        tree: &Tree,
+        folder: &Folder,
         path: &str,
     ) -> Result<(), String> {
-        // It may have gone meanwhile, which is told next.
-        let Ok((mut file, stamp)) = tree.read(path) else { return Ok(()) };
-        let head = Head { path: path.to_owned(), stamp };
+        // It may have gone or changed meanwhile, which is told next.
+        let Ok((mut file, stamp)) = folder.tree.read(path) else { return Ok(()) };
+        let version = folder.ledger.lock().file(path).cloned();
+        let Some(version) = version.filter(|version| version.stamp() == stamp) else {
+            return Ok(());
+        };
+        let head = Head { path: path.to_owned(), version };
         let mut line = serde_json::to_vec(&head).expect("plain data");
         line.push(b'\n');
         let (sender, pieces) = mpsc::channel::<std::io::Result<Frame<Bytes>>>(4);
@@ -461,7 +558,9 @@ impl Agent {
         site: &SiteName,
         request: Request<Incoming>,
     ) -> Response<AnyBody> {
-        let (Some(cluster), Some(tree)) = (&self.cluster, self.media_tree(site)) else {
+        let (Some(cluster), Some(folder)) =
+            (&self.cluster, self.cluster.as_ref().and_then(|it| self.media_folder(it, site)))
+        else {
             return short(StatusCode::CONFLICT, "the site is not prepared here yet");
         };
         let offer = match whole(request).await {
@@ -472,47 +571,37 @@ impl Agent {
             Ok(offer) => offer,
             Err(error) => return short(StatusCode::BAD_REQUEST, error),
         };
-        let own_deleted = cluster.media.deleted.lock().get(site).cloned().unwrap_or_default();
-        let (offered, gone) = (offer.files, offer.deleted);
-        let told = gone.clone();
         let looked = off_the_loop(move || {
-            let mut wanted = Wanted::default();
-            for (path, stamp) in offered.iter().filter(|(path, _)| is_good(path)) {
-                let own = tree.stamp(path)?;
-                if is_wanted(*stamp, own, own_deleted.get(path).copied()) {
-                    wanted.files.push(path.clone());
-                }
-            }
-            let mut went = Vec::new();
-            for (path, at) in gone.iter().filter(|(path, _)| is_good(path)) {
-                if tree.stamp(path)?.is_some_and(|own| goes(own, *at)) {
-                    tree.delete(path)?;
-                    went.push(path.clone());
-                }
-            }
-            Ok::<_, std::io::Error>((wanted, went))
+            let mut heard = Heard::default();
+            let done = folder.hear(&offer, now(), &mut heard);
+            Ok::<_, std::io::Error>((heard, done))
         });
-        match looked.await {
-            Ok((wanted, went)) => {
-                let mut known = cluster.media.known.lock();
-                let files = known.entry(site.clone()).or_default();
-                for path in went {
-                    files.remove(&path);
-                }
-                drop(known);
-                let mut deleted = cluster.media.deleted.lock();
-                let gone = deleted.entry(site.clone()).or_default();
-                for (path, at) in told {
-                    let is_back = wanted.files.contains(&path);
-                    let own = gone.entry(path).or_insert(at);
-                    if !is_back {
-                        *own = (*own).max(at);
-                    }
-                }
-                short(StatusCode::OK, serde_json::to_vec(&wanted).expect("plain data"))
-            }
-            Err(error) => short(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        let (heard, done) = match looked.await {
+            Ok((heard, done)) => (heard, done),
+            Err(error) => (Heard::default(), Err(error)),
+        };
+        self.mind_heard(cluster, site, &heard);
+        match done {
+            Ok(()) => short(StatusCode::OK, serde_json::to_vec(&heard.wanted).expect("plain data")),
+            Err(error) => self.refuse_media(cluster, site, &error),
         }
+    }
+
+    fn refuse_media(
+        &self,
+        cluster: &Cluster,
+        site: &SiteName,
+        error: &std::io::Error,
+    ) -> Response<AnyBody> {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull, WouldBlock};
+        if error.kind() != WouldBlock {
+            self.complain(cluster, site, Some(error));
+        }
+        let status = match error.kind() {
+            StorageFull | QuotaExceeded => FULL,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        short(status, error.to_string())
     }
 
     /// Takes a file that another node sends.
@@ -521,14 +610,23 @@ impl Agent {
         site: &SiteName,
         request: Request<Incoming>,
     ) -> Response<AnyBody> {
-        let (Some(cluster), Some(tree)) = (&self.cluster, self.media_tree(site)) else {
+        let (Some(cluster), Some(folder)) =
+            (&self.cluster, self.cluster.as_ref().and_then(|it| self.media_folder(it, site)))
+        else {
             return short(StatusCode::CONFLICT, "the site is not prepared here yet");
         };
-        match take(tree, cluster, site, request.into_body()).await {
-            Ok(true) => short(StatusCode::OK, ""),
+        match take(folder, request.into_body()).await {
+            Ok(Received::There(heard)) => {
+                self.mind_heard(cluster, site, &heard);
+                self.complain(cluster, site, None);
+                short(StatusCode::OK, "")
+            }
             // It was written while it was sent; its next offer brings it.
-            Ok(false) => short(StatusCode::OK, "changed meanwhile"),
-            Err(error) => short(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            Ok(Received::Not(heard)) => {
+                self.mind_heard(cluster, site, &heard);
+                short(StatusCode::OK, "changed meanwhile")
+            }
+            Err(error) => self.refuse_media(cluster, site, &error),
         }
     }
 
@@ -601,12 +699,7 @@ impl std::io::Read for Arriving {
     }
 }
 
-async fn take(
-    tree: Tree,
-    cluster: &Cluster,
-    site: &SiteName,
-    mut body: Incoming,
-) -> std::io::Result<bool> {
+async fn take(folder: Folder, mut body: Incoming) -> std::io::Result<Received> {
     let mut front = Vec::new();
     let end = loop {
         if let Some(end) = front.iter().position(|byte| *byte == b'\n') {
@@ -623,9 +716,9 @@ async fn take(
     let head: Head = serde_json::from_slice(&front[..end])?;
     let rest = Bytes::copy_from_slice(&front[end + 1..]);
     let (sender, pieces) = mpsc::channel(8);
-    let (path, stamp) = (head.path.clone(), head.stamp);
     let putting = tokio::task::spawn_blocking(move || {
-        tree.put(&path, stamp, Arriving { pieces, piece: rest })
+        let bytes = Arriving { pieces, piece: rest };
+        folder.receive(&head.path, &head.version, bytes, now())
     });
     while let Some(piece) = next(&mut body).await? {
         if sender.send(piece).await.is_err() {
@@ -633,18 +726,7 @@ async fn take(
         }
     }
     drop(sender);
-    let is_there = putting.await.map_err(std::io::Error::other)??.is_some();
-    if is_there {
-        let mut known = cluster.media.known.lock();
-        let files = known.entry(site.clone()).or_default();
-        files.insert(head.path.clone(), (stamp.size, stamp.mtime));
-        drop(known);
-        let mut deleted = cluster.media.deleted.lock();
-        if let Some(gone) = deleted.get_mut(site) {
-            gone.remove(&head.path);
-        }
-    }
-    Ok(is_there)
+    putting.await.map_err(std::io::Error::other)?
 }
 
 async fn next(body: &mut Incoming) -> std::io::Result<Option<Bytes>> {

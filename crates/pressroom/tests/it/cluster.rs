@@ -1,7 +1,7 @@
 //! Three nodes as one cluster: what is brought to one is on all, and losing one costs nothing but itself.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -57,6 +57,11 @@ fn leader(lab: &Lab, asked: usize) -> Option<usize> {
     Some(number + 1)
 }
 
+/// Where a file of the site lies on a node.
+fn on_disk(lab: &Lab, number: usize, path: &str) -> PathBuf {
+    Path::new(text(&lab.node(number)["data"])).join("sites/blog").join(path)
+}
+
 /// Signs in as the administrator and uploads a file at a node; the path of its page.
 fn upload(lab: &Lab, number: usize, name: &str, contents: &str) -> String {
     let password = fs::read_to_string(lab.folder().join("admin-password")).expect("a password");
@@ -103,6 +108,14 @@ fn three_nodes_are_one_cluster_until_they_are_one_machine_again() {
     // A file that was uploaded at one node is served by the others at once, and an end of it is an end everywhere.
     let path = upload(&lab, 2, "note.txt", "what was uploaded");
     assert_eq!([1, 3, 2].map(|number| get(number, &path)), ["what was uploaded"; 3]);
+    let short_lived = ["uploads/gone-there.txt", "uploads/gone-here.txt"];
+    for path in short_lived {
+        fs::write(on_disk(&lab, 2, path), "as a plugin writes").expect("written");
+    }
+    for (number, path) in [1, 2, 3].iter().flat_map(|it| short_lived.iter().map(move |p| (*it, p)))
+    {
+        wait_until("the upload", Duration::from_secs(10), || on_disk(&lab, number, path).exists());
+    }
 
     // A purge is confirmed by all, so that nobody serves what was stored before.
     let is_hit = |number| {
@@ -158,6 +171,9 @@ fn three_nodes_are_one_cluster_until_they_are_one_machine_again() {
     // What is deployed meanwhile is what it serves first.
     lab.must_on(others[0], &["deploy", "blog", &release(lab.folder(), "two"), "-m", "two"]);
     assert_eq!(get(others[1], MARK), "two");
+    // A file that goes from its disk while it is down goes everywhere, and one that goes from another's goes from its.
+    fs::remove_file(on_disk(&lab, lost, short_lived[0])).expect("removed");
+    fs::remove_file(on_disk(&lab, others[0], short_lived[1])).expect("removed");
     lab.must(&["start", text(&lab.node(lost)["name"])]);
     let mut first = String::new();
     wait_until("the lost node", Duration::from_secs(60), || {
@@ -167,6 +183,10 @@ fn three_nodes_are_one_cluster_until_they_are_one_machine_again() {
     });
     assert_eq!(first, "two");
     assert_eq!(get(lost, &path), "what was uploaded");
+    wait_until("deletions everywhere", Duration::from_secs(30), || {
+        let is_there = |number| short_lived.iter().any(|path| on_disk(&lab, number, path).exists());
+        ![1, 2, 3].into_iter().any(is_there)
+    });
 
     // Down to one machine, which has everything.
     for gone in ["n3", "n2"] {
