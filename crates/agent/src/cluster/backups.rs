@@ -136,7 +136,7 @@ impl Agent {
         let kept = path.clone();
         let ended = match written {
             Err(error) => Err(error.into()),
-            Ok(_) => off_the_loop(move || keep(&layout, file, &path, now)).await,
+            Ok(_) => off_the_loop(move || keep(&layout, &file, &path, now)).await,
         };
         if ended.is_err() {
             // The next one writes over it.
@@ -147,7 +147,7 @@ impl Agent {
 }
 
 /// Keeps a copy that was written, and deletes those that it outdates.
-fn keep(layout: &Layout, file: File, path: &Path, now_ms: u64) -> Result<(), BackupError> {
+fn keep(layout: &Layout, file: &File, path: &Path, now_ms: u64) -> Result<(), BackupError> {
     let folder = layout.state_backups();
     file.sync_all()?;
     check(&folder.join(TAKING))?;
