@@ -81,7 +81,7 @@ use pressroom_model::id::{NodeName, SiteName};
 use pressroom_model::snapshot::CacheRules;
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::answer::{Borrowed, Hit, bypassed, rendered};
+pub use self::answer::{Borrowed, Hit, bypassed, rendered, stored};
 pub use self::bypass::Bypass;
 pub use self::freshness::Freshness;
 pub use self::key::{Asked, Key};

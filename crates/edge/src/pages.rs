@@ -114,10 +114,10 @@ async fn rendered(
     match start(core, site, asking, script, lead, LAST_WORD).await {
         Ok(Outlook::Page(hit)) => {
             let mut answer = answer_hit(&hit, asking);
-            if hit.is_fresh() && !site.cached.is_cut_off() {
+            if hit.is_fresh() {
                 let headers = answer.headers_mut();
                 headers.insert(X_CACHE, HeaderValue::from_static("miss"));
-                headers.insert(CACHE_STATUS, cache::rendered(Some(&Ok(()))));
+                headers.insert(CACHE_STATUS, cache::stored(site.cached.is_cut_off()));
             }
             answer
         }
@@ -126,7 +126,7 @@ async fn rendered(
             let mut answer = php_answer(asking, head, body, times);
             let headers = answer.headers_mut();
             headers.insert(X_CACHE, HeaderValue::from_static("miss"));
-            headers.insert(CACHE_STATUS, cache::rendered(refusal.map(Err).as_ref()));
+            headers.insert(CACHE_STATUS, cache::rendered(refusal.as_ref()));
             answer
         }
         Ok(Outlook::Failed(failure)) => failed(core, asking, &failure),

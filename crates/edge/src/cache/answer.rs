@@ -187,12 +187,19 @@ pub fn bypassed(bypass: &Bypass) -> HeaderValue {
     fits(&format!("pressroom; fwd=bypass; detail=\"{bypass}\""))
 }
 
-/// `Cache-Status` of an answer that was rendered: whether it was stored is told when it is known.
-pub fn rendered(outcome: Option<&Result<(), Refusal>>) -> HeaderValue {
-    match outcome {
+/// `Cache-Status` of an answer that was made and stored; an edge that hears no other one says so.
+pub fn stored(is_cut_off: bool) -> HeaderValue {
+    HeaderValue::from_static(match is_cut_off {
+        false => "pressroom; fwd=miss; stored",
+        true => "pressroom; fwd=miss; stored; detail=partitioned",
+    })
+}
+
+/// `Cache-Status` of an answer that was rendered and is not stored, or nobody knows yet.
+pub fn rendered(refusal: Option<&Refusal>) -> HeaderValue {
+    match refusal {
         None => HeaderValue::from_static("pressroom; fwd=miss"),
-        Some(Ok(())) => HeaderValue::from_static("pressroom; fwd=miss; stored"),
-        Some(Err(refusal)) => {
+        Some(refusal) => {
             fits(&format!("pressroom; fwd=miss; stored=?0; detail=\"{}\"", for_strangers(refusal)))
         }
     }
@@ -225,7 +232,7 @@ mod tests {
     fn strangers_read_the_kind_of_a_refusal_and_no_paths() {
         let denied =
             Refusal::Denied("fatal error: Uncaught \"Error\" in /srv/site/plugin.php:3".into());
-        let text = rendered(Some(&Err(denied)));
+        let text = rendered(Some(&denied));
         assert_eq!(text, "pressroom; fwd=miss; stored=?0; detail=\"PHP: fatal error\"");
     }
 }

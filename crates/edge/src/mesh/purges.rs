@@ -58,6 +58,8 @@ const TAIL: u64 = 256;
 const REMEMBERED: usize = 64;
 /// An edge that was not heard for so long is away.
 const SILENCE: Duration = Duration::from_secs(2);
+/// An edge that was cut off from all others and hears the first one again waits so long for the rest, before it trusts its pages.
+const REUNION: Duration = Duration::from_secs(2);
 /// Largest answer of an edge about purges.
 const ANSWER: usize = 16 << 20;
 
@@ -375,14 +377,37 @@ pub(crate) async fn catch_up(mesh: &Arc<Mesh>, shared: &Arc<Shared>) {
             ?silent,
             "these edges do not tell what they purged: all pages are made stale"
         );
-        everything_is_stale(shared, "another edge could not be asked what it purged");
+        everything_is_stale(shared, "another edge could not be asked what it purged", Came::InTime);
     }
 }
 
-fn everything_is_stale(shared: &Shared, because: &str) {
+fn everything_is_stale(shared: &Shared, because: &str, came: Came) {
     for site in &shared.view.load().sites {
         // The journal has it in time, or the pages on disk are not believed.
-        let _ = shared.cache.purge_here(&site.cached, &cache::all(), because, cache::now());
+        let since = came.stale_since(&site.cached);
+        let _ = shared.cache.purge_here(&site.cached, &cache::all(), because, since);
+    }
+}
+
+/// When a purge of another edge came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// At once.
+    InTime,
+    /// After this edge had not heard the other one: visitors elsewhere have seen newer pages for a while.
+    Late,
+}
+
+impl Came {
+    /// Since when pages that are met count as stale. What comes late leaves none that may be served while it is made anew: only
+    /// when PHP fails.
+    fn stale_since(self, site: &cache::Site) -> cache::Millis {
+        match self {
+            Self::InTime => cache::now(),
+            Self::Late => {
+                cache::now().saturating_sub(site.rules().stale_while_revalidate.saturating_add(1))
+            }
+        }
     }
 }
 
@@ -425,10 +450,35 @@ fn continuation(known: Option<Heard>, batch: &Batch) -> Continuation {
     }
 }
 
+/// Whether other edges are heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Company {
+    /// Some are, and those that are not have been away for a while; or there are none.
+    Some,
+    /// None is.
+    None,
+    /// After none was some are, since then.
+    Coming(Instant),
+}
+
+impl Company {
+    /// When so many of `all` others are heard; `began`: when this edge did.
+    fn next(self, heard: usize, all: usize, (began, now): (Instant, Instant)) -> Self {
+        match self {
+            _ if heard == all => Self::Some,
+            _ if heard == 0 && now >= began + SILENCE => Self::None,
+            Self::None => Self::Coming(now),
+            Self::Coming(since) if now < since + REUNION => self,
+            Self::Some | Self::Coming(_) => Self::Some,
+        }
+    }
+}
+
 /// What was heard of other edges' streams.
 pub struct Inbox {
     path: PathBuf,
     began: Instant,
+    company: Mutex<Company>,
     streams: Mutex<Streams>,
     turns: Mutex<BTreeMap<NodeName, Arc<tokio::sync::Mutex<()>>>>,
     is_kept: AtomicBool,
@@ -467,6 +517,7 @@ impl Inbox {
         Self {
             path: path.to_owned(),
             began: clock::now(),
+            company: Mutex::new(Company::Some),
             streams: Mutex::new(Streams { heard, begun, ..Streams::default() }),
             turns: Mutex::default(),
             is_kept: AtomicBool::new(true),
@@ -515,11 +566,13 @@ impl Inbox {
         at.is_some_and(|at| clock::now() < at + SILENCE)
     }
 
-    /// Whether none of the others was heard lately.
+    /// Whether none of the others was heard lately, or not yet all of them since then.
     pub fn is_cut_off(&self, others: &[NodeName]) -> bool {
-        !others.is_empty()
-            && clock::now() >= self.began + SILENCE
-            && !others.iter().any(|node| self.hears(node))
+        let now = clock::now();
+        let heard = others.iter().filter(|node| self.hears(node)).count();
+        let mut company = self.company.lock();
+        *company = company.next(heard, others.len(), (self.began, now));
+        !matches!(*company, Company::Some)
     }
 
     /// Applies a batch of another edge; `None`: it could not be kept, and is to be sent again.
@@ -532,6 +585,7 @@ impl Inbox {
         let turn = Arc::clone(self.turns.lock().entry(from.clone()).or_default());
         // Batches of one edge are applied one after the other, whichever way they came.
         let _turn = turn.lock().await;
+        let came = if self.hears(from) { Came::InTime } else { Came::Late };
         let known = self.streams.lock().heard.get(from).copied();
         let sent = batch.first + batch.items.len() as u64;
         let continuation = continuation(known, &batch);
@@ -543,9 +597,9 @@ impl Inbox {
         self.streams.lock().begun.insert(from.clone(), heard.place());
         if continuation == Continuation::Gap {
             tracing::warn!(%from, ?known, first = batch.first, "purges were missed: all pages are made stale");
-            everything_is_stale(shared, "purges of another edge were missed");
+            everything_is_stale(shared, "purges of another edge were missed", Came::Late);
         }
-        let pages = apply(shared, &batch.items[skip..]).await?;
+        let pages = apply(shared, &batch.items[skip..], came).await?;
         let mut streams = self.streams.lock();
         if streams.heard.insert(from.clone(), heard) != Some(heard) {
             self.is_kept.store(false, Ordering::Release);
@@ -558,10 +612,11 @@ impl Inbox {
 }
 
 /// How many pages each purge made stale; `None`: the journal does not take them.
-async fn apply(shared: &Shared, items: &[Item]) -> Option<Vec<u64>> {
+async fn apply(shared: &Shared, items: &[Item], came: Came) -> Option<Vec<u64>> {
     let purge = |item: &Item| {
         let site = shared.cache.known_site(&item.site)?;
-        Some(shared.cache.purge_here(&site, &item.purge, "another edge", cache::now()))
+        let since = came.stale_since(&site);
+        Some(shared.cache.purge_here(&site, &item.purge, "another edge", since))
     };
     // All are applied before the first one is waited for.
     let purged: Vec<_> = items.iter().map(purge).collect();
@@ -641,6 +696,29 @@ mod tests {
         assert_eq!(streams.met(&node, 5, vec![]), [0, 0, 3, 4, 5]);
         assert_eq!(streams.met(&node, 0, vec![1; 100]).len(), 100);
         assert_eq!(streams.met(&node, 70, vec![])[5..8], [0, 1, 1]);
+    }
+
+    #[test]
+    fn an_edge_that_was_alone_is_in_company_when_all_are_back_or_late() {
+        use Company::{Coming, None, Some};
+        let began = clock::now();
+        let at = |ms: u64| began + Duration::from_millis(ms);
+        let check = |company: Company, heard: usize, ms: u64, expected: Company| {
+            assert_eq!(
+                company.next(heard, 3, (began, at(ms))),
+                expected,
+                "{company:?} {heard} {ms}"
+            );
+        };
+        check(Some, 0, 500, Some);
+        check(Some, 0, 2_000, None);
+        check(Some, 1, 2_000, Some);
+        check(None, 1, 9_000, Coming(at(9_000)));
+        check(Coming(at(9_000)), 2, 10_999, Coming(at(9_000)));
+        check(Coming(at(9_000)), 2, 11_000, Some);
+        check(Coming(at(9_000)), 3, 9_100, Some);
+        check(Coming(at(9_000)), 0, 9_100, None);
+        assert_eq!(None.next(0, 0, (began, at(9_000))), Some);
     }
 
     #[test]

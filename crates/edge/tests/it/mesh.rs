@@ -80,7 +80,7 @@ fn a_node_that_was_cut_off_says_so_and_serves_nothing_old_once_it_is_back() {
     }
     cluster.heal(1);
     until("it is heard", || two.knows("n1").0);
-    assert_eq!(two.cache("/?do=page"), "stale");
+    assert_eq!(two.cache("/?do=page"), "miss", "not even while it is made anew");
     until("it is not cut off", || !two.edge().get("/?do=page").head.contains("partitioned"));
 }
 
