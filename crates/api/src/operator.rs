@@ -64,6 +64,11 @@ pub trait Operator: Send + Sync + 'static {
     /// What [`Operator::deploy`] would change in the code; moves nothing.
     fn compare(&self, name: SiteName, code: Code) -> Answer<'_, Diff>;
 
+    /// What another node can deploy as well: a release in the place of files that only this machine has.
+    fn make_here(&self, _name: SiteName, code: Code) -> Answer<'_, Code> {
+        Box::pin(async move { Ok(code) })
+    }
+
     /// The releases that served a site, the last one first.
     fn releases(&self, name: SiteName) -> Answer<'_, Vec<Record>>;
 

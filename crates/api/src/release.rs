@@ -27,14 +27,21 @@ pub enum Code {
     Configured,
     /// Another source with a whole WordPress.
     Source(Source),
-    /// A folder on the agent's machine: a whole WordPress, or a `wp-content` alone.
+    /// A folder on the machine of the agent that is asked: a whole WordPress, or a `wp-content` alone.
     Folder(PathBuf),
-    /// A `.tar.gz` or `.zip` on the agent's machine with a whole WordPress, and its SHA-256 if it is known.
+    /// A `.tar.gz` or `.zip` on the machine of the agent that is asked, with a whole WordPress, and its SHA-256 if it is known.
     Archive {
         /// The file.
         path: PathBuf,
         /// What it must be, 64 hexadecimal digits.
         sha256: Option<String>,
+    },
+    /// A release that a node of the cluster made of what was brought there: see [`crate::operator::Operator::make_here`].
+    Made {
+        /// The release.
+        release: ReleaseId,
+        /// What it was made of, in words.
+        source: String,
     },
 }
 

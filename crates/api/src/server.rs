@@ -171,7 +171,7 @@ impl Server {
 
     async fn pass_on(&self, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let body = whole(request).await?;
+        let body = self.made_here(uri.path(), request).await?;
         let passed = Request::builder().method(method).uri(uri).header(PASSED, "1");
         let passed = passed.body(body).map_err(|error| {
             Failure::ours("the question cannot be passed on to the leader").cause(error)
@@ -184,6 +184,25 @@ impl Server {
             response.headers_mut().insert(http::header::CONTENT_TYPE, kind.clone());
         }
         Ok(response)
+    }
+
+    /// A request's body as another node understands it: code that is on this machine's disk becomes a release here first.
+    async fn made_here(&self, path: &str, request: Request<Incoming>) -> Result<Bytes, Failure> {
+        let parts: Vec<_> = path.split('/').skip(1).collect();
+        let ["v1", "sites", name, what @ ("deploy" | "compare")] = parts.as_slice() else {
+            return whole(request).await;
+        };
+        let name: SiteName = name.parse().map_err(|error| {
+            Failure::yours(format!("`{name}` is no name of a site")).cause(error)
+        })?;
+        let text = if *what == "deploy" {
+            let deployment: Deployment = body(request).await?;
+            let code = self.operator.make_here(name, deployment.code).await?;
+            serde_json::to_vec(&Deployment { code, ..deployment })
+        } else {
+            serde_json::to_vec(&self.operator.make_here(name, body(request).await?).await?)
+        };
+        Ok(text.expect("plain data").into())
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {

@@ -47,7 +47,7 @@ impl Delivery<'_> {
     ) -> Result<(), Failure> {
         let _turn = self.agent.turn(self.name()).await;
         let build = progress.begin(format!("make a release for {}", self.name()));
-        let (code, words) = self.code(&deployment.code)?;
+        let (code, words) = self.code(&deployment.code).await?;
         let origin = Origin {
             is_brought: deployment.code != Code::Configured,
             source: words.clone(),
@@ -119,10 +119,21 @@ impl Delivery<'_> {
 
     /// What a deployment would change.
     pub(crate) async fn compare(&self, code: &Code) -> Result<Diff, Failure> {
-        let (code, _) = self.code(code)?;
+        let (code, _) = self.code(code).await?;
         let made = self.agent.make_only(self.name(), code).await;
         let id = made.map_err(|error| self.not_made(error))?;
         self.between(self.serving(), id)
+    }
+
+    /// A release in the place of files that only this machine has, for the node that leads.
+    pub(crate) async fn make_here(&self, code: Code) -> Result<Code, Failure> {
+        if !matches!(code, Code::Folder(_) | Code::Archive { .. }) {
+            return Ok(code);
+        }
+        let (code, source) = self.code(&code).await?;
+        let made = self.agent.make_only(self.name(), code).await;
+        let release = made.map_err(|error| self.not_made(error))?;
+        Ok(Code::Made { release, source })
     }
 
     /// Moves the site back to a release that served it.
@@ -285,7 +296,7 @@ impl Delivery<'_> {
     }
 
     /// What is brought, as the agent takes it, and in words.
-    fn code(&self, code: &Code) -> Result<(site::Code, String), Failure> {
+    async fn code(&self, code: &Code) -> Result<(site::Code, String), Failure> {
         let configured = || {
             let source = self.site.wordpress.clone();
             let words = site::in_words(&source);
@@ -297,6 +308,16 @@ impl Delivery<'_> {
                 Ok((site::Code::Source(source.clone()), site::in_words(source)))
             }
             Code::Folder(path) => self.folder(path),
+            Code::Made { release, source } => {
+                let here = self.agent.have_release(release).await;
+                here.map_err(|error| {
+                    Failure::ours(format!("release {} cannot be had", short(release)))
+                        .cause(error)
+                        .state(self.unmoved())
+                        .hint("deploy again; `pressroom node list` shows which nodes are heard")
+                })?;
+                Ok((site::Code::Again(release.clone()), source.clone()))
+            }
             Code::Archive { path, sha256 } => {
                 let sha256 = match sha256 {
                     Some(sha256) => sha256.clone(),

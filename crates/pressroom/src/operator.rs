@@ -495,6 +495,10 @@ impl Operator for ThisOperator {
         Box::pin(async move { self.delivery(&name)?.compare(&code).await })
     }
 
+    fn make_here(&self, name: SiteName, code: Code) -> Answer<'_, Code> {
+        Box::pin(async move { self.delivery(&name)?.make_here(code).await })
+    }
+
     fn releases(&self, name: SiteName) -> Answer<'_, Vec<Record>> {
         Box::pin(async move {
             self.known(&name)?;

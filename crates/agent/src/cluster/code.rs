@@ -77,6 +77,14 @@ impl Agent {
         Ok(())
     }
 
+    /// Has a release here that another node made.
+    pub async fn have_release(&self, id: &ReleaseId) -> Result<(), FetchError> {
+        match &self.cluster {
+            Some(cluster) => self.fetch(cluster, id).await,
+            None => Ok(()),
+        }
+    }
+
     /// Has a release here, from whichever node gives it.
     pub(crate) async fn fetch(&self, cluster: &Cluster, id: &ReleaseId) -> Result<(), FetchError> {
         let releases = Releases::at(self.layout.releases());

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use pressroom_api::client::Client;
 use pressroom_api::failure::Failure;
 use pressroom_api::git::{Access, Pushed, TokenWish};
@@ -66,10 +69,37 @@ pub(crate) struct Clerk {
     pub(crate) is_slow: AtomicBool,
     pub(crate) go: tokio::sync::Notify,
     pub(crate) passwords: Mutex<Vec<String>>,
+    /// Another node leads; what it is asked is here.
+    pub(crate) is_led: AtomicBool,
+    pub(crate) passed: Mutex<Vec<String>>,
     was_shown: AtomicBool,
 }
 
 impl Operator for Clerk {
+    fn is_led_elsewhere(&self) -> Answer<'_, bool> {
+        Box::pin(async { Ok(self.is_led.load(Ordering::SeqCst)) })
+    }
+
+    fn make_here(&self, name: SiteName, code: Code) -> Answer<'_, Code> {
+        Box::pin(async move {
+            match code {
+                Code::Folder(path) => Ok(Code::Made {
+                    release: "5e".repeat(16).parse().expect("an id"),
+                    source: format!("{} for {name}", path.display()),
+                }),
+                other => Ok(other),
+            }
+        })
+    }
+
+    fn pass_on(&self, request: Request<Bytes>) -> Answer<'_, Response<Incoming>> {
+        Box::pin(async move {
+            let text = String::from_utf8_lossy(request.body()).into_owned();
+            self.passed.lock().expect("no panic while held").push(text);
+            Err(Failure::ours("the leader is silent"))
+        })
+    }
+
     fn status(&self) -> Answer<'_, Status> {
         Box::pin(async { Ok(status()) })
     }

@@ -10,6 +10,7 @@ use pressroom_api::access::Visitor;
 use pressroom_api::client::{Client, Error};
 use pressroom_api::failure::{Blame, Failure};
 use pressroom_api::progress::{Progress, StepState};
+use pressroom_api::release::{Code, Deployment};
 use pressroom_api::server;
 use pressroom_model::affirmation::Purge;
 use pressroom_model::id::SiteName;
@@ -93,6 +94,27 @@ async fn an_operation_goes_on_when_the_asker_has_gone_and_can_be_followed_later(
     desk.client.follow("op-1", &progress).await.expect("it ended well");
     assert_eq!(steps.lock().expect("no panic while held").len(), 2);
     assert_eq!(failure(desk.client.follow("op-9", &Progress::silent()).await).blame, Blame::Yours);
+}
+
+#[tokio::test]
+async fn the_leader_is_asked_for_a_release_where_files_are_on_another_nodes_disk() {
+    let desk = Desk::open().await;
+    desk.operator.is_led.store(true, Ordering::SeqCst);
+    let (progress, _) = collect();
+    let deployment = Deployment {
+        code: Code::Folder("/home/me/wp-content".into()),
+        author: "me".to_owned(),
+        message: "new".to_owned(),
+    };
+    failure(desk.client.deploy(&blog(), &deployment, &progress).await);
+    failure(desk.client.compare(&blog(), &Code::Configured).await);
+    let passed = desk.operator.passed.lock().expect("no panic while held");
+    let [deployed, compared] = passed.as_slice() else { panic!("{passed:?}") };
+    let deployed: Deployment = serde_json::from_str(deployed).expect("JSON");
+    let release = "5e".repeat(16).parse().expect("an id");
+    let made = Code::Made { release, source: "/home/me/wp-content for blog".to_owned() };
+    assert_eq!(deployed, Deployment { code: made, ..deployment });
+    assert_eq!(serde_json::from_str::<Code>(compared).expect("JSON"), Code::Configured);
 }
 
 #[tokio::test]
