@@ -48,11 +48,18 @@ fn restore(context: &Context<'_>, wish: Restore) -> Done {
         return Err(Failure::yours("nothing was changed").hint("give `--yes` to restore it"));
     }
     let restoration = Restoration { from, force: wish.force };
+    let former = context.ask(context.client.status())?.agent.pid;
     context.ask(context.client.restore_cluster(&restoration))?;
     let step = context.talk.progress().begin("go back to that state");
     let late = Instant::now() + PATIENCE;
+    // The agent that was asked still answers for a moment, and may lead as well.
+    let is_next = || {
+        let status = context.wait(context.client.status());
+        status.is_ok_and(|status| status.agent.pid.is_some() && status.agent.pid != former)
+    };
     let is_done = |node: &Standing| node.name == own && node.leader && node.voter;
-    while !context.wait(context.client.nodes()).is_ok_and(|nodes| nodes.iter().any(is_done)) {
+    let leads = || context.wait(context.client.nodes()).is_ok_and(|it| it.iter().any(is_done));
+    while !(is_next() && leads()) {
         if let Some(because) = notice(context, "was not restored") {
             step.failed(&because);
             return Err(Failure::ours("the state was not restored")
