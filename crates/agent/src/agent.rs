@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pressroom_model::config::{Config, Site};
@@ -21,6 +21,7 @@ use pressroom_plan::environment::effective;
 use pressroom_plan::health::Memory;
 use pressroom_plan::machine::Action;
 use pressroom_plan::supervise::Exits;
+use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_runtime::tasks::Group;
 use pressroom_store::etcd::EtcdStore;
@@ -61,6 +62,8 @@ pub struct Agent {
     pub(crate) end: Notify,
     /// A process was started: somebody waits for its first answer.
     pub(crate) started: Notify,
+    /// When this agent began.
+    pub(crate) began: Instant,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) names: crate::names::Names,
     /// Held while the local authority is made.
@@ -302,6 +305,7 @@ impl Agent {
             changed: Notify::new(),
             end: Notify::new(),
             started: Notify::new(),
+            began: clock::now(),
             events: broadcast::channel(1024).0,
             names: crate::names::Names::default(),
             authority: Mutex::new(()),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pressroom_model::cluster::Report;
 use pressroom_model::config::{Config, Runtime, Site};
@@ -35,6 +36,9 @@ use crate::secrets;
 use crate::site::environment::guard;
 use crate::view::{self, Served};
 use pressroom_model::snapshot::{self, Snapshot};
+
+/// So long a node that begins is silent towards visitors at most, while it does not know what the others serve.
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// The engines as the configuration wants them.
 pub struct Engines {
@@ -253,7 +257,13 @@ impl Agent {
             wanted: view::digest(&view),
             published: state.published.as_ref().map(|(digest, _)| digest.clone()),
             is_served: state.is_view_served(),
+            may_be_old: false,
         };
+        let is_current = state.known.is_heard
+            && observed.sites.values().all(|site| site.lacks_releases.is_empty())
+            && observed.view.published.as_ref() == Some(&observed.view.wanted);
+        observed.view.may_be_old =
+            self.cluster.is_some() && !is_current && clock::now() < self.began + SETTLED;
         if observed.view.published.as_ref() == Some(&observed.view.wanted) {
             state.shown = shown;
         }

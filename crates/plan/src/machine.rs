@@ -79,6 +79,9 @@ pub struct View {
     pub published: Option<String>,
     /// Whether the edge says that it serves the published one.
     pub is_served: bool,
+    /// The published one may be older than what other nodes serve: this machine has just begun, and has not heard them yet or
+    /// lacks their code.
+    pub may_be_old: bool,
 }
 
 /// A site as it is.
@@ -422,6 +425,11 @@ fn edge(intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {
     let view = &observed.view;
     if view.published.as_ref() != Some(&view.wanted) {
         push(steps, Action::PublishView, "sites or instances changed");
+    }
+    let runs = observed.processes.get(EDGE).is_some_and(|seen| seen.pid.is_some());
+    if view.may_be_old && !runs {
+        // Visitors wait, or are led elsewhere, rather than see what was.
+        return;
     }
     let has_sockets = has_sockets(intent, observed, |listener| !is_of([SQL, DNS], listener));
     if has_sockets && view.published.is_some() {

@@ -71,7 +71,12 @@ fn settled() -> Observed {
         has_database: true,
         sites: [(site(), seen)].into(),
         data_answers: false,
-        view: View { wanted: "v".into(), published: Some("v".into()), is_served: true },
+        view: View {
+            wanted: "v".into(),
+            published: Some("v".into()),
+            is_served: true,
+            ..View::default()
+        },
     }
 }
 
@@ -108,6 +113,19 @@ fn a_dead_instance_is_started_under_its_own_name() {
         actions(&intent(), &observed),
         [Action::StartInstance(InstanceId::of(&site(), 1), "r1".into())]
     );
+}
+
+#[test]
+fn an_edge_that_runs_goes_on_and_none_starts_on_what_may_be_old() {
+    let mut observed = settled();
+    observed.view.may_be_old = true;
+    assert_eq!(actions(&intent(), &observed), []);
+    observed.processes.get_mut(EDGE).expect("it is there").pid = None;
+    assert_eq!(actions(&intent(), &observed), []);
+    observed.view.published = Some("former".into());
+    assert_eq!(actions(&intent(), &observed), [Action::PublishView]);
+    observed.view = View { may_be_old: false, ..settled().view };
+    assert_eq!(actions(&intent(), &observed), [Action::Start(EDGE.into())]);
 }
 
 #[test]

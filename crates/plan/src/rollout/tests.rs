@@ -59,7 +59,12 @@ fn seen(instances: &[(u16, &str, Health)]) -> Observed {
         .iter()
         .map(|(n, version, health)| (instance_process(&blog(*n)), process(version, *health)))
         .collect();
-    let view = View { wanted: "v".into(), published: Some("v".into()), is_served: true };
+    let view = View {
+        wanted: "v".into(),
+        published: Some("v".into()),
+        is_served: true,
+        ..View::default()
+    };
     Observed { now_ms: 101_000, processes, view, ..Observed::default() }
 }
 
