@@ -189,6 +189,7 @@ impl Machine {
                 false => "former".into(),
             }),
             is_served: self.view.as_ref().is_some_and(|(_, since)| *since <= second),
+            may_be_old: false,
         };
         let edge = Wanted { name: EDGE.into(), fingerprint: "edge".into() };
         let intent =
