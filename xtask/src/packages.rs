@@ -16,7 +16,7 @@ const EXTENSIONS: [&str; 13] = [
     "fpm", "cli", "mysql", "redis", "igbinary", "gd", "curl", "xml", "mbstring", "intl", "zip",
     "bcmath", "imagick",
 ];
-const OTHERS: [&str; 16] = [
+const OTHERS: [&str; 17] = [
     "mariadb-server",
     "mariadb-client",
     "redis-server",
@@ -28,6 +28,7 @@ const OTHERS: [&str; 16] = [
     "dnsutils",
     "iproute2",
     "nftables",
+    "keepalived",
     "git",
     "curl",
     // Driven by templates.

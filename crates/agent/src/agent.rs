@@ -133,6 +133,8 @@ pub(crate) struct State {
     pub held_back: BTreeSet<SiteName>,
     /// The figures of that, for people.
     pub held_back_because: String,
+    /// Floating addresses here.
+    pub floating: crate::floating::Seen,
     /// What is known of the cluster's nodes.
     pub known: Known,
     /// The versions that the published view names.
@@ -286,6 +288,7 @@ impl Agent {
         }
         let published = crate::view::published(&layout);
         state.held_back = crate::engine::redis::held_back(&layout);
+        state.floating = crate::floating::Seen::read(&layout);
         state.published = published.map(|view| (crate::view::digest(&view), view.generation));
         let users = Users::new();
         let (machine_means, missing) = match users.are_separate() {
@@ -608,6 +611,10 @@ impl Agent {
         group.spawn("sessions", {
             let agent = Arc::clone(&self);
             move |stop| agent.watch_sessions(stop)
+        });
+        group.spawn("addresses", {
+            let agent = Arc::clone(&self);
+            move |stop| agent.keep_addresses(stop)
         });
         self.spawn_names(&group);
         if let Some(cluster) = self.cluster.clone() {

@@ -7,7 +7,9 @@ use pressroom_model::config::Config;
 use pressroom_model::id::InstanceId;
 use pressroom_model::process::{ListenAddress, ProcessSpec, Reply, Request};
 use pressroom_model::rollout::Stage;
-use pressroom_plan::machine::{self, Action, DNS, DOCKER, EDGE, ETCD, MARIADB, SQL, Step};
+use pressroom_plan::machine::{
+    self, Action, DNS, DOCKER, EDGE, ETCD, KEEPALIVED, MARIADB, SQL, Step,
+};
 use pressroom_runtime::clock;
 use pressroom_runtime::tasks::Group;
 
@@ -258,6 +260,12 @@ impl Agent {
                     Some(dns) => dns.prepare(),
                     None => return Err(Error::Refused("no names are answered here".into())),
                 },
+                KEEPALIVED => match &engines.keepalived {
+                    Some(keepalived) => keepalived.prepare(),
+                    None => {
+                        return Err(Error::Refused("no floating address is to come here".into()));
+                    }
+                },
                 ETCD => match &engines.etcd {
                     Some(etcd) => etcd.prepare(),
                     None => return Err(Error::Refused("this node does not vote".into())),
@@ -378,7 +386,7 @@ impl Agent {
                 .map(|p| p.spec.name.clone())
                 .collect()
         };
-        for wave in [Wave::Edge, Wave::Php, Wave::Engines] {
+        for wave in [Wave::Addresses, Wave::Edge, Wave::Php, Wave::Engines] {
             // One whose client had to be killed: while somebody can be asked to end it.
             if wave == Wave::Engines
                 && let Err(error) = self.end_leftovers().await
@@ -422,6 +430,8 @@ impl Agent {
 /// Who is stopped together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wave {
+    /// Visitors come to another node from then on.
+    Addresses,
     Edge,
     Php,
     Engines,
@@ -431,6 +441,7 @@ enum Wave {
 fn wave_of(name: &str) -> Option<Wave> {
     match name {
         "agent" => None,
+        KEEPALIVED => Some(Wave::Addresses),
         EDGE => Some(Wave::Edge),
         _ if machine::instance_of(name).is_some() => Some(Wave::Php),
         _ => Some(Wave::Engines),

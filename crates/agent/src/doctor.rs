@@ -1,15 +1,17 @@
 //! What is wrong with the machine, or will be: looks that work with nothing running.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use pressroom_model::config::{Config, Runtime, Site};
 use pressroom_model::unit::ByteSize;
 
+use crate::cluster::membership::Membership;
 use crate::container::Docker;
 use crate::engine::docker as daemon;
 use crate::git::repository;
 use crate::layout::Layout;
-use crate::{confinement, host, packages};
+use crate::{confinement, floating, host, packages};
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,7 @@ pub fn examine(layout: &Layout, config: Option<&Config>) -> Vec<Finding> {
     findings.extend(walls());
     findings.extend(config.and_then(|config| containers(layout, config)));
     findings.extend(config.map(needed_packages));
+    findings.extend(config.and_then(|config| addresses(layout, config)));
     findings.push(git());
     findings.push(entrance(layout.data()));
     findings
@@ -128,6 +131,38 @@ fn containers(layout: &Layout, config: &Config) -> Option<Finding> {
             hint,
         ),
     })
+}
+
+/// Whether floating addresses can come here, and nobody else has them.
+fn addresses(layout: &Layout, config: &Config) -> Option<Finding> {
+    let check = "addresses";
+    let first = config.cluster.addresses.first()?.address;
+    if !rustix::process::geteuid().is_root() {
+        let detail = format!("{first} cannot come here: only root gives a machine addresses");
+        return Some(ill(
+            check,
+            Grade::Bad,
+            detail,
+            "run as root, or leave `cluster.addresses` out",
+        ));
+    }
+    let own = match Membership::read(layout) {
+        Ok(Some(own)) => own,
+        _ => {
+            let detail = format!("{first} does not come here: this machine is in no cluster");
+            let hint = "`pressroom cluster init` makes it the first node of one";
+            return Some(ill(check, Grade::Warning, detail, hint));
+        }
+    };
+    let members: Vec<IpAddr> = own.nodes.values().map(|node| node.address).collect();
+    for floating in &config.cluster.addresses {
+        if let Ok(Some(who)) = floating::stranger(floating.address, &members) {
+            let hint = "two machines with one address answer by turns: until then no node takes it";
+            return Some(ill(check, Grade::Bad, format!("{}: {who}", floating.address), hint));
+        }
+    }
+    let count = config.cluster.addresses.len();
+    Some(good(check, format!("{count} floating, and nobody outside the cluster has one")))
 }
 
 fn memory() -> Finding {

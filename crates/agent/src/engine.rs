@@ -7,6 +7,7 @@ pub mod dns;
 pub mod docker;
 pub mod edge;
 pub mod etcd;
+pub mod keepalived;
 pub mod mariadb;
 pub mod php;
 pub mod redis;

@@ -8,6 +8,7 @@
 //! - [`container`] the same by Docker
 //! - [`facts`] what it knows of a site, and keeps
 //! - [`engine`] MariaDB, Redis, php-fpm and the edge: files, processes, probes
+//! - [`floating`] this node's part in floating addresses
 //! - [`git`] a site's releases as commits, and pushes as deploys
 //! - [`published`] versions of WordPress from wordpress.org or a mirror
 //! - `integrity` what lies where it has no business
@@ -34,6 +35,7 @@ pub mod engine;
 pub mod facts;
 pub mod fastcgi;
 pub mod files;
+pub mod floating;
 pub mod git;
 pub mod host;
 mod integrity;

@@ -11,8 +11,8 @@ use pressroom_model::process::{ListenerSpec, ProcessState};
 use pressroom_model::verdict::Health;
 use pressroom_plan::affirm;
 use pressroom_plan::machine::{
-    DNS, DOCKER, Data, EDGE, ETCD, Intent, MARIADB, Observed, Part, SQL, SiteSeen, View,
-    instance_of,
+    DNS, DOCKER, Data, EDGE, ETCD, Intent, KEEPALIVED, MARIADB, Observed, Part, SQL, SiteSeen,
+    View, instance_of,
 };
 use pressroom_plan::recycle;
 use pressroom_plan::rollout::{self, Other, SiteWanted};
@@ -27,6 +27,7 @@ use crate::engine::dns::Dns;
 use crate::engine::docker::Daemon;
 use crate::engine::edge::{self, Edge};
 use crate::engine::etcd::Etcd;
+use crate::engine::keepalived::Keepalived;
 use crate::engine::mariadb::MariaDb;
 use crate::engine::redis::Redis;
 use crate::engine::sql::Forwarder;
@@ -52,6 +53,8 @@ pub struct Engines {
     pub sql: Option<Forwarder>,
     /// What answers questions for names, where that is wanted.
     pub dns: Option<Dns>,
+    /// What moves floating addresses, if this node has a part in some.
+    pub keepalived: Option<Keepalived>,
     /// etcd, if this node votes.
     pub etcd: Option<Etcd>,
     /// The edge.
@@ -88,6 +91,8 @@ impl Agent {
                 && of == config
                 && *held_back == state.held_back
                 && engines.is_for(&state.known, self.own_name().as_ref())
+                && engines.keepalived.as_ref().map(Keepalived::facts)
+                    == self.part_in_addresses(config, &state).as_ref()
             {
                 return Ok(Arc::clone(engines));
             }
@@ -175,7 +180,9 @@ impl Agent {
             Some(own) if own.is_voter() => Some(Etcd::of(&self.layout, &self.users, &own)?),
             _ => None,
         };
-        Ok(Engines { mariadb, redis, docker, sql, dns, etcd, edge, listeners, affirm })
+        let part = self.part_in_addresses(config, &self.state.lock());
+        let keepalived = part.map(|facts| Keepalived::new(&self.layout, facts));
+        Ok(Engines { mariadb, redis, docker, sql, dns, keepalived, etcd, edge, listeners, affirm })
     }
 
     /// Looks at everything once.
@@ -462,7 +469,10 @@ fn wanted_engines(engines: &Engines, docker: Option<&Daemon>, has_data: bool) ->
     let sql = sql.map(|sql| Wanted { name: SQL.into(), fingerprint: sql.fingerprint() });
     let dns = engines.dns.as_ref();
     let dns = dns.map(|dns| Wanted { name: DNS.into(), fingerprint: dns.fingerprint() });
-    etcd.into_iter().chain(data).chain(sql).chain(docker).chain(dns).collect()
+    let keepalived = engines.keepalived.as_ref();
+    let keepalived =
+        keepalived.map(|it| Wanted { name: KEEPALIVED.into(), fingerprint: it.fingerprint() });
+    etcd.into_iter().chain(data).chain(sql).chain(docker).chain(dns).chain(keepalived).collect()
 }
 
 /// Whether a process of this fingerprint runs.

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use pressroom_model::config::{Config, Runtime, Site, Source};
 
-use crate::engine::docker;
+use crate::engine::{docker, keepalived};
 use crate::git::repository;
 use crate::published::CURL;
 
@@ -99,6 +99,11 @@ pub fn needed(config: &Config) -> Vec<Needed> {
     }
     if config.sites.iter().any(|site| matches!(site.wordpress, Source::Version(_))) {
         all.push(package("curl", "sites with a `version` of WordPress", CURL));
+    }
+    if !config.cluster.addresses.is_empty() {
+        let because = "floating addresses";
+        all.push(package("keepalived", because, keepalived::PROGRAM));
+        all.push(package("iproute2", because, "/sbin/ip"));
     }
     let git = package("git", "releases as commits, and `git push`", repository::GIT);
     let is_source = |site: &Site| matches!(site.wordpress, Source::Git { .. });

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use pressroom_model::config::{Config, Edge, Site};
 use pressroom_model::verdict::{Health, Verdict};
 use pressroom_plan::health::{Answer, Memory, Patience, judge};
-use pressroom_plan::machine::{DNS, DOCKER, EDGE, ETCD, MARIADB, SQL, instance_of};
+use pressroom_plan::machine::{DNS, DOCKER, EDGE, ETCD, KEEPALIVED, MARIADB, SQL, instance_of};
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
 use tokio::io::AsyncWriteExt as _;
@@ -139,6 +139,7 @@ impl Agent {
                 Some(dns) => dns.probe().await,
                 None => Answer::Well,
             },
+            KEEPALIVED => Answer::Well,
             ETCD => match (&engines.etcd, &self.etcd) {
                 (Some(etcd), Some(store)) => etcd.probe(store).await,
                 _ => Answer::Well,
@@ -330,7 +331,7 @@ pub(crate) async fn futures<T>(futures: impl Iterator<Item = impl Future<Output 
 }
 
 /// Whether the edge expects the PROXY protocol from this address.
-fn expects_proxy(edge: &Edge, from: IpAddr) -> bool {
+pub(crate) fn expects_proxy(edge: &Edge, from: IpAddr) -> bool {
     edge.proxy_protocol
         && edge.trusted_proxies.iter().any(|block| {
             let (base, bits) = block.split_once('/').unwrap_or((block, "128"));

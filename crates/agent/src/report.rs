@@ -5,7 +5,8 @@ use pressroom_model::process::ProcessState;
 use pressroom_model::status::{Instance, Pid, Process, Site, Status};
 use pressroom_model::verdict::{Health, Verdict};
 use pressroom_plan::machine::{
-    self, DNS, DOCKER, EDGE, ETCD, MARIADB, REDIS_CACHE, REDIS_SESSIONS, SQL, instance_of,
+    self, DNS, DOCKER, EDGE, ETCD, KEEPALIVED, MARIADB, REDIS_CACHE, REDIS_SESSIONS, SQL,
+    instance_of,
 };
 use pressroom_plan::supervise;
 
@@ -25,7 +26,7 @@ impl Agent {
             engines: [MARIADB, REDIS_CACHE, REDIS_SESSIONS]
                 .into_iter()
                 .filter(|_| has_data)
-                .chain([SQL, ETCD, DOCKER, DNS].into_iter().filter(|name| {
+                .chain([SQL, ETCD, DOCKER, DNS, KEEPALIVED].into_iter().filter(|name| {
                     state.processes.iter().any(|process| process.spec.name == *name)
                 }))
                 .map(|name| process(&state, name))
@@ -33,6 +34,7 @@ impl Agent {
             sites: config.iter().flat_map(|config| sites(config, &state)).collect(),
             notices: state.notices.iter().cloned().collect(),
             templates: self.templates.all(),
+            addresses: self.shown_addresses(&state),
             traffic: state.traffic.clone(),
         }
     }

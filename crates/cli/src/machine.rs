@@ -149,6 +149,8 @@ pub enum Lab {
         site: String,
         /// Each host a Pressroom of its own.
         is_standalone: bool,
+        /// How many floating addresses.
+        addresses: u8,
     },
     /// Cut off.
     Cut(String),

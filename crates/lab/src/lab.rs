@@ -21,6 +21,9 @@ pub struct Lab {
     pub client: Client,
     /// The hosts.
     pub nodes: Vec<Node>,
+    /// Floating addresses, each of which is on one host at a time.
+    #[serde(default)]
+    pub addresses: Vec<Ipv4Addr>,
     /// Each host is a Pressroom of its own.
     #[serde(default)]
     pub is_standalone: bool,
@@ -66,8 +69,10 @@ pub struct Node {
     pub init: Option<(i32, u64)>,
 }
 
-/// Most hosts: the client has the address behind them.
+/// Most hosts: floating addresses and the client's are behind them.
 pub const MOST: usize = 200;
+/// Most floating addresses.
+pub const MOST_ADDRESSES: u8 = 40;
 
 impl Lab {
     /// A lab in this folder, with nothing made yet.
@@ -103,6 +108,7 @@ impl Lab {
             site: Site { name: site.to_owned(), host: format!("{site}.test") },
             client: Client { netns: format!("pr{mark}-c") },
             nodes: nodes.collect(),
+            addresses: Vec::new(),
             is_standalone: false,
             mark,
         })
@@ -122,6 +128,17 @@ impl Lab {
     pub fn client_address(&self) -> Ipv4Addr {
         let [a, b, c, _] = self.nodes[0].address.octets();
         Ipv4Addr::new(a, b, c, 250)
+    }
+
+    /// So many floating addresses.
+    pub fn float(&mut self, count: u8) -> Result<(), LabError> {
+        if count > MOST_ADDRESSES {
+            let most = format!("{count} addresses: at most {MOST_ADDRESSES} are possible");
+            return Err(LabError::Wish(most));
+        }
+        let [a, b, c, _] = self.nodes[0].address.octets();
+        self.addresses = (1..=count).map(|n| Ipv4Addr::new(a, b, c, 200 + n)).collect();
+        Ok(())
     }
 
     fn path(folder: &Path) -> PathBuf {
@@ -215,6 +232,10 @@ mod tests {
         assert!(matches!(lab.meant("n6"), Err(LabError::Unknown(..))));
         let other = Lab::new(Path::new("/y"), 5, &zones, "blog").expect("a lab");
         assert_ne!(lab.bridge(), other.bridge());
+        let mut floating = lab.clone();
+        floating.float(MOST_ADDRESSES).expect("addresses");
+        assert!(floating.addresses.iter().all(|it| *it != lab.client_address()));
+        assert!(floating.float(MOST_ADDRESSES + 1).is_err());
         assert!(lab.is_as_wished(5, &zones, "blog", false));
         assert!(!lab.is_as_wished(4, &zones, "blog", false));
         assert!(!lab.is_as_wished(5, &zones[..1], "blog", false));

@@ -1,5 +1,6 @@
 //! From nothing to hosts that serve, by the same commands that everybody uses.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ pub struct Wish {
     pub site: String,
     /// Each host a Pressroom of its own.
     pub is_standalone: bool,
+    /// How many floating addresses.
+    pub addresses: u8,
 }
 
 /// Makes a lab, or what is lacking of it. `tell` hears what is done. One that was ended on its way is finished by the next.
@@ -54,11 +57,12 @@ pub fn up(folder: &Path, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<Lab,
     }
     tell("ask every host for a page");
     let late = clock::now() + SERVES;
-    each(&all, |node| await_page(&lab, node, late))?;
+    each(&all, |node| await_page(&lab, node.address, late))?;
     let standing = match wish.is_standalone {
         true => Vec::new(),
         false => await_leader(&lab, late)?,
     };
+    each(&lab.addresses.iter().collect::<Vec<_>>(), |address| await_page(&lab, *address, late))?;
     Lab::change(&folder, |lab| {
         stand(lab, &standing);
         Ok(lab.clone())
@@ -69,7 +73,9 @@ pub fn up(folder: &Path, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<Lab,
 fn note(folder: &Path, wish: &Wish) -> Result<(), LabError> {
     let turn = Lab::turn(folder)?;
     match Lab::read(folder) {
-        Ok(lab) if lab.is_as_wished(wish.nodes, &wish.zones, &wish.site, wish.is_standalone) => {}
+        Ok(lab)
+            if lab.is_as_wished(wish.nodes, &wish.zones, &wish.site, wish.is_standalone)
+                && lab.addresses.len() == usize::from(wish.addresses) => {}
         Ok(lab) => {
             let there = lab.nodes.len();
             return Err(LabError::Another { folder: folder.display().to_string(), there });
@@ -77,6 +83,7 @@ fn note(folder: &Path, wish: &Wish) -> Result<(), LabError> {
         Err(LabError::None(_)) => {
             let mut lab = Lab::new(folder, wish.nodes, &wish.zones, &wish.site)?;
             lab.is_standalone = wish.is_standalone;
+            lab.float(wish.addresses)?;
             lab.write(folder)?;
         }
         Err(error) => return Err(error),
@@ -143,7 +150,12 @@ fn token(founder: &Node) -> Result<String, LabError> {
 fn first(lab: &Lab, node: &Node) -> Result<(), LabError> {
     let file = node.data.join("pressroom.toml");
     if !file.exists() {
-        let text = format!("[node]\nname = \"{}\"\nzone = \"{}\"\n", node.name, node.zone);
+        let mut text = format!("[node]\nname = \"{}\"\nzone = \"{}\"\n", node.name, node.zone);
+        if !lab.addresses.is_empty() {
+            let list = lab.addresses.iter().map(|address| format!("\"{address}/24\""));
+            let list = list.collect::<Vec<_>>().join(", ");
+            text.push_str(&format!("\n[cluster]\naddresses = [{list}]\n"));
+        }
         std::fs::write(&file, text).map_err(io(file.display().to_string()))?;
     }
     let password = node.data.parent().map(password_file).unwrap_or_default();
@@ -201,17 +213,17 @@ pub(crate) fn each<T: Sync>(
     })
 }
 
-/// Asks a host for the site's page over HTTPS from the client's namespace, until it is there.
-fn await_page(lab: &Lab, node: &Node, late: Instant) -> Result<(), LabError> {
+/// Asks at an address for the site's page over HTTPS from the client's namespace, until it is there.
+fn await_page(lab: &Lab, address: Ipv4Addr, late: Instant) -> Result<(), LabError> {
     loop {
-        let last = match page(lab, node) {
+        let last = match page(lab, address) {
             Ok(status) if status.trim() == "200" => return Ok(()),
             Ok(status) => format!("it answered {status}"),
             Err(error) => error.to_string(),
         };
         if clock::now() > late {
             return Err(LabError::Late {
-                what: format!("host `{}` does not serve", node.name),
+                what: format!("nobody serves at {address}"),
                 seconds: SERVES.as_secs(),
                 last,
             });
@@ -220,9 +232,9 @@ fn await_page(lab: &Lab, node: &Node, late: Instant) -> Result<(), LabError> {
     }
 }
 
-fn page(lab: &Lab, node: &Node) -> Result<String, LabError> {
+fn page(lab: &Lab, address: Ipv4Addr) -> Result<String, LabError> {
     let host = &lab.site.host;
-    let resolve = format!("{host}:443:{}", node.address);
+    let resolve = format!("{host}:443:{address}");
     let url = format!("https://{host}/");
     run(host::inside(&lab.client.netns).args([
         "curl",

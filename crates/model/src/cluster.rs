@@ -80,6 +80,12 @@ pub struct Report {
     /// All of its memory, MiB.
     #[serde(default)]
     pub memory_mib: Option<u64>,
+    /// Floating addresses that are here.
+    #[serde(default)]
+    pub addresses: BTreeSet<IpAddr>,
+    /// Floating addresses that it does not take part in, and why.
+    #[serde(default)]
+    pub refused: BTreeMap<IpAddr, String>,
     /// The sites.
     #[serde(default)]
     pub sites: BTreeMap<SiteName, SiteReport>,
@@ -137,6 +143,9 @@ pub struct Standing {
     /// Milliseconds that its clock is ahead of the clock of the node that was asked, as far as that can be told.
     #[serde(default)]
     pub clock_ms: i64,
+    /// Floating addresses that are there.
+    #[serde(default)]
+    pub addresses: BTreeSet<IpAddr>,
     /// What is not as it should be.
     #[serde(default)]
     pub because: String,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::confinement;
 use crate::discovery;
 use crate::environment::Environment;
+use crate::floating::Floating;
 use crate::id::{NodeName, SiteName};
 use crate::secret::Secret;
 use crate::snapshot::{HealthRules, LogFormat, Network};
@@ -28,6 +29,9 @@ pub struct Config {
     /// Names for what runs.
     #[serde(default)]
     pub dns: Dns,
+    /// What the nodes of a cluster have in common.
+    #[serde(default)]
+    pub cluster: Cluster,
     /// The database.
     pub database: Database,
     /// The object cache and the sessions.
@@ -146,6 +150,14 @@ pub enum Registrar {
     Published,
     /// By their own addresses and the ports that they expose.
     Internal,
+}
+
+/// What the nodes of a cluster have in common.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cluster {
+    /// Addresses of which each is on one node at a time.
+    pub addresses: Vec<Floating>,
 }
 
 /// The database engine.

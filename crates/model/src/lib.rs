@@ -7,7 +7,7 @@
 //! - [`rollout`] releases of a site, and how far it is on its way to another
 //! - [`secret`] strings that never show themselves
 //! - [`config`] the configuration as meant; [`mod@file`] as written, with every fault of a file at once
-//! - [`cluster`] the machines of a cluster
+//! - [`cluster`] the machines of a cluster; [`floating`] addresses that are on one of them at a time
 //! - [`placement`] on which nodes a site runs
 //! - [`discovery`] who offers what, and where
 //! - [`environment`] a copy of a site with its own address
@@ -27,6 +27,7 @@ pub mod confinement;
 pub mod discovery;
 pub mod environment;
 pub mod file;
+pub mod floating;
 pub mod id;
 pub mod placement;
 pub mod process;

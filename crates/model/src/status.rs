@@ -1,5 +1,7 @@
 //! The report of `pressroom status --json`: a stable format, to which fields are only added.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{InstanceId, NodeName, ReleaseId, SiteName};
@@ -26,9 +28,25 @@ pub struct Status {
     /// Other programs' configuration files that are kept as templates say.
     #[serde(default)]
     pub templates: Vec<crate::template::State>,
+    /// Floating addresses.
+    #[serde(default)]
+    pub addresses: Vec<Address>,
     /// What the edge counts, if it answers.
     #[serde(default)]
     pub traffic: Option<Traffic>,
+}
+
+/// A floating address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub address: IpAddr,
+    /// Who has it, as far as nodes have said; none: it is on its way, or nobody may have it. Two, for a moment, when a cut
+    /// was healed.
+    pub nodes: Vec<NodeName>,
+    /// What is not as it should be.
+    #[serde(default)]
+    pub because: String,
 }
 
 /// A process of which nothing but its id is reported.

@@ -47,6 +47,24 @@ pub fn order(addresses: &[IpAddr], nodes: &[Node]) -> BTreeMap<IpAddr, Vec<NodeN
     lines.into_iter().map(|(address, line)| (address, names(line))).collect()
 }
 
+/// VRRP's number of each address on its network: all nodes work out the same, and the numbers of addresses stay when others are
+/// appended. Its last byte where that is free. Of more than 255 addresses the last have none.
+pub fn numbers(addresses: &[IpAddr]) -> BTreeMap<IpAddr, u8> {
+    let mut numbers: BTreeMap<IpAddr, u8> = BTreeMap::new();
+    for address in addresses {
+        let last = match address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(address) => address.octets()[15],
+        };
+        let free = (0..255).map(|step| ((u16::from(last) + 254 + step) % 255 + 1) as u8);
+        let taken = |number: &u8| numbers.values().any(|other| other == number);
+        if let Some(number) = free.into_iter().find(|number| !taken(number)) {
+            numbers.entry(*address).or_insert(number);
+        }
+    }
+    numbers
+}
+
 /// VRRP's priority of a place in a line, 0 is the first: 254 and less, never 0 (which says that a node leaves) nor 255 (which is the
 /// owner's, who never lets go; RFC 9568, 5.2.4).
 pub fn priority(place: usize) -> u8 {
@@ -156,6 +174,21 @@ mod tests {
         let lines = order(&addresses(4), &nodes(&[("n1", "a", true), ("n2", "b", true)]));
         assert!(lines.values().all(|line| line.len() == 2));
         assert!(order(&addresses(1), &[]).values().all(Vec::is_empty));
+    }
+
+    #[test]
+    fn numbers_differ_and_stay_when_addresses_are_appended() {
+        let mut list: Vec<IpAddr> =
+            [[10, 0, 0, 10], [10, 0, 1, 10], [10, 0, 0, 0], [10, 0, 0, 255]]
+                .map(IpAddr::from)
+                .to_vec();
+        let before = numbers(&list);
+        assert_eq!(list.iter().map(|it| before[it]).collect::<Vec<_>>(), [10, 11, 255, 1]);
+        list.extend(addresses(255));
+        let after = numbers(&list);
+        assert!(before.iter().all(|(address, number)| after[address] == *number));
+        let all: std::collections::BTreeSet<u8> = after.values().copied().collect();
+        assert_eq!((all.len(), all.contains(&0)), (255, false));
     }
 
     #[test]

@@ -212,6 +212,8 @@ pub const SQL: &str = "sql";
 pub const DNS: &str = "dns";
 /// Name of etcd at the keeper.
 pub const ETCD: &str = "etcd";
+/// Name of what moves floating addresses between nodes, at the keeper.
+pub const KEEPALIVED: &str = "keepalived";
 /// Name of our own Docker daemon at the keeper.
 pub const DOCKER: &str = "docker";
 /// Name of the edge at the keeper.
@@ -277,6 +279,11 @@ fn engines(intent: &Intent, observed: &Observed, steps: &mut Vec<Step>) {
         }
         let is_own = |listener: &ListenerSpec| is_of([&wanted.name], listener);
         if [SQL, DNS].contains(&wanted.name.as_str()) && !has_sockets(intent, observed, is_own) {
+            continue;
+        }
+        // An address that came to a node without an edge would be lost, and going down it leaves first.
+        let is_there = observed.processes.get(&wanted.name).is_some_and(|seen| seen.pid.is_some());
+        if wanted.name == KEEPALIVED && !is_there && !serves(observed, EDGE) {
             continue;
         }
         process(wanted, observed, Action::Start(wanted.name.clone()), steps);

@@ -13,12 +13,13 @@ use pressroom_lab::{LabError, host, lab, up};
 /// Does what was typed with the lab in this folder.
 pub(crate) fn run(folder: &Path, verb: &Lab, progress: &Progress) -> Result<LabSaid, Failure> {
     let done = match verb {
-        Lab::Up { nodes, zones, site, is_standalone } => {
+        Lab::Up { nodes, zones, site, is_standalone, addresses } => {
             let wish = up::Wish {
                 nodes: *nodes,
                 zones: zones.clone(),
                 site: site.clone(),
                 is_standalone: *is_standalone,
+                addresses: *addresses,
             };
             let mut step = None;
             let made = up::up(folder, &wish, &mut |words| {
@@ -78,7 +79,7 @@ fn shown(made: &lab::Lab) -> LabSaid {
             })
         })
         .collect();
-    let lab = serde_json::json!({ "site": made.site, "client": made.client, "nodes": nodes });
+    let lab = serde_json::json!({ "site": made.site, "client": made.client, "nodes": nodes, "addresses": made.addresses });
     LabSaid { lab: Some(lab), status: 0 }
 }
 

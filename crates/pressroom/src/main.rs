@@ -28,12 +28,16 @@ mod wp;
 use std::process::ExitCode;
 
 use pressroom_agent::container::entrance;
+use pressroom_agent::floating::fit;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    // In a container there is nothing else of ours.
-    if words.next().is_some_and(|word| word == entrance::WORD) {
-        return entrance::run(words);
+    match words.next() {
+        // In a container there is nothing else of ours.
+        Some(word) if word == entrance::WORD => return entrance::run(words),
+        // Each second, so nothing else is begun.
+        Some(word) if word == fit::WORD => return fit::run(words),
+        _ => {}
     }
     pressroom_cli::run(&machine::ThisMachine)
 }

@@ -79,6 +79,8 @@ impl Agent {
             edge: health(&state, EDGE),
             data: has_data.then(|| [MARIADB, REDIS_CACHE, REDIS_SESSIONS].into_iter().all(answers)),
             memory_mib: Some(self.memory.get() >> 20),
+            addresses: state.floating.held(),
+            refused: state.floating.refused(),
             sites: sites(&state),
         }
     }

@@ -31,7 +31,9 @@ impl Agent {
             let ready = report.map_or(0, |it| it.sites.values().filter(|it| it.is_ready).count());
             let clock_ms = heard.map_or(0, |(_, theirs, ours)| theirs as i64 - ours as i64);
             let program = report.map(|report| report.program.clone()).unwrap_or_default();
-            let mut because = Vec::new();
+            let refused = report.into_iter().flat_map(|report| &report.refused);
+            let refused = refused.map(|(address, why)| format!("{address}: {why}"));
+            let mut because: Vec<String> = refused.collect();
             if report.is_none() {
                 because.push("its agent is not heard".to_owned());
             } else if ready < sites {
@@ -58,6 +60,7 @@ impl Agent {
                 serves: report.is_some() && sites > 0 && ready == sites,
                 program,
                 clock_ms,
+                addresses: report.map(|report| report.addresses.clone()).unwrap_or_default(),
                 because: because.join("; "),
                 sites: shares(known, name, report),
             }

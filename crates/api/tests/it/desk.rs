@@ -289,6 +289,7 @@ fn status() -> Status {
         }],
         notices: Vec::new(),
         templates: Vec::new(),
+        addresses: Vec::new(),
         traffic: None,
     }
 }

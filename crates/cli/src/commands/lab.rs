@@ -13,8 +13,8 @@ pub(super) fn run(context: &Context<'_>, verb: args::Lab) -> Done {
         return Err(Failure::yours("a lab needs network namespaces, which only root makes")
             .hint("run it as root, or in a container that may make them"));
     }
-    if let args::Lab::Up { yes, standalone, .. } = &verb {
-        install(context, !standalone, *yes)?;
+    if let args::Lab::Up { yes, standalone, addresses, .. } = &verb {
+        install(context, !standalone, *addresses > 0, *yes)?;
     }
     let (is_shown, is_json) = match &verb {
         args::Lab::Up { json, .. } => (true, *json),
@@ -34,8 +34,15 @@ pub(super) fn run(context: &Context<'_>, verb: args::Lab) -> Done {
 }
 
 /// Everything that a node needs: hosts share the machine's programs.
-fn install(context: &Context<'_>, is_cluster: bool, is_agreed: bool) -> Result<(), Failure> {
-    let config: Config = load::meaning(context, "[[site]]\nname = \"blog\"\n")?;
+fn install(
+    context: &Context<'_>,
+    is_cluster: bool,
+    has_addresses: bool,
+    is_agreed: bool,
+) -> Result<(), Failure> {
+    let addresses = if has_addresses { "[cluster]\naddresses = [\"192.0.2.1\"]\n" } else { "" };
+    let text = format!("{addresses}[[site]]\nname = \"blog\"\n");
+    let config: Config = load::meaning(context, &text)?;
     context.install_missing(&config, is_agreed)?;
     context.install_for_lab(is_agreed)?;
     match is_cluster {
@@ -46,8 +53,8 @@ fn install(context: &Context<'_>, is_cluster: bool, is_agreed: bool) -> Result<(
 
 fn meant(verb: args::Lab) -> Lab {
     match verb {
-        args::Lab::Up { nodes, zones, site, standalone, .. } => {
-            Lab::Up { nodes, zones, site: site.to_string(), is_standalone: standalone }
+        args::Lab::Up { nodes, zones, site, standalone, addresses, .. } => {
+            Lab::Up { nodes, zones, site: site.to_string(), is_standalone: standalone, addresses }
         }
         args::Lab::Cut { whom } => Lab::Cut(whom),
         args::Lab::Heal { whom } => Lab::Heal(whom),
@@ -90,6 +97,9 @@ fn words(lab: &serde_json::Value) -> String {
             text(node, "zone"),
             text(node, "address")
         ));
+    }
+    for address in lab.get("addresses").and_then(|it| it.as_array()).into_iter().flatten() {
+        lines.push(format!("floating address {}", address.as_str().unwrap_or_default()));
     }
     lines.join("\n")
 }

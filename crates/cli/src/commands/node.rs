@@ -171,6 +171,8 @@ fn words(node: &Standing) -> String {
         (node.is_drained, "drained"),
     ];
     words.extend(besides.into_iter().filter_map(|(is, word)| is.then_some(word)));
+    let addresses = node.addresses.iter().map(|address| format!("has {address}"));
+    let words: Vec<String> = words.into_iter().map(str::to_owned).chain(addresses).collect();
     match node.because.is_empty() {
         true => words.join(", "),
         false => format!("{} ({})", words.join(", "), node.because),

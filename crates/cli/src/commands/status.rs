@@ -5,7 +5,7 @@ use std::time::Duration;
 use pressroom_api::client::Error;
 use pressroom_api::failure::Failure;
 use pressroom_model::id::NodeName;
-use pressroom_model::status::{Pid, Process, Site, Status, Traffic};
+use pressroom_model::status::{Address, Pid, Process, Site, Status, Traffic};
 use pressroom_model::unit::ByteSize;
 use pressroom_model::verdict::Health;
 
@@ -75,6 +75,7 @@ fn without_agent(keeper: Option<i32>, failure: &Failure) -> Status {
         sites: Vec::new(),
         notices: vec![because],
         templates: Vec::new(),
+        addresses: Vec::new(),
         traffic: None,
     }
 }
@@ -97,6 +98,7 @@ fn page(talk: &Talk, status: &Status) -> String {
     }
     lines.push(format!("  {:<16} process {}", "agent", pid(status.agent.pid)));
     lines.push(format!("  {:<16} process {}", "keeper", pid(status.keeper.pid)));
+    lines.extend(status.addresses.iter().map(address_line));
     lines.extend(status.templates.iter().map(super::config::template_line));
     if let Some(traffic) = &status.traffic {
         lines.extend([String::new(), traffic_line(traffic)]);
@@ -144,6 +146,13 @@ fn process_line(talk: &Talk, process: &Process) -> String {
         pid(process.pid)
     );
     line.trim_end().to_owned()
+}
+
+fn address_line(address: &Address) -> String {
+    let nodes: Vec<String> = address.nodes.iter().map(|node| format!("on {node}")).collect();
+    let words = [nodes.join(" and "), address.because.clone()];
+    let words: Vec<String> = words.into_iter().filter(|it| !it.is_empty()).collect();
+    format!("  {:<16} {}", address.address, words.join(": "))
 }
 
 fn traffic_line(traffic: &Traffic) -> String {

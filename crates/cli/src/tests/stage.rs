@@ -587,6 +587,7 @@ fn status(config: Option<&Config>) -> Status {
         sites: sites.collect(),
         notices: Vec::new(),
         templates: Vec::new(),
+        addresses: Vec::new(),
         traffic: None,
     }
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::domain;
 use crate::config::Source;
+use crate::floating::Floating;
 use crate::id::{NodeName, SiteName};
 
 /// One key.
@@ -107,6 +108,9 @@ pub const KEYS: &[Key] = keys! {
     "dns.register", Kind::Flag, Follows("`true` in a cluster and with `listen`"), "Whether what runs here is registered: instances, edges, engines.";
     "dns.registrar", Kind::Choice(&["off", "published", "internal"]), Is(r#""off""#), "Containers that Pressroom did not start: `published` registers the ports that they publish on this machine, `internal` their own addresses and the ports that they expose. Needs Docker's daemon (`node.docker`).";
     "dns.forward", Kind::Texts("address:port", address), Is("[]"), "Resolvers that are asked for all other names. Without them such questions are refused.";
+
+    "cluster", Kind::Table, Nothing, "What the nodes of a cluster have in common.";
+    "cluster.addresses", Kind::Texts("address/length", floating), Is("[]"), "Floating addresses: each is on one node with the role `edge` at a time, and moves to another one when that is lost or drained. Write the length of the network that the address is in. Needs the package `keepalived` on these nodes.";
 
     "database", Kind::Table, Nothing, "MariaDB.";
     "database.engine", Kind::Engine, Is(r#""managed""#), "Who runs it.";
@@ -289,6 +293,10 @@ fn network(value: &str) -> Result<(), String> {
     let ip: IpAddr = ip.parse().map_err(|_| rule.to_owned())?;
     let most = if ip.is_ipv4() { 32 } else { 128 };
     require(bits.is_none_or(|bits| bits.parse::<u8>().is_ok_and(|bits| bits <= most)), rule)
+}
+
+fn floating(value: &str) -> Result<(), String> {
+    value.parse::<Floating>().map(drop).map_err(|bad| bad.to_string())
 }
 
 fn path(value: &str) -> Result<(), String> {

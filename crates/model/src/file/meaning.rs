@@ -11,10 +11,11 @@ use toml::de::DeTable;
 use super::reader::Reader;
 use super::{Facts, Faults};
 use crate::config::{
-    Admin, Cache, CertificateFiles, Config, Console, Cron, Database, Dns, Edge, Hooks, Instances,
-    Interrupted, Limits, Node, PageCache, Php, Registrar, Runtime, Site, Source, Templates,
-    WordPress,
+    Admin, Cache, CertificateFiles, Cluster, Config, Console, Cron, Database, Dns, Edge, Hooks,
+    Instances, Interrupted, Limits, Node, PageCache, Php, Registrar, Runtime, Site, Source,
+    Templates, WordPress,
 };
+use crate::floating::Floating;
 use crate::id::{NodeName, SiteName};
 use crate::snapshot::{HealthRules, LogFormat, Network};
 use crate::unit::ByteSize;
@@ -31,6 +32,7 @@ pub(super) fn read(
     let console = Console { listen: file.within("console").parsed("listen") };
     let dns = dns(&file.within("dns"), faults);
     ports(&file, &edge, &console, &dns, faults);
+    let cluster = cluster(&file.within("cluster"), &edge, faults);
     let node = file.within("node");
     let name = node.text("name").or_else(|| Some(facts.hostname.clone()));
     Config {
@@ -43,6 +45,7 @@ pub(super) fn read(
         edge,
         console,
         dns,
+        cluster,
         database: Database::Managed { memory: file.within("database").size("memory") },
         cache: Cache::Managed { memory: file.within("cache").size("memory") },
         wordpress: WordPress {
@@ -146,6 +149,31 @@ fn dns(dns: &Reader<'_>, faults: &mut Faults) -> Dns {
         },
         forward,
     }
+}
+
+/// Floating addresses come to nodes that run already: only who listens at every address answers there.
+fn cluster(cluster: &Reader<'_>, edge: &Edge, faults: &mut Faults) -> Cluster {
+    let mut addresses: Vec<Floating> = Vec::new();
+    for (n, text) in cluster.texts("addresses").iter().enumerate() {
+        let Ok(floating) = text.parse::<Floating>() else { continue };
+        let span = cluster.span_of_item("addresses", n);
+        if addresses.iter().any(|other| other.address == floating.address) {
+            faults.add(span.clone(), format!("`{}` is there twice", floating.address));
+        }
+        let every = |it: &SocketAddr| {
+            it.ip().is_unspecified() && it.is_ipv4() == floating.address.is_ipv4()
+        };
+        if !edge.https.iter().any(every) {
+            let all = if floating.address.is_ipv4() { "0.0.0.0:443" } else { "[::]:443" };
+            faults.add_with_hint(
+                span,
+                format!("nobody would listen at `{}`", floating.address),
+                format!("add `\"{all}\"` to `edge.https`: the address comes and goes"),
+            );
+        }
+        addresses.push(floating);
+    }
+    Cluster { addresses }
 }
 
 /// No two listeners may want the same port of the same address.

@@ -46,6 +46,11 @@ pub fn show(config: &Config) -> String {
     page.head("[console]");
     page.text("listen", config.console.listen);
     page.dns(&config.dns);
+    if !config.cluster.addresses.is_empty() {
+        page.head("[cluster]");
+        let addresses = config.cluster.addresses.iter().map(ToString::to_string);
+        page.texts("addresses", &addresses.collect::<Vec<_>>());
+    }
     let Database::Managed { memory } = &config.database;
     page.engine("[database]", *memory);
     let Cache::Managed { memory } = &config.cache;

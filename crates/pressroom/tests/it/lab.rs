@@ -87,8 +87,23 @@ impl Lab {
     }
 
     fn ask(&self, from: &str, number: usize, options: &[&str], path: &str) -> Output {
-        let (host, address) = (text(&self.made["site"]["host"]), &self.node(number)["address"]);
-        let resolve = format!("{host}:443:{}", text(address));
+        self.ask_at(from, text(&self.node(number)["address"]), options, path)
+    }
+
+    /// What a visitor at the place `from` gets at an address, with further words for `curl`.
+    pub(crate) fn fetch_at(
+        &self,
+        from: &str,
+        address: &str,
+        options: &[&str],
+        path: &str,
+    ) -> String {
+        String::from_utf8_lossy(&self.ask_at(from, address, options, path).stdout).into_owned()
+    }
+
+    fn ask_at(&self, from: &str, address: &str, options: &[&str], path: &str) -> Output {
+        let host = text(&self.made["site"]["host"]);
+        let resolve = format!("{host}:443:{address}");
         let url = format!("https://{host}{path}");
         let curl = [
             "exec",

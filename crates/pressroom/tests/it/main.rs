@@ -12,6 +12,7 @@ mod contract;
 mod docker;
 mod environments;
 mod faults;
+mod floating;
 mod git;
 mod hooks;
 mod house;
