@@ -9,6 +9,7 @@
 //! - [`media`] uploads on every node; [`commits`] who waits for that
 //! - [`door`] what other nodes may ask
 //! - [`backups`] copies of the state; [`restoring`] the way back to one
+//! - [`renewing`] certificates, long before they end
 //! - [`voters`] who votes in the store; [`access`] who may ask it
 //! - [`placement`] on which nodes sites run
 //! - [`standing`] the nodes as people are shown them; [`nodes`] what operators change of them
@@ -31,11 +32,15 @@ pub mod membership;
 pub mod nodes;
 pub mod placement;
 pub mod presence;
+pub mod renewing;
 pub mod restoring;
 pub mod sealing;
 pub mod secrets;
 pub mod standing;
 pub mod voters;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -164,6 +169,11 @@ pub fn member(node: &Node) -> Member {
 }
 
 pub(crate) use crate::engine::sql::lend as lend_identity;
+
+/// A file of the membership, whole.
+pub(crate) fn files_of(path: &std::path::Path) -> Result<Vec<u8>, membership::MembershipError> {
+    Ok(std::fs::read(path).map_err(|error| crate::files::naming(path, &error))?)
+}
 
 /// The nodes that are let in.
 pub(crate) fn members(nodes: &BTreeMap<NodeName, Node>) -> Members {

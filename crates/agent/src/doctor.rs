@@ -5,8 +5,9 @@ use std::path::Path;
 
 use pressroom_model::config::{Config, Runtime, Site};
 use pressroom_model::unit::ByteSize;
+use pressroom_runtime::clock;
 
-use crate::cluster::membership::Membership;
+use crate::cluster::membership::{self, Membership};
 use crate::container::Docker;
 use crate::engine::docker as daemon;
 use crate::git::repository;
@@ -59,7 +60,37 @@ pub fn examine(layout: &Layout, config: Option<&Config>) -> Vec<Finding> {
     findings.extend(config.and_then(|config| addresses(layout, config)));
     findings.push(git());
     findings.push(entrance(layout.data()));
+    findings.extend(certificate(layout, clock::wall_ms() / 1000));
     findings
+}
+
+/// How long other nodes let this one in, where it is a node.
+fn certificate(layout: &Layout, now: u64) -> Option<Finding> {
+    let check = "node certificate";
+    Membership::read(layout).ok().flatten()?;
+    let validity = match membership::identity(layout) {
+        Ok(identity) => identity.validity(),
+        Err(error) => {
+            let hint = "put the folder `cluster` of the data directory back as it was";
+            return Some(ill(check, Grade::Bad, error.to_string(), hint));
+        }
+    };
+    let until = clock::rfc3339(validity.until * 1000);
+    let hint = "`pressroom node token` on another node, then `pressroom node join TOKEN` here: name and data stay";
+    Some(if validity.is_over(now) {
+        let detail = format!("it ended on {until}: no other node lets this one in");
+        ill(check, Grade::Bad, detail, hint)
+    } else if validity.is_late(now) {
+        let detail = format!("it ends on {until} and was not renewed, as it should have been");
+        ill(
+            check,
+            Grade::Warning,
+            detail,
+            format!("`pressroom status` says why; if need be, {hint}"),
+        )
+    } else {
+        good(check, format!("good until {until}; it is renewed before"))
+    })
 }
 
 fn git() -> Finding {

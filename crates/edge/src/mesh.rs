@@ -56,6 +56,8 @@ pub struct Mesh {
     /// The other edges.
     pub peers: peers::Peers,
     wire: Wire,
+    /// Where the agent puts it, also when it was renewed.
+    identity: Paths,
     zones: RwLock<BTreeMap<NodeName, String>>,
     group: Group,
 }
@@ -77,9 +79,9 @@ fn members(cluster: &snapshot::Cluster) -> Members {
     cluster.peers.iter().map(|peer| (peer.node.clone(), member(peer))).collect()
 }
 
-fn identity(cluster: &snapshot::Cluster) -> Result<Identity, WireError> {
+fn identity(cluster: &snapshot::Cluster) -> Paths {
     let [chain, key, authority] = cluster.identity.clone();
-    Identity::read(&Paths { chain, key, authority })
+    Paths { chain, key, authority }
 }
 
 impl Mesh {
@@ -89,7 +91,8 @@ impl Mesh {
         state: &Path,
         shutdown: Shutdown,
     ) -> Result<Arc<Self>, WireError> {
-        let wire = Wire::new(identity(cluster)?, Register::new(members(cluster)));
+        let identity = identity(cluster);
+        let wire = Wire::new(Identity::read(&identity)?, Register::new(members(cluster)));
         let group = Group::new("mesh", shutdown);
         let client = Client::new(wire.clone(), Service::Edge, group.clone());
         let mesh = Self {
@@ -99,6 +102,7 @@ impl Mesh {
             inbox: purges::Inbox::open(&state.join("heard.json")),
             peers: peers::Peers::new(cluster.health.clone()),
             wire,
+            identity,
             zones: RwLock::new(zones(cluster)),
             group,
         };
@@ -111,10 +115,6 @@ impl Mesh {
         self.wire.members.set(members(cluster));
         *self.zones.write() = zones(cluster);
         self.peers.update(&self.others(), &cluster.health);
-        match identity(cluster) {
-            Ok(identity) => self.wire.set_identity(identity),
-            Err(error) => tracing::error!(%error, "the identity stays as it was"),
-        }
     }
 
     /// All other nodes, those of our own zone first.
@@ -202,6 +202,8 @@ impl Mesh {
         self.group.spawn("purges", move |stop| purges::send(sending, shared, stop));
         let probing = Arc::clone(&self);
         self.group.spawn("probes", move |stop| peers::probe(probing, stop));
+        let (wire, identity) = (self.wire.clone(), self.identity.clone());
+        self.group.spawn("identity", move |stop| wire.follow_identity(identity, stop));
         let kept = Arc::clone(&self);
         self.group.spawn("heard", move |stop| async move { kept.inbox.keep(stop).await });
         match tokio::net::TcpListener::from_std(socket) {

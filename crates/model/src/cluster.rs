@@ -77,6 +77,12 @@ pub struct Report {
     /// MariaDB and both Redis servers answer here; `None`: they are not here.
     #[serde(default)]
     pub data: Option<bool>,
+    /// When its certificate ends, milliseconds since 1970; 0: it does not say.
+    #[serde(default)]
+    pub certificate_until_ms: u64,
+    /// Its certificate should have been renewed days ago.
+    #[serde(default)]
+    pub is_certificate_late: bool,
     /// All of its memory, MiB.
     #[serde(default)]
     pub memory_mib: Option<u64>,

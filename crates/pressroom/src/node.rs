@@ -26,7 +26,7 @@ use pressroom_runtime::tasks::Group;
 use pressroom_store::Store;
 use pressroom_store::embedded::EmbeddedStore;
 use pressroom_store::embedded::open::Replaced;
-use pressroom_store::etcd::{EtcdStore, Identity, Options, Tls};
+use pressroom_store::etcd::{EtcdStore, Options};
 use pressroom_wire::http::{any_body, serve};
 use pressroom_wire::identity::Peer;
 use pressroom_wire::members::Service;
@@ -128,14 +128,7 @@ pub(crate) fn connect(
     membership: &Membership,
     tasks: &Group,
 ) -> Result<EtcdStore, Cause> {
-    let paths = membership::identity_paths(layout);
-    let tls = Tls {
-        authority: std::fs::read_to_string(&paths.authority)?,
-        identity: Some(Identity {
-            chain: std::fs::read_to_string(&paths.chain)?,
-            key: std::fs::read_to_string(&paths.key)?,
-        }),
-    };
+    let tls = membership::tls(layout)?;
     let options =
         Options { endpoints: membership.endpoints(), prefix: PREFIX.into(), tls: Some(tls) };
     Ok(EtcdStore::connect(&options, tasks)?)

@@ -69,6 +69,8 @@ async fn serve(options: Options) -> Result<(), StartError> {
     let group = Group::new("sql", stop.clone());
     let first = View::read(&options.view)?;
     let wire = Wire::new(first.identity()?, Register::new(first.members.clone()));
+    let (shown, paths) = (wire.clone(), first.identity.clone());
+    group.spawn("identity", move |stop| shown.follow_identity(paths, stop));
     let views = view::follow(options.view.clone(), first, wire.clone(), &group);
     let pulse = pulse::keep(wire.clone(), views.clone(), &group);
     for Inherited { name, fd } in options.sockets {

@@ -72,7 +72,7 @@ impl View {
     }
 }
 
-/// Follows the file; members and identity of `wire` follow it.
+/// Follows the file; the members of `wire` follow it.
 pub(crate) fn follow(
     path: PathBuf,
     first: View,
@@ -100,10 +100,6 @@ pub(crate) fn follow(
                 Ok(view) => {
                     seen = now;
                     wire.members.set(view.members.clone());
-                    match view.identity() {
-                        Ok(identity) => wire.set_identity(identity),
-                        Err(error) => tracing::error!(%error, "the identity stays as it was"),
-                    }
                     sender.send_if_modified(|old| {
                         let is_news = *old != view;
                         *old = view;

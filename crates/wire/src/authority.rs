@@ -73,9 +73,21 @@ impl Authority {
         key: &impl PublicKeyData,
         now: u64,
     ) -> Result<String, WireError> {
+        self.sign_node_until(node, address, key, now, now + NODE_LIFE.as_secs())
+    }
+
+    /// The same, good `until` then, seconds since 1970.
+    pub fn sign_node_until(
+        &self,
+        node: &NodeName,
+        address: IpAddr,
+        key: &impl PublicKeyData,
+        now: u64,
+        until: u64,
+    ) -> Result<String, WireError> {
         let name = format!("{node}{NODE_SUFFIX}");
         let common = fingerprint(key).to_string();
-        self.sign(&common, (vec![name], Some(address)), key, (now, now + NODE_LIFE.as_secs()))
+        self.sign(&common, (vec![name], Some(address)), key, (now, until))
     }
 
     /// A certificate that etcd takes for its administrator's, good for an hour and nowhere else: it names neither node nor guest.

@@ -3,15 +3,19 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use pressroom_model::id::NodeName;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::WireError;
+use crate::validity::Validity;
 
 pub(crate) const NODE_SUFFIX: &str = ".node.pressroom.internal";
 pub(crate) const GUEST_SUFFIX: &str = ".guest.pressroom.internal";
@@ -70,9 +74,10 @@ pub struct Paths {
 pub struct Identity {
     /// Whose.
     pub peer: Peer,
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) certified: Arc<CertifiedKey>,
     pub(crate) authority: CertificateDer<'static>,
+    fingerprint: Fingerprint,
+    validity: Validity,
 }
 
 impl fmt::Debug for Identity {
@@ -112,15 +117,24 @@ impl Identity {
         let leaf = chain
             .first()
             .ok_or_else(|| WireError::bad("a node's certificate", "no certificate in it"))?;
-        let (peer, _) = said_by(leaf)
+        let (peer, fingerprint) = said_by(leaf)
             .ok_or_else(|| WireError::bad("a node's certificate", "it names no node"))?;
-        Ok(Self { peer, chain, key, authority })
+        let validity = Validity::of(leaf)
+            .ok_or_else(|| WireError::bad("a node's certificate", "it has no times"))?;
+        // Refuses a key that is not the certificate's.
+        let certified = CertifiedKey::from_der(chain, key, &ring::default_provider())
+            .map_err(|error| WireError::bad("a node's certificate", error))?;
+        Ok(Self { peer, certified: Arc::new(certified), authority, fingerprint, validity })
     }
 
     /// Digest of its public key, which membership goes by.
     pub fn fingerprint(&self) -> Fingerprint {
-        let said = self.chain.first().and_then(said_by);
-        said.expect("it was read when the identity was made").1
+        self.fingerprint.clone()
+    }
+
+    /// From when until when its certificate is good.
+    pub fn validity(&self) -> Validity {
+        self.validity
     }
 
     /// Digest of the authority's certificate.

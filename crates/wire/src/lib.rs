@@ -2,6 +2,7 @@
 //!
 //! - [`authority`] the cluster's own authority, which signs certificates of nodes and of guests
 //! - [`identity`] a node's key and certificate
+//! - [`validity`] from when until when that certificate is good
 //! - [`members`] the nodes that are let in, as of now
 //! - [`token`] what a new machine is given to join
 //! - [`tls`] accepting and connecting: both sides know each other when it is done
@@ -17,6 +18,9 @@ pub mod identity;
 pub mod members;
 pub mod tls;
 pub mod token;
+pub mod validity;
+
+use pressroom_runtime::clock;
 
 /// Why something between nodes did not work.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,15 @@ pub enum WireError {
     /// Nobody is a member under this name.
     #[error("there is no node `{0}` in this cluster")]
     Unknown(pressroom_model::id::NodeName),
+    /// Our own certificate has ended: nobody would let us in.
+    #[error(
+        "this node's certificate ended on {}: no other node lets it in. `pressroom node token` on another node, then `pressroom node join TOKEN` on this one gives it a new one; name and data stay",
+        clock::rfc3339(.until * 1000)
+    )]
+    Over {
+        /// When, seconds since 1970.
+        until: u64,
+    },
     /// The node does not answer.
     #[error("node `{node}` at {address}: {cause}")]
     Away {

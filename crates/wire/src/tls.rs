@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use pressroom_model::id::NodeName;
+use pressroom_runtime::clock;
+use pressroom_runtime::shutdown::Shutdown;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
     ServerConfig, SignatureScheme,
@@ -22,11 +25,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::WireError;
-use crate::identity::{Fingerprint, Identity, NODE_SUFFIX, Peer, said_by};
+use crate::identity::{Fingerprint, Identity, NODE_SUFFIX, Paths, Peer, said_by};
 use crate::members::{Register, Service};
 
 /// Longest time for a connection and its handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(3);
+/// Between two looks whether an identity was renewed.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A node's way to others: its identity and the list of members. Clones are the same.
 #[derive(Debug, Clone)]
@@ -69,12 +74,34 @@ impl Wire {
         self.identity.read().clone()
     }
 
-    /// Replaces it: the certificate was renewed. Open connections go on.
+    /// Replaces it: the certificate was renewed. Acceptors show the new one from then on; open connections go on.
     pub fn set_identity(&self, identity: Identity) {
         *self.identity.write() = Arc::new(identity);
     }
 
-    /// What takes connections. `protocols` are what is spoken here; a peer that speaks none of them is refused.
+    /// Takes over the identity in these files whenever they were replaced, until shutdown: in a process whose identity the agent
+    /// renews.
+    pub async fn follow_identity(self, paths: Paths, stop: Shutdown) {
+        let stamp = || {
+            let meta = std::fs::metadata(&paths.chain).ok()?;
+            Some((std::os::unix::fs::MetadataExt::ino(&meta), meta.modified().ok()?))
+        };
+        // What was replaced before the first look is read once more.
+        let mut seen = None;
+        while !stop.is_requested() {
+            let now = stamp();
+            if now.is_some() && now != seen {
+                seen = now;
+                match Identity::read(&paths) {
+                    Ok(identity) => self.set_identity(identity),
+                    Err(error) => tracing::error!(%error, "the identity stays as it was"),
+                }
+            }
+            tokio::select! { () = stop.requested() => {}, () = tokio::time::sleep(LOOK) => {} }
+        }
+    }
+
+    /// What takes connections, with the identity as it is at each of them. `protocols` are what is spoken here; a peer that speaks none of them is refused.
     pub fn acceptor(&self, protocols: &[&[u8]], guests: Guests) -> Result<Acceptor, WireError> {
         let identity = self.identity();
         let inner = WebPkiClientVerifier::builder_with_provider(roots(&identity)?, provider())
@@ -85,8 +112,7 @@ impl Wire {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| WireError::bad("TLS 1.3", error))?
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_single_cert(identity.chain.clone(), identity.key.clone_key())
-            .map_err(|error| WireError::bad("a node's certificate", error))?;
+            .with_cert_resolver(Arc::new(Shown(Arc::clone(&self.identity))));
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         // A resumed session would not be looked at again.
         config.send_tls13_tickets = 0;
@@ -103,6 +129,10 @@ impl Wire {
         let members = self.members.now();
         let member = members.get(node).ok_or_else(|| WireError::Unknown(node.clone()))?;
         let identity = self.identity();
+        let validity = identity.validity();
+        if validity.is_over(clock::wall_ms() / 1000) {
+            return Err(WireError::Over { until: validity.until });
+        }
         let verifier = WebPkiServerVerifier::builder_with_provider(roots(&identity)?, provider())
             .build()
             .map_err(|error| WireError::bad("the authority's certificate", error))?;
@@ -140,8 +170,9 @@ async fn connect(
         .map_err(|error| WireError::bad("TLS 1.3", error))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
-        .map_err(|error| WireError::bad("a node's certificate", error))?;
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(
+            &identity.certified,
+        ))));
     config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     let name = ServerName::try_from(name.to_owned()).map_err(|error| away(error.to_string()))?;
@@ -222,6 +253,16 @@ macro_rules! verified_by_inner {
             self.inner.supported_verify_schemes()
         }
     };
+}
+
+/// Shows the identity as it is now.
+#[derive(Debug)]
+struct Shown(Arc<RwLock<Arc<Identity>>>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().certified))
+    }
 }
 
 /// Lets members in, and guests where they are welcome.

@@ -4,6 +4,7 @@
 //! | request | who | answer |
 //! |---|---|---|
 //! | `POST /join` | guests | [`super::joining::Admission`] |
+//! | `POST /certificate` | nodes | their public key → their certificate, renewed |
 //! | `GET /releases/ID` | nodes | the manifest |
 //! | `POST /restored` | nodes | [`super::restoring::Restored`] → 204, and this node goes on with that store |
 //! | `POST /media/SITE/offer` | nodes | [`pressroom_media::exchange::Offer`] → what is wanted of it |
@@ -53,6 +54,9 @@ impl Agent {
         let parts: Vec<&str> = path.split('/').skip(1).collect();
         match (&peer, &method, parts.as_slice()) {
             (Peer::Guest(id), &Method::POST, ["join"]) => self.answer_guest(id, request).await,
+            (Peer::Node(node), &Method::POST, ["certificate"]) => {
+                self.answer_certificate(node, request).await
+            }
             (Peer::Node(_), &Method::GET, ["releases", id]) => self.answer_manifest(id),
             (Peer::Node(_), &Method::POST, ["releases", id]) => {
                 self.answer_files(id, request).await

@@ -130,6 +130,9 @@ pub async fn join(
         if ours.authority_fingerprint() != token.identity.authority_fingerprint() {
             return Err(JoiningError::Already(known.node));
         }
+        if ours.validity().is_due(clock::wall_ms() / 1000) {
+            renew(layout, &token, &known).await?;
+        }
         let config = super::follow::Remembered::read(layout).intent.map(|intent| intent.config);
         return Ok((known, config));
     }
@@ -171,6 +174,27 @@ pub async fn join(
     // No harm if it stays.
     let _ = std::fs::remove_file(key_file);
     Ok((admission.membership, admission.config))
+}
+
+/// Has a node's certificate renewed by a token: its own may have ended, and nobody else lets it in. What the cluster knows of the
+/// node stays as it is.
+async fn renew(layout: &Layout, token: &Token, own: &Membership) -> Result<(), JoiningError> {
+    let path = membership::identity_paths(layout).key;
+    let key = String::from_utf8_lossy(&super::files_of(&path)?).into_owned();
+    let asking = Asking {
+        node: own.node.clone(),
+        zone: own.zone.clone(),
+        address: own.address,
+        port: own.port,
+        key: public_part(&key)?,
+        program: env!("CARGO_PKG_VERSION").into(),
+        roles: Vec::new(),
+        labels: BTreeMap::new(),
+    };
+    let admission = ask(token, &asking).await?;
+    let now = clock::wall_ms() / 1000;
+    super::renewing::keep_renewed(layout, &admission.chain, &own.node, now)
+        .map_err(|error| JoiningError::Refused(error.to_string()))
 }
 
 /// The address by which this machine reaches the cluster.
@@ -285,7 +309,8 @@ impl Agent {
                 asking.node
             ));
         }
-        let node = Node {
+        // One that asks again, for an answer that was lost or a certificate that has ended, stays who it is.
+        let node = known_node.filter(|_| is_again).unwrap_or_else(|| Node {
             zone: asking.zone.clone(),
             address: asking.address,
             port: asking.port,
@@ -294,7 +319,7 @@ impl Agent {
             labels: asking.labels,
             is_drained: false,
             joined_ms: now * 1000,
-        };
+        });
         let used = Unused { by: Some(shown.clone()), ..unused };
         let guard = match &known {
             Some(entry) => Compare::Modified(record.clone(), entry.modified),
@@ -322,9 +347,9 @@ impl Agent {
             version: 1,
             stage: Stage::Formed,
             node: asking.node.clone(),
-            zone: asking.zone,
-            address: asking.address,
-            port: asking.port,
+            zone: node.zone.clone(),
+            address: node.address,
+            port: node.port,
             token: ours.token,
             restored_ms: ours.restored_ms,
             voters: ours.voters,
@@ -333,7 +358,10 @@ impl Agent {
         };
         // It is let in by us at once; by the others when they have heard of it.
         cluster.wire.members.set(super::members(&membership.nodes));
-        self.notice(format!("node `{}` joined from {}", asking.node, asking.address));
+        self.notice(match is_again {
+            true => format!("node `{}` was told again", asking.node),
+            false => format!("node `{}` joined from {}", asking.node, asking.address),
+        });
         let read = |path: std::path::PathBuf| {
             std::fs::read_to_string(&path)
                 .map_err(|error| MembershipError::from(crate::files::naming(&path, &error)))

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use pressroom_model::cluster::Node;
 use pressroom_model::id::NodeName;
+use pressroom_store::etcd::{self as store, Tls};
 use pressroom_wire::identity::{Identity, Paths};
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +127,15 @@ pub fn identity_paths(layout: &Layout) -> Paths {
 /// This node's identity.
 pub fn identity(layout: &Layout) -> Result<Identity, pressroom_wire::WireError> {
     Identity::read(&identity_paths(layout))
+}
+
+/// The same for the store: whom it is to believe, and who we are.
+pub fn tls(layout: &Layout) -> Result<Tls, MembershipError> {
+    let paths = identity_paths(layout);
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| files::naming(path, &error));
+    let identity = store::Identity { chain: read(&paths.chain)?, key: read(&paths.key)? };
+    Ok(Tls { authority: read(&paths.authority)?, identity: Some(identity) })
 }
 
 /// The key of the cluster's authority, where this node may admit others.

@@ -71,6 +71,8 @@ impl Agent {
     /// What there is to say; without the time.
     pub(crate) fn own_report(&self) -> Report {
         let has_data = self.has_data();
+        let certificate = self.cluster.as_ref().map(|it| it.wire.identity().validity());
+        let now = clock::wall_ms() / 1000;
         let state = self.state.lock();
         let answers = |name: &str| health(&state, name).is_some_and(Health::is_serving);
         Report {
@@ -78,6 +80,8 @@ impl Agent {
             at_ms: 0,
             edge: health(&state, EDGE),
             data: has_data.then(|| [MARIADB, REDIS_CACHE, REDIS_SESSIONS].into_iter().all(answers)),
+            certificate_until_ms: certificate.map_or(0, |it| it.until * 1000),
+            is_certificate_late: certificate.is_some_and(|it| it.is_late(now)),
             memory_mib: Some(self.memory.get() >> 20),
             addresses: state.floating.held(),
             refused: state.floating.refused(),

@@ -42,6 +42,12 @@ impl Agent {
             if clock_ms.abs() > SKEW_MS {
                 because.push(format!("its clock is {clock_ms} ms off ours: set it by NTP"));
             }
+            if let Some(report) = report.filter(|report| report.is_certificate_late) {
+                let until = clock::rfc3339(report.certificate_until_ms);
+                because.push(format!(
+                    "its certificate ends on {until} and was not renewed: its notices say why"
+                ));
+            }
             if !program.is_empty() && program != env!("CARGO_PKG_VERSION") {
                 because
                     .push(format!("it runs Pressroom {program}, we {}", env!("CARGO_PKG_VERSION")));

@@ -159,7 +159,8 @@ pub(crate) fn lent(folder: &Path) -> Paths {
 pub(crate) fn lend(layout: &Layout, folder: &Path, reader: Owner) -> Result<Paths, Error> {
     files::folder(folder, 0o750, reader)?;
     let (from, to) = (identity_paths(layout), lent(folder));
-    let pairs = [(from.chain, &to.chain), (from.key, &to.key), (from.authority, &to.authority)];
+    // The certificate last: whoever follows these files looks at it.
+    let pairs = [(from.key, &to.key), (from.authority, &to.authority), (from.chain, &to.chain)];
     for (from, to) in pairs {
         let bytes = std::fs::read(&from).map_err(|error| files::naming(&from, &error))?;
         files::write(to, &bytes, 0o640, reader)?;

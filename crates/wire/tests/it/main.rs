@@ -13,7 +13,7 @@ use pressroom_runtime::shutdown::{self, Trigger};
 use pressroom_runtime::tasks::Group;
 use pressroom_wire::authority::{Authority, PublicKey};
 use pressroom_wire::http::{Client, any_body, call_as_guest, serve};
-use pressroom_wire::identity::{Identity, Peer, new_key};
+use pressroom_wire::identity::{Identity, Paths, Peer, new_key};
 use pressroom_wire::members::{Member, Members, Register, Service};
 use pressroom_wire::tls::{Guests, Wire};
 use pressroom_wire::token;
@@ -26,12 +26,35 @@ fn now() -> u64 {
     pressroom_runtime::clock::wall_ms() / 1000
 }
 
+/// A node's key, with which certificates of any length can be made.
+struct Key {
+    node: NodeName,
+    pem: String,
+    public: Vec<u8>,
+}
+
+impl Key {
+    fn of(node: &str) -> Self {
+        let (pem, public) = new_key().expect("a key");
+        Self { node: name(node), pem, public }
+    }
+
+    fn chain(&self, authority: &Authority, until: u64) -> String {
+        let key = PublicKey(self.public.clone());
+        let signed =
+            authority.sign_node_until(&self.node, [127, 0, 0, 1].into(), &key, now(), until);
+        signed.expect("signed")
+    }
+
+    fn until(&self, authority: &Authority, until: u64) -> Identity {
+        let chain = self.chain(authority, until);
+        Identity::parse(chain.as_bytes(), self.pem.as_bytes(), authority.pem().as_bytes())
+            .expect("good")
+    }
+}
+
 fn identity(authority: &Authority, node: &str) -> Identity {
-    let (key, public) = new_key().expect("a key");
-    let chain = authority
-        .sign_node(&name(node), [127, 0, 0, 1].into(), &PublicKey(public), now())
-        .expect("signed");
-    Identity::parse(chain.as_bytes(), key.as_bytes(), authority.pem().as_bytes()).expect("good")
+    Key::of(node).until(authority, now() + 600)
 }
 
 fn member(identity: &Identity, address: SocketAddr) -> Member {
@@ -47,6 +70,8 @@ fn member(identity: &Identity, address: SocketAddr) -> Member {
 struct House {
     authority: Authority,
     members: Register,
+    key: Key,
+    wire: Wire,
     address: SocketAddr,
     group: Group,
     _trigger: Trigger,
@@ -62,13 +87,14 @@ async fn house(guests: Guests) -> House {
     let group = Group::new("test", stop.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
-    let own = identity(&authority, "n1");
+    let key = Key::of("n1");
+    let own = key.until(&authority, now() + 600);
     let members = Register::new(Members::from([(name("n1"), member(&own, address))]));
     let wire = Wire::new(own, members.clone());
     let acceptor = wire.acceptor(&[b"h2"], guests).expect("an acceptor");
-    let connections = group.clone();
-    group.spawn("door", move |stop| serve(wire, acceptor, listener, connections, stop, who));
-    House { authority, members, address, group, _trigger: trigger }
+    let (connections, door) = (group.clone(), wire.clone());
+    group.spawn("door", move |stop| serve(door, acceptor, listener, connections, stop, who));
+    House { authority, members, key, wire, address, group, _trigger: trigger }
 }
 
 impl House {
@@ -156,4 +182,60 @@ async fn a_join_token_opens_the_door_where_guests_are_welcome() {
     for bad in ["", "pressroom1.", "pressroom1.eyJhIjpb", "x"] {
         assert!(token::read(bad).is_err(), "{bad}");
     }
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_by_an_acceptor_that_runs() {
+    let house = house(Guests::Refused).await;
+    let second = Key::of("n2");
+    house.admit(&second.until(&house.authority, now() + 600));
+    let ask_anew = async || house.ask(second.until(&house.authority, now() + 600), "n1").await;
+    ask_anew().await.expect("answered");
+    house.wire.set_identity(house.key.until(&house.authority, now() - 5));
+    let error = ask_anew().await.expect_err("its certificate has ended");
+    assert!(error.contains("certificate expired"), "{error}");
+    house.wire.set_identity(house.key.until(&house.authority, now() + 600));
+    ask_anew().await.expect("answered again");
+}
+
+#[tokio::test]
+async fn a_node_whose_certificate_has_ended_is_told_the_way_back() {
+    let house = house(Guests::Refused).await;
+    let second = Key::of("n2");
+    let over = second.until(&house.authority, now() - 5);
+    house.admit(&over);
+    let error = house.ask(over, "n1").await.expect_err("over");
+    assert!(error.contains("pressroom node join TOKEN"), "{error}");
+}
+
+#[tokio::test]
+async fn an_identity_follows_its_files() {
+    let house = house(Guests::Refused).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    let paths =
+        Paths { chain: file("node.pem"), key: file("node.key"), authority: file("authority.pem") };
+    let write = |until: u64| {
+        std::fs::write(file("new"), house.key.chain(&house.authority, until)).expect("written");
+        std::fs::rename(file("new"), &paths.chain).expect("replaced");
+    };
+    std::fs::write(&paths.key, &house.key.pem).expect("written");
+    std::fs::write(&paths.authority, house.authority.pem()).expect("written");
+    let wire = house.wire.clone();
+    let followed = paths.clone();
+    house.group.spawn("identity", move |stop| wire.follow_identity(followed, stop));
+    for until in [now() + 700, now() + 800] {
+        write(until);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while house.wire.identity().validity().until != until {
+            assert!(tokio::time::Instant::now() < deadline, "it was not taken over");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    // What cannot be read is not taken over.
+    std::fs::write(file("new"), "nothing").expect("written");
+    std::fs::rename(file("new"), &paths.chain).expect("replaced");
+    let second = identity(&house.authority, "n2");
+    house.admit(&second);
+    house.ask(second, "n1").await.expect("answered");
 }

@@ -1,0 +1,274 @@
+//! Agents of several nodes in one process, over real doors and one store: without engines and sites.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pressroom_model::cluster::{Node, Role};
+use pressroom_model::id::NodeName;
+use pressroom_runtime::shutdown::{self, Trigger};
+use pressroom_runtime::tasks::Group;
+use pressroom_runtime::{clock, tree};
+use pressroom_store::Store;
+use pressroom_store::embedded::EmbeddedStore;
+use pressroom_store::etcd::{EtcdStore, Options};
+use pressroom_store::transaction::Transaction;
+use pressroom_wire::authority::{Authority, PublicKey};
+use pressroom_wire::http::{PROTOCOL, serve};
+use pressroom_wire::identity::public_part;
+use pressroom_wire::tls::Guests;
+use pressroom_wire::validity::Validity;
+
+use super::founding::{Founder, found};
+use super::joining::{Joiner, TOKEN_LIFE, join};
+use super::membership::{self, Membership, Stage, keep};
+use super::{Cluster, files_of, keys};
+use crate::agent::Agent;
+use crate::layout::Layout;
+
+/// Longest wait for anything here.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Everything that the nodes have in common.
+struct House {
+    store: Arc<dyn Store>,
+    _group: Group,
+    _trigger: Trigger,
+    folder: tempfile::TempDir,
+}
+
+/// A node with its agent.
+struct Machine {
+    layout: Layout,
+    agent: Arc<Agent>,
+    cluster: Arc<Cluster>,
+    /// Ends what the agent does.
+    trigger: Trigger,
+    group: Group,
+}
+
+fn name(node: &str) -> NodeName {
+    node.parse().expect("a name")
+}
+
+fn now() -> u64 {
+    clock::wall_ms() / 1000
+}
+
+fn port() -> u16 {
+    // Below those that the system gives to connections. Somebody else may have one of the eight, then another try is made.
+    rand::random_range(10_000..32_000)
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let late = clock::now() + PATIENCE;
+    while !is_so() {
+        assert!(clock::now() < late, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+impl House {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (trigger, stop) = shutdown::pair();
+        let group = Group::new("house", stop);
+        let path = folder.path().join("store");
+        let (store, _) = EmbeddedStore::open_or_replace(&path, &group).await.expect("opened");
+        Self { store: Arc::new(store), _group: group, _trigger: trigger, folder }
+    }
+
+    fn layout(&self, node: &str) -> Layout {
+        let layout = Layout::new(self.folder.path().join(node));
+        for path in [layout.secrets(), layout.engines(), layout.run()] {
+            std::fs::create_dir_all(path).expect("a folder");
+        }
+        layout
+    }
+
+    /// The first node, which may admit others.
+    async fn first(&self) -> Machine {
+        let layout = self.layout("n1");
+        let founded = (0..100).find_map(|_| {
+            let address = [127, 0, 0, 1].into();
+            let founder = Founder { node: name("n1"), zone: "a".into(), address, port: port() };
+            found(&layout, &founder, clock::wall_ms()).ok()
+        });
+        let membership = Membership { stage: Stage::Formed, ..founded.expect("free ports") };
+        membership.write(&layout).expect("written");
+        let record = serde_json::to_vec(&membership.nodes[&name("n1")]).expect("plain data");
+        let records = Transaction::new()
+            .put(keys::node(&name("n1")), record)
+            .put(keys::data(), "n1")
+            .put(keys::refused(), files_of(&layout.cluster().join("refused.json")).expect("read"));
+        self.store.commit(records).await.expect("stored");
+        self.start(layout).await
+    }
+
+    async fn join(&self, by: &Machine, node: &str, role: Role) -> Layout {
+        let layout = self.layout(node);
+        let token = by.agent.make_token(TOKEN_LIFE).await.expect("a token");
+        self.join_by(&token, &layout, node, role).await;
+        layout
+    }
+
+    async fn join_by(&self, token: &str, layout: &Layout, node: &str, role: Role) -> Membership {
+        let mut last = None;
+        for _ in 0..100 {
+            let joiner = Joiner {
+                node: name(node),
+                zone: "b".into(),
+                address: Some([127, 0, 0, 1].into()),
+                port: port(),
+                roles: vec![role],
+                labels: BTreeMap::new(),
+            };
+            match join(layout, token, &joiner).await {
+                Ok((membership, _)) => return membership,
+                Err(error) => last = Some(error),
+            }
+        }
+        panic!("{last:?}")
+    }
+
+    /// Starts a node's agent, as far as it is a node, and its door.
+    async fn start(&self, layout: Layout) -> Machine {
+        let membership = Membership::read(&layout).expect("read").expect("a node");
+        let (trigger, stop) = shutdown::pair();
+        let group = Group::new("machine", stop);
+        let cluster =
+            Cluster::open(&layout, membership.clone(), group.clone()).expect("an identity");
+        // Nobody answers there: the agents ask the store that they share.
+        let options = Options {
+            endpoints: vec!["https://127.0.0.1:1".into()],
+            prefix: "/".into(),
+            tls: None,
+        };
+        let etcd = EtcdStore::connect(&options, &group).expect("good options");
+        let node = Some((Arc::clone(&cluster), etcd));
+        let config = Path::new("/nowhere/pressroom.toml");
+        let opened = Agent::open(layout.clone(), config, Arc::clone(&self.store), None, node);
+        let mut agent = opened.await.expect("an agent");
+        Arc::get_mut(&mut agent).expect("nobody has it yet").etcd = None;
+        let door = SocketAddr::new(membership.address, membership.port);
+        let listener = tokio::net::TcpListener::bind(door).await.expect("a free port");
+        let acceptor = cluster.wire.acceptor(&[PROTOCOL], Guests::Welcome).expect("an acceptor");
+        let (wire, connections, asked) = (cluster.wire.clone(), group.clone(), Arc::clone(&agent));
+        let answer = move |peer, request| Arc::clone(&asked).answer_node(peer, request);
+        group.spawn("door", move |stop| serve(wire, acceptor, listener, connections, stop, answer));
+        let machine = Machine { layout, agent, cluster, trigger, group };
+        machine.follow().await;
+        machine
+    }
+}
+
+impl Machine {
+    /// Follows the store, and waits until it was heard.
+    async fn follow(&self) {
+        let (agent, cluster) = (Arc::clone(&self.agent), Arc::clone(&self.cluster));
+        self.group.spawn("follow", move |stop| agent.follow_store(cluster, stop));
+        until("the store is not heard", || self.agent.state.lock().known.is_heard).await;
+    }
+
+    fn keep_certificate(&self) {
+        let (agent, cluster) = (Arc::clone(&self.agent), Arc::clone(&self.cluster));
+        self.group.spawn("certificate", move |stop| agent.keep_certificate(cluster, stop));
+    }
+
+    async fn end(self) -> Layout {
+        self.trigger.fire("the test ends it");
+        self.group.finish(Duration::from_secs(5)).await;
+        self.layout
+    }
+
+    fn shown(&self) -> Validity {
+        self.cluster.wire.identity().validity()
+    }
+}
+
+/// Gives a node a certificate that is good until then, and no longer.
+fn shorten(layout: &Layout, authority: &Authority, node: &str, until: u64) {
+    let paths = membership::identity_paths(layout);
+    let key = String::from_utf8(files_of(&paths.key).expect("a key")).expect("text");
+    let public = PublicKey(public_part(&key).expect("a key"));
+    let address = [127, 0, 0, 1].into();
+    let chain = authority.sign_node_until(&name(node), address, &public, now(), until);
+    keep(layout, "node.pem", chain.expect("signed").as_bytes()).expect("kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_renewed_while_agents_run() {
+    let house = House::new().await;
+    let first = house.first().await;
+    let layout = house.join(&first, "n2", Role::App).await;
+    assert!(!membership::authority_key(&layout).exists(), "it may not admit others");
+    let authority = membership::authority(&first.layout).expect("the founder has it");
+    let second = house.start(layout).await;
+    let soon = now() + 600;
+    for (machine, node) in [(&first, "n1"), (&second, "n2")] {
+        let key = machine.cluster.wire.identity().fingerprint();
+        // Put there by somebody else, it is taken over; and then it is due.
+        shorten(&machine.layout, &authority, node, soon);
+        machine.keep_certificate();
+        let on_disk = || membership::identity(&machine.layout).expect("read");
+        until("it was not renewed", || on_disk().validity().until > soon + 86_400).await;
+        until("it was not taken over", || on_disk().validity() == machine.shown()).await;
+        assert_eq!(on_disk().fingerprint(), key);
+    }
+    first.end().await;
+    second.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_certificate_has_ended_comes_back_by_a_token_as_who_it_was() {
+    let house = House::new().await;
+    let first = house.first().await;
+    let layout = house.join(&first, "n2", Role::App).await;
+    let authority = membership::authority(&first.layout).expect("the founder has it");
+    shorten(&layout, &authority, "n2", now() - 60);
+    let changed = |node: &mut Node| {
+        node.is_drained = true;
+        node.labels.insert("rack".into(), "7".into());
+    };
+    let key = keys::node(&name("n2"));
+    let mut record: Node = {
+        let entry = house.store.get(&key).await.expect("an answer").expect("a record");
+        serde_json::from_slice(&entry.value).expect("a record")
+    };
+    changed(&mut record);
+    let text = serde_json::to_vec(&record).expect("plain data");
+    house.store.commit(Transaction::new().put(key.clone(), text)).await.expect("stored");
+
+    // By itself it cannot: nobody lets it in.
+    let second = house.start(layout).await;
+    second.keep_certificate();
+    let told = || second.agent.state.lock().notices.iter().any(|it| it.contains("node join TOKEN"));
+    until("the way back was not told", told).await;
+    // Nor by the token of another cluster.
+    let other = House::new().await;
+    let stranger = other.first().await;
+    let token = stranger.agent.make_token(TOKEN_LIFE).await.expect("a token");
+    let joiner = Joiner {
+        node: name("other"),
+        zone: "c".into(),
+        address: None,
+        port: 1,
+        roles: vec![],
+        labels: BTreeMap::new(),
+    };
+    join(&second.layout, &token, &joiner).await.expect_err("another cluster");
+    stranger.end().await;
+
+    let token = first.agent.make_token(TOKEN_LIFE).await.expect("a token");
+    let before = Membership::read(&second.layout).expect("read").expect("a node");
+    let (joined, _) = join(&second.layout, &token, &joiner).await.expect("joined again");
+    assert_eq!((joined.node, joined.port), (before.node, before.port));
+    until("the agent did not take it over", || second.shown().until > now()).await;
+    let entry = house.store.get(&key).await.expect("an answer").expect("a record");
+    let after: Node = serde_json::from_slice(&entry.value).expect("a record");
+    assert_eq!(after, record, "drained and labelled as it was");
+    first.end().await;
+    tree::remove(second.end().await.data()).expect("removed");
+}
