@@ -46,7 +46,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use pressroom_model::cluster::{Node, Report};
+use pressroom_model::cluster::{Node, Report, Role};
 use pressroom_model::config::Config;
 use pressroom_model::id::{NodeName, SiteName};
 use pressroom_model::placement::Placement;
@@ -106,6 +106,14 @@ pub struct Known {
     /// The store answered lately.
     #[serde(skip)]
     pub is_heard: bool,
+}
+
+impl Known {
+    /// Whether visitors should not be sent to a node: it was drained. Where all edges were, somebody has to answer, and all do.
+    pub(crate) fn leaves_out(&self, name: &NodeName) -> bool {
+        let serves = |node: &Node| !node.is_drained && node.roles.contains(&Role::Edge);
+        self.nodes.get(name).is_some_and(|node| node.is_drained) && self.nodes.values().any(serves)
+    }
 }
 
 impl Cluster {

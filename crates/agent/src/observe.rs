@@ -371,6 +371,7 @@ impl Agent {
             identity: [paths.chain, paths.key, paths.authority],
             peers: peers.collect(),
             health: health.clone(),
+            is_drained: state.known.leaves_out(&cluster.node()),
         }))
     }
 

@@ -183,8 +183,13 @@ pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
     };
     let https_port = view.snapshot.as_ref().and_then(|s| s.https_port);
     let has_snapshot = view.snapshot.is_some();
+    let cluster = view.snapshot.as_ref().and_then(|s| s.cluster.as_ref());
+    let heartbeat = match cluster.is_some_and(|cluster| cluster.is_drained) {
+        true => (StatusCode::SERVICE_UNAVAILABLE, "drained\n"),
+        false => (StatusCode::OK, "alive\n"),
+    };
     drop(view);
-    match at_once(&asking, peer, https_port, has_snapshot) {
+    match at_once(&asking, peer, https_port, has_snapshot, heartbeat) {
         Now::Answer(answer) => Reply::Ready(Some(finish(peer, asking, answer))),
         Now::Work(work) => {
             let peer = peer.clone();
@@ -219,10 +224,16 @@ pub struct Script {
     pub path_info: String,
 }
 
-fn at_once(asking: &Asking, peer: &Peer, https_port: Option<u16>, has_snapshot: bool) -> Now {
+fn at_once(
+    asking: &Asking,
+    peer: &Peer,
+    https_port: Option<u16>,
+    has_snapshot: bool,
+    heartbeat: (StatusCode, &'static str),
+) -> Now {
     let path = asking.parts.uri.path();
     if path == "/heartbeat.html" {
-        return Now::Answer(notice::text(StatusCode::OK, "alive\n"));
+        return Now::Answer(notice::text(heartbeat.0, heartbeat.1));
     }
     let Some(site) = &asking.site else {
         let what = match (has_snapshot, asking.host.is_empty()) {

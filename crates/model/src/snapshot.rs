@@ -56,6 +56,9 @@ pub struct Cluster {
     /// When another edge is asked no more, and when it is asked again.
     #[serde(default)]
     pub health: HealthRules,
+    /// Whether balancers should leave this node out: it was drained, and others were not.
+    #[serde(default)]
+    pub is_drained: bool,
 }
 
 /// How edges judge each other's health.

@@ -34,8 +34,10 @@ impl Runner for Sites {
         Box::pin(async move {
             // The next leader finds what is cut off here, and may run it again: not while it runs here.
             tokio::select! {
-                ran = self.0.run_cron(site, blog) => ran.map_err(|error| error.to_string()),
+                // Asked first: a run that must not be is not even begun.
+                biased;
                 () = self.0.deposed() => Err("this node leads no more: the run was ended".into()),
+                ran = self.0.run_cron(site, blog) => ran.map_err(|error| error.to_string()),
             }
         })
     }

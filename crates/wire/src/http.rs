@@ -1,7 +1,6 @@
 //! Calls from node to node: HTTP/2 (RFC 9113) over mutual TLS, one connection to a node, kept and made anew when it is lost.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +36,13 @@ pub const PROTOCOL: &[u8] = b"h2";
 const HANDSHAKES: usize = 256;
 /// A connection is asked for a sign of life so often, and closed when none came for as long again.
 const PING: Duration = Duration::from_secs(1);
+/// A node that asked to be removed itself still hears that it was.
+pub const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Whoever asks is a member no more.
+#[derive(Debug, thiserror::Error)]
+#[error("it is no member any more")]
+struct Departed;
 
 /// Any body as [`AnyBody`].
 pub fn any_body<B>(body: B) -> AnyBody
@@ -158,7 +164,8 @@ pub async fn call_as_guest(
         .unwrap_or_else(|_| Err(away(format!("no answer within {patience:?}"))))
 }
 
-/// Answers calls until shutdown; connections are tasks of `group`. A connection ends when its peer is a member no more.
+/// Answers calls until shutdown; connections are tasks of `group`. A peer that is a member no more is answered nothing new at once, and
+/// its connection ends; what was being answered has [`FAREWELL`] to be finished.
 pub async fn serve<A, F, B>(
     wire: Wire,
     acceptor: Acceptor,
@@ -195,10 +202,16 @@ pub async fn serve<A, F, B>(
             };
             drop(place);
             let (peer, key) = (accepted.peer, accepted.key);
-            let asked = peer.clone();
+            let asked = (peer.clone(), key.clone(), members.clone());
             let service = service_fn(move |request| {
-                let answer = answer(asked.clone(), request);
-                async move { Ok::<_, Infallible>(answer.await) }
+                let (peer, key, members) = &asked;
+                let answer = members.admits(peer, key).then(|| answer(peer.clone(), request));
+                async move {
+                    match answer {
+                        Some(answer) => Ok(answer.await),
+                        None => Err(Departed),
+                    }
+                }
             });
             let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             builder
@@ -212,7 +225,10 @@ pub async fn serve<A, F, B>(
             tokio::select! {
                 _ = connection.as_mut() => return,
                 () = members.departure(&peer, &key) => {
-                    return tracing::info!(?peer, "it is no member any more: its connection is closed");
+                    tracing::info!(?peer, "it is no member any more: its connection is closed");
+                    connection.as_mut().graceful_shutdown();
+                    let _ = tokio::time::timeout(FAREWELL, connection).await;
+                    return;
                 }
                 () = stop.requested() => connection.as_mut().graceful_shutdown(),
             }

@@ -77,19 +77,23 @@ impl Register {
         });
     }
 
-    /// Whether this node with this key is a member.
-    pub(crate) fn admits(&self, node: &NodeName, key: &Fingerprint) -> bool {
-        self.sender.borrow().get(node).is_some_and(|member| member.keys.contains(key))
+    /// Whether this peer with this key is a member, or a guest, who need be none.
+    pub(crate) fn admits(&self, peer: &Peer, key: &Fingerprint) -> bool {
+        match peer {
+            Peer::Node(node) => has(&self.sender.borrow(), node, key),
+            Peer::Guest(_) => true,
+        }
     }
 
     /// Waits until this peer with this key is none any more; for ever for a guest, who is none.
     pub async fn departure(&self, peer: &Peer, key: &Fingerprint) {
         let Peer::Node(node) = peer else { return std::future::pending().await };
         let mut changes = self.sender.subscribe();
-        let left = |members: &Arc<Members>| {
-            !members.get(node).is_some_and(|member| member.keys.contains(key))
-        };
         // The sender is in `self`.
-        let _ = changes.wait_for(left).await;
+        let _ = changes.wait_for(|members| !has(members, node, key)).await;
     }
+}
+
+fn has(members: &Members, node: &NodeName, key: &Fingerprint) -> bool {
+    members.get(node).is_some_and(|member| member.keys.contains(key))
 }

@@ -285,10 +285,11 @@ impl ClientCertVerifier for Doorkeeper {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
-        match said_by(end_entity) {
-            Some((Peer::Node(node), key)) if self.members.admits(&node, &key) => Ok(verified),
-            Some((Peer::Guest(_), _)) if self.guests == Guests::Welcome => Ok(verified),
-            _ => Err(stranger()),
+        let Some((peer, key)) = said_by(end_entity) else { return Err(stranger()) };
+        let is_welcome = matches!(peer, Peer::Node(_)) || self.guests == Guests::Welcome;
+        match is_welcome && self.members.admits(&peer, &key) {
+            true => Ok(verified),
+            false => Err(stranger()),
         }
     }
 

@@ -24,10 +24,15 @@ impl Agent {
         self.cluster.as_ref().is_none_or(|cluster| cluster.fence().is_some())
     }
 
-    /// Waits until this node has lost the office to whoever comes next, who may begin the same work; forever where there is one machine.
+    /// Waits until this node has lost the office to whoever comes next, who may begin the same work; not at all where it does not lead
+    /// now, and forever where there is one machine.
     pub async fn deposed(&self) {
         let Some(cluster) = &self.cluster else { return std::future::pending().await };
+        // First, so that what is lost from here on is not missed.
         let mut lost = cluster.lost.subscribe();
+        if !self.leads() {
+            return;
+        }
         if lost.changed().await.is_err() {
             std::future::pending::<()>().await;
         }

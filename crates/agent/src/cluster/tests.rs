@@ -199,6 +199,19 @@ fn shorten(layout: &Layout, authority: &Authority, node: &str, until: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_lead_is_told_at_once_that_it_is_deposed() {
+    let house = House::new().await;
+    let first = house.first().await;
+    tokio::time::timeout(PATIENCE, first.agent.deposed()).await.expect("at once");
+    let (agent, cluster) = (Arc::clone(&first.agent), Arc::clone(&first.cluster));
+    first.group.spawn("stand", move |stop| agent.stand(cluster, stop));
+    until("it does not lead", || first.agent.leads()).await;
+    let waits = tokio::time::timeout(Duration::from_millis(50), first.agent.deposed());
+    waits.await.expect_err("it leads");
+    first.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_renewed_while_agents_run() {
     let house = House::new().await;
     let first = house.first().await;

@@ -84,7 +84,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, state: &AtomicU8) {
 /// A node.
 pub(crate) struct Node {
     // In the order in which they end.
-    edge: Option<Edge>,
+    pub(crate) edge: Option<Edge>,
     fpm: Option<Fpm>,
     pub(crate) place: Place,
     pub(crate) name: NodeName,
@@ -191,7 +191,9 @@ impl Cluster {
                 ..HealthRules::default()
             };
             let (identity, own) = (node.identity(), node.name.clone());
-            snapshot.cluster = Some(snapshot::Cluster { node: own, identity, peers, health });
+            let is_drained = false;
+            snapshot.cluster =
+                Some(snapshot::Cluster { node: own, identity, peers, health, is_drained });
             change(snapshot);
         });
         self.nodes[n].edge = Some(edge);

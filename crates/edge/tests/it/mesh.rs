@@ -35,6 +35,24 @@ fn a_purge_is_confirmed_by_every_node_and_holds_there() {
 }
 
 #[test]
+fn balancers_leave_a_drained_node_which_serves_on() {
+    let mut cluster = Cluster::start(&[("a", 1), ("b", 1)]);
+    let edge = cluster.nodes[0].edge.as_mut().expect("it was started");
+    let drained = |is_drained| {
+        move |snapshot: &mut pressroom_model::snapshot::Snapshot| {
+            snapshot.cluster.as_mut().expect("in a cluster").is_drained = is_drained;
+        }
+    };
+    assert_eq!(edge.get("/heartbeat.html").status, 200);
+    edge.publish(drained(true));
+    let answer = edge.get("/heartbeat.html");
+    assert_eq!((answer.status, answer.text().as_str()), (503, "drained\n"));
+    assert_eq!(edge.get("/?do=page").status, 200);
+    edge.publish(drained(false));
+    assert_eq!(edge.get("/heartbeat.html").status, 200);
+}
+
+#[test]
 fn a_page_is_made_once_for_all_nodes_and_each_node_makes_its_share() {
     let cluster = Cluster::start(&[("a", 2), ("b", 2), ("c", 2)]);
     let paths: Vec<_> = (0..18).map(|n| format!("/?do=page&ms=20&n={n}")).collect();

@@ -77,7 +77,18 @@ struct House {
     _trigger: Trigger,
 }
 
-async fn who(peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+/// Removes whoever asks for that, and never answers who asks for the end.
+async fn who(members: Register, peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    match (&peer, request.uri().path()) {
+        (_, "/endless") => std::future::pending().await,
+        (Peer::Node(node), "/remove-me") => {
+            let mut left = (*members.now()).clone();
+            left.remove(node);
+            members.set(left);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        _ => {}
+    }
     Response::new(Full::new(format!("{peer:?} {}", request.uri().path()).into()))
 }
 
@@ -92,8 +103,9 @@ async fn house(guests: Guests) -> House {
     let members = Register::new(Members::from([(name("n1"), member(&own, address))]));
     let wire = Wire::new(own, members.clone());
     let acceptor = wire.acceptor(&[b"h2"], guests).expect("an acceptor");
-    let (connections, door) = (group.clone(), wire.clone());
-    group.spawn("door", move |stop| serve(door, acceptor, listener, connections, stop, who));
+    let (connections, door, asked) = (group.clone(), wire.clone(), members.clone());
+    let answer = move |peer, request| who(asked.clone(), peer, request);
+    group.spawn("door", move |stop| serve(door, acceptor, listener, connections, stop, answer));
     House { authority, members, key, wire, address, group, _trigger: trigger }
 }
 
@@ -159,6 +171,25 @@ async fn a_removed_node_is_hung_up_on() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(ask(&client, "n1").await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_that_asked_to_be_removed_hears_that_it_was_and_nothing_more() {
+    let house = house(Guests::Refused).await;
+    let second = identity(&house.authority, "n2");
+    house.admit(&second);
+    let client = house.client(second);
+    ask(&client, "n1").await.expect("answered");
+    // It asks twice on the same connection; the second answer is never ready.
+    let request = |path: &str| Request::get(path).body(any_body(Full::default())).expect("good");
+    let (to, late) = (name("n1"), client.clone());
+    let endless = tokio::spawn(async move { late.call(&to, request("/endless")).await });
+    let answer = client.call(&name("n1"), request("/remove-me")).await.expect("answered");
+    let body = answer.into_body().collect().await.expect("whole").to_bytes();
+    assert_eq!(body, Bytes::from_static(b"Node(NodeName(\"n2\")) /remove-me"));
+    ask(&client, "n1").await.expect_err("answered although it was removed");
+    let ended = tokio::time::timeout(Duration::from_secs(10), endless).await.expect("ends");
+    ended.expect("no panic").expect_err("nobody waits for ever");
 }
 
 #[tokio::test]
