@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -40,7 +40,35 @@ const OTHERS: [&str; 17] = [
 /// Programs of the browser's test, and their packages: taken where they can be had, from wherever they came.
 const BROWSER: [(&str, &str); 3] = [("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")];
 
+/// The object store of the media's test, and where it is built: there is no package of it, and it takes half an hour of one core.
+const GARAGE: &str = "2.5.0";
+const INSTALL: &str = "PRESSROOM_INSTALL_GARAGE";
+
 const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// The object store that the tests are to use; `None`: they look for `garage` in `PATH`, and make do without.
+pub(crate) fn garage(root: &Path) -> Result<Option<PathBuf>> {
+    let place = root.join("target/garage");
+    let program = place.join("bin/garage");
+    if program.is_file() {
+        return Ok(Some(program));
+    }
+    if is_there("garage", "--version") {
+        return Ok(None);
+    }
+    if std::env::var_os(INSTALL).is_none() {
+        println!(
+            "   no `garage`: tests with a real object store are passed over ({INSTALL}=1 builds it)"
+        );
+        return Ok(None);
+    }
+    let mut cargo = Command::new("cargo");
+    cargo.args(["install", "garage", "--version", GARAGE, "--locked", "--no-default-features"]);
+    cargo.args(["--features", "sqlite,bundled-libs", "--root"]).arg(&place);
+    // Not in our own workspace: its configuration is not meant for others.
+    command(cargo.current_dir(std::env::temp_dir()))?;
+    Ok(Some(program))
+}
 
 /// Installs what is missing, or says what is missing.
 pub(crate) fn ensure() -> Result<()> {

@@ -20,11 +20,20 @@ pub(crate) fn run(root: &Path, filters: &[&str]) -> Result<()> {
     let mut total = Count::default();
     let mut steps = Steps::default();
     steps.run("packages", packages::ensure);
+    let mut garage = None;
+    steps.run("an object store", || {
+        garage = packages::garage(root)?;
+        Ok(())
+    });
     steps.run("the binary", || {
         let mut build = Command::new("cargo");
         crate::step::command(build.current_dir(root).args(["build", "--package", "pressroom"]))
     });
-    steps.run("Rust", || counted(&mut total, &mut rust(root, filters)));
+    steps.run("Rust", || {
+        let mut rust = rust(root, filters);
+        rust.envs(garage.iter().map(|program| ("PRESSROOM_GARAGE", program)));
+        counted(&mut total, &mut rust)
+    });
     let wordpress = root.join("wordpress/tests/run.sh");
     if filters.is_empty() && wordpress.exists() {
         steps.run("WordPress", || counted(&mut total, Command::new(&wordpress).current_dir(root)));

@@ -85,6 +85,8 @@ pub struct Agent {
     /// Whether the keeper can confine.
     pub(crate) keeper_confines: AtomicBool,
     pub(crate) histories: crate::git::Histories,
+    /// What is known of uploads and is to be told of them.
+    pub(crate) media: cluster::media::Media,
     /// How other programs' files stand, that are kept as templates say.
     pub(crate) templates: crate::template::Board,
     /// May be locked while the state is, never the other way round.
@@ -320,6 +322,7 @@ impl Agent {
             bytecode: Bytecode::default(),
             sound: php::Sound::default(),
             histories: crate::git::Histories::default(),
+            media: cluster::media::Media::default(),
             templates: crate::template::Board::default(),
             machine_means,
             keeper_confines: AtomicBool::new(false),
@@ -617,6 +620,8 @@ impl Agent {
             move |stop| agent.keep_addresses(stop)
         });
         self.spawn_names(&group);
+        let agent = Arc::clone(&self);
+        group.spawn("media", move |stop| agent.keep_media(stop));
         if let Some(cluster) = self.cluster.clone() {
             self.spawn_as_node(&group, &cluster);
         }
@@ -700,8 +705,6 @@ impl Agent {
         group.spawn("placement", move |stop| agent.keep_placement(stop));
         let agent = Arc::clone(self);
         group.spawn("commits", move |stop| agent.answer_commits(stop));
-        let (agent, it) = with();
-        group.spawn("media", move |stop| agent.keep_media(it, stop));
         let (agent, it) = with();
         group.spawn("secrets", move |stop| agent.share_secrets(it, stop));
     }

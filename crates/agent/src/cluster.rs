@@ -6,7 +6,7 @@
 //! - [`presence`] what this node says of itself, under a lease
 //! - [`secrets`] the same secrets on all nodes; [`sealing`] how the store keeps them
 //! - [`code`] releases from other nodes
-//! - [`media`] uploads on every node; [`commits`] who waits for that
+//! - [`media`] uploads on every node; [`commits`] who waits for that; [`media_store`] an object store that gets them too
 //! - [`door`] what other nodes may ask
 //! - [`backups`] copies of the state; [`restoring`] the way back to one
 //! - [`renewing`] certificates, long before they end
@@ -28,6 +28,7 @@ pub mod joining;
 pub mod keys;
 pub mod lead;
 pub mod media;
+pub mod media_store;
 pub mod membership;
 pub mod nodes;
 pub mod placement;
@@ -72,8 +73,6 @@ pub struct Cluster {
     office: Mutex<Option<Compare>>,
     /// How often we lost it to whoever comes next.
     lost: watch::Sender<u64>,
-    /// What is known of uploads and is to be told of them.
-    pub(crate) media: media::Media,
     /// Where etcd answers, as it was heard last.
     pub endpoints: watch::Sender<Vec<String>>,
     /// The store was restored elsewhere: what is still heard of the former one counts no more.
@@ -133,7 +132,6 @@ impl Cluster {
             client,
             office: Mutex::default(),
             lost: watch::Sender::new(0),
-            media: media::Media::default(),
             endpoints: watch::Sender::new(endpoints),
             is_elsewhere: std::sync::atomic::AtomicBool::default(),
             copying: tokio::sync::Mutex::default(),

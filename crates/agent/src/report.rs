@@ -35,6 +35,7 @@ impl Agent {
             notices: state.notices.iter().cloned().collect(),
             templates: self.templates.all(),
             addresses: self.shown_addresses(&state),
+            media_store: self.media.store.status(),
             traffic: state.traffic.clone(),
         }
     }

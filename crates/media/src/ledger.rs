@@ -50,6 +50,11 @@ impl Ledger {
         &self.entries
     }
 
+    /// The paths of which something is new and not on disk yet.
+    pub fn fresh(&self) -> &BTreeSet<String> {
+        &self.fresh
+    }
+
     /// The version that is here.
     pub fn file(&self, path: &str) -> Option<&Version> {
         match self.entries.get(path) {

@@ -92,6 +92,10 @@ pub struct Report {
     /// Floating addresses that it does not take part in, and why.
     #[serde(default)]
     pub refused: BTreeMap<IpAddr, String>,
+    /// Uploads and deletions that the object store of the media does not have yet, as far as is known there; in a few steps, since
+    /// every change of a report is written.
+    #[serde(default)]
+    pub media_waiting: u64,
     /// The sites.
     #[serde(default)]
     pub sites: BTreeMap<SiteName, SiteReport>,

@@ -36,6 +36,9 @@ pub struct Config {
     pub database: Database,
     /// The object cache and the sessions.
     pub cache: Cache,
+    /// Uploaded files.
+    #[serde(default)]
+    pub media: Media,
     /// What all sites need of WordPress's own world.
     #[serde(default)]
     pub wordpress: WordPress,
@@ -44,6 +47,57 @@ pub struct Config {
     pub templates: Option<Templates>,
     /// The sites, in the order of the file.
     pub sites: Vec<Site>,
+}
+
+/// Uploaded files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Media {
+    /// An object store that gets a copy of all of them.
+    #[serde(default)]
+    pub store: Option<MediaStore>,
+}
+
+/// An object store, spoken to as S3.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaStore {
+    /// The bucket.
+    pub bucket: String,
+    /// What is before all names in it, without a slash at either end; may be empty.
+    #[serde(default)]
+    pub prefix: String,
+    /// Where it answers; `None`: AWS, in that region.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// The file with the access key. It is needed on the node that leads alone; the others get what is in it sealed.
+    pub key_file: PathBuf,
+}
+
+impl MediaStore {
+    /// A bucket and a prefix as `s3://BUCKET/PREFIX` says them; `None`: it is none.
+    pub fn place(url: &str) -> Option<(String, String)> {
+        let rest = url.strip_prefix("s3://")?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let prefix = prefix.trim_end_matches('/');
+        let is_letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(c);
+        let is_bucket = (3..=63).contains(&bucket.len()) && bucket.chars().all(is_letter);
+        let is_name = |part: &str| {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            !part.is_empty() && part != "." && part != ".." && part.chars().all(is_plain)
+        };
+        let is_prefix =
+            prefix.is_empty() || (prefix.len() <= 200 && prefix.split('/').all(is_name));
+        (is_bucket && is_prefix).then(|| (bucket.to_owned(), prefix.to_owned()))
+    }
+
+    /// It as `s3://BUCKET/PREFIX`.
+    pub fn url(&self) -> String {
+        match self.prefix.is_empty() {
+            true => format!("s3://{}", self.bucket),
+            false => format!("s3://{}/{}", self.bucket, self.prefix),
+        }
+    }
 }
 
 /// What all sites need of WordPress's own world.

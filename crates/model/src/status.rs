@@ -31,6 +31,9 @@ pub struct Status {
     /// Floating addresses.
     #[serde(default)]
     pub addresses: Vec<Address>,
+    /// The object store of the media, if there is to be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_store: Option<MediaStore>,
     /// What the edge counts, if it answers.
     #[serde(default)]
     pub traffic: Option<Traffic>,
@@ -47,6 +50,21 @@ pub struct Address {
     /// What is not as it should be.
     #[serde(default)]
     pub because: String,
+}
+
+/// How the object store of the media stands, as this node knows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaStore {
+    /// Which: `s3://BUCKET/PREFIX`.
+    pub url: String,
+    /// Uploads and deletions that it does not have yet, as far as is known here. Other nodes may know them as well.
+    pub waiting: u64,
+    /// The first of them waits since then, milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since_ms: Option<u64>,
+    /// Why it gets nothing now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
 /// A process of which nothing but its id is reported.

@@ -456,6 +456,7 @@ impl Operator for ThisOperator {
                     hint,
                 });
             }
+            checks.extend(status.media_store.map(media_store_check));
             for (action, because) in self.agent.failing(1) {
                 checks.push(Check {
                     check: action,
@@ -730,4 +731,18 @@ async fn open_console(
     let connections = group.clone();
     group.spawn("accept", move |stop| console::serve(listener, server, connections, stop));
     Some((address, trigger, group))
+}
+/// How the object store of the media is.
+fn media_store_check(store: pressroom_model::status::MediaStore) -> Check {
+    use pressroom_api::operator::CheckState;
+    let kept = format!("{} uploads and deletions wait for it", store.waiting);
+    let (state, detail, hint) = match store.because {
+        None => (CheckState::Good, format!("{} answers, {kept}", store.url), ""),
+        Some(because) => (
+            CheckState::Bad,
+            format!("{}: {because}; {kept}, and uploads go on", store.url),
+            "look at `[media]` in pressroom.toml, and whether the store runs; it is tried again",
+        ),
+    };
+    Check { check: "object store".into(), state, detail, hint: hint.to_owned() }
 }

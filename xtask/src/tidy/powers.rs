@@ -23,7 +23,14 @@ struct Power {
     is_strict: bool,
 }
 
-const POWERS: [Power; 8] = [
+const POWERS: [Power; 9] = [
+    Power {
+        what: "speaking to an object store",
+        dependencies: &["object_store"],
+        words: &[],
+        homes: &["media"],
+        is_strict: true,
+    },
     Power {
         what: "starting processes",
         dependencies: &[],
@@ -70,7 +77,7 @@ const POWERS: [Power; 8] = [
         what: "TLS",
         dependencies: &["rustls", "tokio-rustls", "rcgen"],
         words: &[],
-        homes: &["edge", "agent", "wire", "pressroom"],
+        homes: &["edge", "agent", "wire", "media", "pressroom"],
         is_strict: true,
     },
     Power {

@@ -33,6 +33,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::Cluster;
 use super::code::Pieces;
 use super::door::{short, whole};
+use super::media_store::Copies;
 use crate::agent::Agent;
 use crate::apply::off_the_loop;
 
@@ -120,6 +121,8 @@ pub struct Media {
     wake: Notify,
     /// Raised by every look at the folders.
     looks: watch::Sender<u64>,
+    /// What is known of the object store.
+    pub(crate) store: Copies,
 }
 
 impl Default for Media {
@@ -131,6 +134,7 @@ impl Default for Media {
             complaints: Mutex::default(),
             wake: Notify::new(),
             looks: watch::Sender::new(0),
+            store: Copies::default(),
         }
     }
 }
@@ -142,7 +146,7 @@ struct Head {
     version: Version,
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     i64::try_from(clock::wall_ms()).unwrap_or(i64::MAX / 1_000_000) * 1_000_000
 }
 
@@ -157,6 +161,7 @@ impl Media {
     }
 
     fn tell(&self, site: &SiteName, path: &str) {
+        self.store.changed(site, path);
         for pending in self.pending.lock().values_mut() {
             if pending.files.len() >= MOST {
                 pending.whole.insert(site.clone());
@@ -191,15 +196,16 @@ impl Media {
         }
     }
 
-    /// Forgets deletions that all of these nodes have heard, and that are old.
-    fn forget(&self, others: &[NodeName]) {
+    /// Forgets deletions that all of these nodes and the object store, where there is to be one, have heard, and that are old.
+    fn forget(&self, others: &[NodeName], has_store: bool) {
         let heard = self.heard.lock();
         let until = others.iter().map(|node| heard.get(node).copied().unwrap_or(i64::MIN));
         let until = until.chain([now() - REMEMBERED]).min().unwrap_or(i64::MIN);
         drop(heard);
-        let ledgers: Vec<_> = self.ledgers.lock().values().cloned().collect();
-        for ledger in ledgers {
-            ledger.lock().forget(until);
+        let ledgers: Vec<_> = self.ledgers.lock().clone().into_iter().collect();
+        for (site, ledger) in ledgers {
+            let store = if has_store { self.store.heard_until(&site) } else { i64::MAX };
+            ledger.lock().forget(until.min(store));
         }
     }
 
@@ -219,8 +225,8 @@ impl Agent {
     }
 
     /// A site's media, once they were looked at.
-    fn media_folder(&self, cluster: &Cluster, site: &SiteName) -> Option<Folder> {
-        let ledger = cluster.media.ledgers.lock().get(site).cloned()?;
+    pub(super) fn media_folder(&self, site: &SiteName) -> Option<Folder> {
+        let ledger = self.media.ledgers.lock().get(site).cloned()?;
         Some(self.folder_with(self.media_tree(site)?, site, ledger))
     }
 
@@ -230,12 +236,12 @@ impl Agent {
     }
 
     /// Tells others and the operator what came of something heard.
-    fn mind_heard(&self, cluster: &Cluster, site: &SiteName, heard: &Heard) {
+    pub(super) fn mind_heard(&self, site: &SiteName, heard: &Heard) {
         for path in &heard.changed {
-            cluster.media.tell(site, path);
+            self.media.tell(site, path);
         }
         if !heard.changed.is_empty() {
-            cluster.media.wake.notify_waiters();
+            self.media.wake.notify_waiters();
         }
         for (path, at) in &heard.kept {
             let at = at.display();
@@ -247,38 +253,60 @@ impl Agent {
     }
 
     /// Says once, until it is over, that media of a site cannot be taken here.
-    fn complain(&self, cluster: &Cluster, site: &SiteName, error: Option<&std::io::Error>) {
+    pub(super) fn complain(&self, site: &SiteName, error: Option<&std::io::Error>) {
         let text = error.map(ToString::to_string);
         let before = match &text {
-            Some(text) => cluster.media.complaints.lock().insert(site.clone(), text.clone()),
-            None => cluster.media.complaints.lock().remove(site),
+            Some(text) => self.media.complaints.lock().insert(site.clone(), text.clone()),
+            None => self.media.complaints.lock().remove(site),
         };
         match text {
             Some(text) if before.as_ref() != Some(&text) => self.notice(format!(
-                "`{site}`: media of another node cannot be taken: {text}; what is here is served on, and it is tried again"
+                "`{site}`: media of another node or of the object store cannot be taken: {text}; what is here is served on, and it is tried again"
             )),
             None if before.is_some() => self.notice(format!("`{site}`: media are taken again")),
             _ => {}
         }
     }
 
-    fn media_sites(&self) -> Vec<SiteName> {
+    pub(super) fn media_sites(&self) -> Vec<SiteName> {
         let config = self.config();
         config.into_iter().flat_map(|config| config.sites).map(|site| site.name).collect()
     }
 
     /// Keeps the media equal for as long as the agent runs.
-    pub(crate) async fn keep_media(self: Arc<Self>, cluster: Arc<Cluster>, shutdown: Shutdown) {
+    pub(crate) async fn keep_media(self: Arc<Self>, shutdown: Shutdown) {
+        // One machine without a store has nobody to tell.
+        while self.cluster.is_none() && self.media_store().is_none() {
+            tokio::select! { () = shutdown.requested() => return, () = tokio::time::sleep(SITES) => {} }
+        }
         let group = Group::new("media", shutdown.clone());
-        let (watching, of) = (Arc::clone(&self), Arc::clone(&cluster));
+        let agent = Arc::clone(&self);
+        group.spawn("store", move |stop| agent.keep_media_store(stop));
+        let watching = Arc::clone(&self);
         group.spawn("watch", move |stop| async move {
-            let watched = tokio::task::spawn_blocking(move || watching.watch_media(&of, &stop));
+            let watched = tokio::task::spawn_blocking(move || watching.watch_media(&stop));
             match watched.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error!(%error, "media folders cannot be watched"),
                 Err(error) => tracing::error!(%error, "the watch of media folders has ended"),
             }
         });
+        match self.cluster.clone() {
+            Some(cluster) => self.tell_nodes(&cluster, &shutdown).await,
+            None => self.forget_alone(&shutdown).await,
+        }
+        group.finish(PAUSE).await;
+    }
+
+    async fn forget_alone(&self, shutdown: &Shutdown) {
+        while !shutdown.is_requested() {
+            self.media.forget(&[], self.media_store().is_some());
+            tokio::select! { () = shutdown.requested() => {}, () = tokio::time::sleep(FORGETTING) => {} }
+        }
+    }
+
+    /// Tells every node what there is to tell, and forgets what all have heard.
+    async fn tell_nodes(self: &Arc<Self>, cluster: &Arc<Cluster>, shutdown: &Shutdown) {
         let mut running: BTreeMap<NodeName, Group> = BTreeMap::new();
         let mut forgetting = clock::now() + FORGETTING;
         while !shutdown.is_requested() {
@@ -291,11 +319,11 @@ impl Agent {
                 if let Some(group) = running.remove(&node) {
                     group.finish(Duration::ZERO).await;
                 }
-                cluster.media.pending.lock().remove(&node);
-                cluster.media.heard.lock().remove(&node);
+                self.media.pending.lock().remove(&node);
+                self.media.heard.lock().remove(&node);
             }
             if clock::now() >= forgetting {
-                cluster.media.forget(&others);
+                self.media.forget(&others, self.media_store().is_some());
                 forgetting = clock::now() + FORGETTING;
             }
             for node in others {
@@ -304,26 +332,21 @@ impl Agent {
                 }
                 let whole = self.media_sites().into_iter().collect();
                 let pending = Pending { whole, ..Pending::default() };
-                cluster.media.pending.lock().insert(node.clone(), pending);
+                self.media.pending.lock().insert(node.clone(), pending);
                 let group = Group::new("media to a node", shutdown.clone());
-                let (agent, of, to) = (Arc::clone(&self), Arc::clone(&cluster), node.clone());
+                let (agent, of, to) = (Arc::clone(self), Arc::clone(cluster), node.clone());
                 group.spawn(node.as_str(), move |stop| agent.tell_media(of, to, stop));
                 running.insert(node, group);
             }
             tokio::select! { () = shutdown.requested() => {}, () = tokio::time::sleep(PAUSE) => {} }
         }
-        for group in running.into_values().chain([group]) {
+        for group in running.into_values() {
             group.finish(PAUSE).await;
         }
     }
 
     /// Looks at a folder that is watched from now on: what changed since it was looked at last is told to all.
-    fn begin_media(
-        &self,
-        cluster: &Cluster,
-        site: &SiteName,
-        tree: Tree,
-    ) -> std::io::Result<Journal> {
+    fn begin_media(&self, site: &SiteName, tree: Tree) -> std::io::Result<Journal> {
         let place = self.layout.cluster().join("media");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
         let (mut journal, ledger) = Journal::read(place.join(format!("{site}.journal")))?;
@@ -332,40 +355,44 @@ impl Agent {
         if went > 0 {
             tracing::info!(%site, files = went, "media were deleted while nobody looked");
         }
-        self.keep_ledger(&mut journal, &ledger);
-        cluster.media.ledgers.lock().insert(site.clone(), ledger);
-        cluster.media.tell_whole(site);
+        self.media.store.begin_site(site);
+        self.keep_ledger(site, &mut journal, &ledger);
+        self.media.ledgers.lock().insert(site.clone(), ledger);
+        self.media.tell_whole(site);
         Ok(journal)
     }
 
-    /// Puts on disk what is new in a ledger; what it cannot it tries again.
-    fn keep_ledger(&self, journal: &mut Journal, ledger: &Mutex<Ledger>) {
-        if let Err(error) = journal.write(&mut ledger.lock()) {
+    /// Notes for the object store what is new in a ledger, and puts it on disk; what it cannot it tries again.
+    fn keep_ledger(&self, site: &SiteName, journal: &mut Journal, ledger: &Mutex<Ledger>) {
+        // Under one lock: what is written is not new any more.
+        let mut ledger = ledger.lock();
+        self.mind_store(site, &ledger);
+        if let Err(error) = journal.write(&mut ledger) {
             let path = journal.path().display();
             tracing::warn!(%path, %error, "it cannot be kept which media there are");
         }
     }
 
     /// Sees what changes, until shutdown. Blocks.
-    fn watch_media(&self, cluster: &Cluster, stop: &Shutdown) -> std::io::Result<()> {
-        let media = &cluster.media;
+    fn watch_media(&self, stop: &Shutdown) -> std::io::Result<()> {
+        let media = &self.media;
         let mut watch: Watch<SiteName> = Watch::new()?;
         let mut journals: BTreeMap<SiteName, Journal> = BTreeMap::new();
         let (mut sites, mut due) = (Vec::new(), clock::now());
         while !stop.is_requested() {
             if clock::now() >= due {
                 (sites, due) = (self.media_sites(), clock::now() + SITES);
-                self.begin_all_media(cluster, &sites, &mut watch, &mut journals);
+                self.begin_all_media(&sites, &mut watch, &mut journals);
             }
             let seen = watch.next(LOOK)?;
             let is_news = !seen.is_empty();
             for one in seen {
-                self.see_media(cluster, &sites, one);
+                self.see_media(&sites, one);
             }
             for (site, journal) in &mut journals {
                 let ledger = media.ledgers.lock().get(site).cloned();
                 if let Some(ledger) = ledger {
-                    self.keep_ledger(journal, &ledger);
+                    self.keep_ledger(site, journal, &ledger);
                 }
             }
             media.looks.send_modify(|looks| *looks += 1);
@@ -379,37 +406,39 @@ impl Agent {
     /// Begins with sites that are new, and anew with those whose folder is another one now.
     fn begin_all_media(
         &self,
-        cluster: &Cluster,
         sites: &[SiteName],
         watch: &mut Watch<SiteName>,
         journals: &mut BTreeMap<SiteName, Journal>,
     ) {
         let is_same = |site: &SiteName| {
-            let folder = self.media_folder(cluster, site);
+            let folder = self.media_folder(site);
             folder.is_some_and(|folder| folder.is_known().unwrap_or(false))
         };
         watch.retain(|site| sites.contains(site) && is_same(site));
+        journals.retain(|site, _| sites.contains(site));
+        self.media.ledgers.lock().retain(|site, _| sites.contains(site));
+        self.media.store.keep_sites(&self.stored_sites());
         for site in sites {
             let Some(tree) = self.media_tree(site).filter(|_| !watch.watches(site)) else {
                 continue;
             };
-            cluster.media.ledgers.lock().remove(site);
+            self.media.ledgers.lock().remove(site);
             let begun = watch.add(site, tree.root());
-            match begun.and_then(|()| self.begin_media(cluster, site, tree)) {
+            match begun.and_then(|()| self.begin_media(site, tree)) {
                 Ok(journal) => drop(journals.insert(site.clone(), journal)),
                 Err(error) => {
                     watch.retain(|it| it != site);
-                    self.complain(cluster, site, Some(&error));
+                    self.complain(site, Some(&error));
                 }
             }
         }
     }
 
-    fn see_media(&self, cluster: &Cluster, sites: &[SiteName], seen: Seen<SiteName>) {
-        let media = &cluster.media;
+    fn see_media(&self, sites: &[SiteName], seen: Seen<SiteName>) {
+        let media = &self.media;
         let with = |site: &SiteName| {
             // What is seen of another folder than was looked at says nothing of this one.
-            self.media_folder(cluster, site).filter(|folder| folder.is_known().unwrap_or(false))
+            self.media_folder(site).filter(|folder| folder.is_known().unwrap_or(false))
         };
         match seen {
             Seen::File(site, path) => {
@@ -437,7 +466,7 @@ impl Agent {
         let mut failures: u32 = 0;
         while !stop.is_requested() {
             let began = now();
-            let woken = cluster.media.wake.notified();
+            let woken = self.media.wake.notified();
             let mut woken = std::pin::pin!(woken);
             woken.as_mut().enable();
             let told = tokio::select! {
@@ -447,7 +476,7 @@ impl Agent {
             match told {
                 Ok(true) => failures = 0,
                 Ok(false) => {
-                    cluster.media.heard.lock().insert(to.clone(), began);
+                    self.media.heard.lock().insert(to.clone(), began);
                     tokio::select! { () = stop.requested() => {}, () = woken => {}, () = tokio::time::sleep(PAUSE * 10) => {} }
                 }
                 Err(error) => {
@@ -464,14 +493,14 @@ impl Agent {
 
     /// Tells what there is to tell of one site; whether there was anything.
     async fn tell_media_once(&self, cluster: &Cluster, to: &NodeName) -> Result<bool, String> {
-        let taken = cluster.media.pending.lock().get_mut(to).and_then(Pending::take);
+        let taken = self.media.pending.lock().get_mut(to).and_then(Pending::take);
         let Some((site, paths)) = taken else { return Ok(false) };
         let told = self.offer_media(cluster, to, &site, paths.as_deref()).await;
-        if let Some(pending) = cluster.media.pending.lock().get_mut(to) {
+        if let Some(pending) = self.media.pending.lock().get_mut(to) {
             pending.told(told.is_ok());
         }
         // Whoever waits for a commit looks again.
-        cluster.media.looks.send_modify(|looks| *looks += 1);
+        self.media.looks.send_modify(|looks| *looks += 1);
         told.map(|()| true)
     }
 
@@ -483,7 +512,7 @@ impl Agent {
         paths: Option<&[String]>,
     ) -> Result<(), String> {
         // A folder that was not looked at yet is told when it was.
-        let Some(folder) = self.media_folder(cluster, site) else { return Ok(()) };
+        let Some(folder) = self.media_folder(site) else { return Ok(()) };
         let (ledger, paths) = (Arc::clone(&folder.ledger), paths.map(<[String]>::to_vec));
         let offers = off_the_loop(move || {
             Ok::<_, std::io::Error>(ledger.lock().offers(paths.as_deref(), BATCH))
@@ -558,9 +587,7 @@ impl Agent {
         site: &SiteName,
         request: Request<Incoming>,
     ) -> Response<AnyBody> {
-        let (Some(cluster), Some(folder)) =
-            (&self.cluster, self.cluster.as_ref().and_then(|it| self.media_folder(it, site)))
-        else {
+        let Some(folder) = self.media_folder(site) else {
             return short(StatusCode::CONFLICT, "the site is not prepared here yet");
         };
         let offer = match whole(request).await {
@@ -580,22 +607,17 @@ impl Agent {
             Ok((heard, done)) => (heard, done),
             Err(error) => (Heard::default(), Err(error)),
         };
-        self.mind_heard(cluster, site, &heard);
+        self.mind_heard(site, &heard);
         match done {
             Ok(()) => short(StatusCode::OK, serde_json::to_vec(&heard.wanted).expect("plain data")),
-            Err(error) => self.refuse_media(cluster, site, &error),
+            Err(error) => self.refuse_media(site, &error),
         }
     }
 
-    fn refuse_media(
-        &self,
-        cluster: &Cluster,
-        site: &SiteName,
-        error: &std::io::Error,
-    ) -> Response<AnyBody> {
+    fn refuse_media(&self, site: &SiteName, error: &std::io::Error) -> Response<AnyBody> {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull, WouldBlock};
         if error.kind() != WouldBlock {
-            self.complain(cluster, site, Some(error));
+            self.complain(site, Some(error));
         }
         let status = match error.kind() {
             StorageFull | QuotaExceeded => FULL,
@@ -610,23 +632,21 @@ impl Agent {
         site: &SiteName,
         request: Request<Incoming>,
     ) -> Response<AnyBody> {
-        let (Some(cluster), Some(folder)) =
-            (&self.cluster, self.cluster.as_ref().and_then(|it| self.media_folder(it, site)))
-        else {
+        let Some(folder) = self.media_folder(site) else {
             return short(StatusCode::CONFLICT, "the site is not prepared here yet");
         };
         match take(folder, request.into_body()).await {
             Ok(Received::There(heard)) => {
-                self.mind_heard(cluster, site, &heard);
-                self.complain(cluster, site, None);
+                self.mind_heard(site, &heard);
+                self.complain(site, None);
                 short(StatusCode::OK, "")
             }
             // It was written while it was sent; its next offer brings it.
             Ok(Received::Not(heard)) => {
-                self.mind_heard(cluster, site, &heard);
+                self.mind_heard(site, &heard);
                 short(StatusCode::OK, "changed meanwhile")
             }
-            Err(error) => self.refuse_media(cluster, site, &error),
+            Err(error) => self.refuse_media(site, &error),
         }
     }
 
@@ -634,12 +654,11 @@ impl Agent {
     pub async fn commit_media(&self, site: &SiteName, patience: Duration) -> bool {
         let Some(cluster) = &self.cluster else { return true };
         let others = self.commit_groups(cluster);
-        let mut looks = cluster.media.looks.subscribe();
+        let mut looks = self.media.looks.subscribe();
         let first = *looks.borrow_and_update();
         let settled = async {
             // Two looks after now have seen everything that was written before.
-            while *looks.borrow_and_update() < first + 2
-                || !cluster.media.is_committed(site, &others)
+            while *looks.borrow_and_update() < first + 2 || !self.media.is_committed(site, &others)
             {
                 if looks.changed().await.is_err() {
                     return;

@@ -85,6 +85,7 @@ impl Agent {
             memory_mib: Some(self.memory.get() >> 20),
             addresses: state.floating.held(),
             refused: state.floating.refused(),
+            media_waiting: self.media.store.about_waiting(),
             sites: sites(&state),
         }
     }

@@ -290,6 +290,7 @@ fn status() -> Status {
         notices: Vec::new(),
         templates: Vec::new(),
         addresses: Vec::new(),
+        media_store: None,
         traffic: None,
     }
 }

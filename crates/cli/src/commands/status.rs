@@ -5,7 +5,7 @@ use std::time::Duration;
 use pressroom_api::client::Error;
 use pressroom_api::failure::Failure;
 use pressroom_model::id::NodeName;
-use pressroom_model::status::{Address, Pid, Process, Site, Status, Traffic};
+use pressroom_model::status::{Address, MediaStore, Pid, Process, Site, Status, Traffic};
 use pressroom_model::unit::ByteSize;
 use pressroom_model::verdict::Health;
 
@@ -76,6 +76,7 @@ fn without_agent(keeper: Option<i32>, failure: &Failure) -> Status {
         notices: vec![because],
         templates: Vec::new(),
         addresses: Vec::new(),
+        media_store: None,
         traffic: None,
     }
 }
@@ -100,6 +101,7 @@ fn page(talk: &Talk, status: &Status) -> String {
     lines.push(format!("  {:<16} process {}", "keeper", pid(status.keeper.pid)));
     lines.extend(status.addresses.iter().map(address_line));
     lines.extend(status.templates.iter().map(super::config::template_line));
+    lines.extend(status.media_store.iter().map(media_store_line));
     if let Some(traffic) = &status.traffic {
         lines.extend([String::new(), traffic_line(traffic)]);
         lines.extend(peer_lines(traffic));
@@ -109,6 +111,16 @@ fn page(talk: &Talk, status: &Status) -> String {
         lines.extend(status.notices.iter().take(8).map(|notice| format!("! {notice}")));
     }
     lines.join("\n")
+}
+
+fn media_store_line(store: &MediaStore) -> String {
+    let waiting = match store.waiting {
+        0 => "has all uploads".to_owned(),
+        1 => "1 upload waits".to_owned(),
+        count => format!("{count} uploads wait"),
+    };
+    let because = store.because.as_ref().map(|because| format!(": {because}"));
+    format!("  {:<16} {}, {waiting}{}", "object store", store.url, because.unwrap_or_default())
 }
 
 /// One site, with its instances. Also what `site show` shows.

@@ -588,6 +588,7 @@ fn status(config: Option<&Config>) -> Status {
         notices: Vec::new(),
         templates: Vec::new(),
         addresses: Vec::new(),
+        media_store: None,
         traffic: None,
     }
 }

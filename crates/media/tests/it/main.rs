@@ -1,6 +1,9 @@
 //! Media folders of several nodes that are cut from each other, stopped and started, and meet again.
 
+mod garage;
+mod moody;
 mod nodes;
+mod store;
 
 use nodes::{Node, meet};
 

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 const SECOND: i64 = 1_000_000_000;
 
 /// A clock that all share and that never stands still.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     static NOW: AtomicI64 = AtomicI64::new(2_000_000_000 * SECOND);
     NOW.fetch_add(SECOND, Ordering::Relaxed)
 }
@@ -74,13 +74,17 @@ impl Node {
         Stopped(place).start()
     }
 
-    fn folder(&self) -> Folder {
+    pub(crate) fn folder(&self) -> Folder {
         let tree = Tree::new(self.path(""), None);
         Folder { tree, ledger: Arc::clone(&self.ledger), kept: self.place.path().join("kept") }
     }
 
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.place.path().join("uploads").join(path)
+    }
+
+    pub(crate) fn place(&self) -> &std::path::Path {
+        self.place.path()
     }
 
     /// Looks at everything.

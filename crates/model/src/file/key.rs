@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::domain;
-use crate::config::Source;
+use crate::config::{MediaStore, Source};
 use crate::floating::Floating;
 use crate::id::{NodeName, SiteName};
 
@@ -124,7 +124,11 @@ pub const KEYS: &[Key] = keys! {
     "state.engine", Kind::Engine, Is(r#""managed""#), "Who runs it. Managed is a store inside the agent.";
 
     "media", Kind::Table, Nothing, "Uploaded files.";
-    "media.engine", Kind::Engine, Is(r#""managed""#), "Who keeps them. Managed is the local disk.";
+    "media.engine", Kind::Engine, Is(r#""managed""#), "Who keeps them. Managed is the local disk, of all nodes in a cluster.";
+    "media.store", Kind::Text("address", bucket), Nothing, "An object store that gets a copy of every upload, `s3://BUCKET/PREFIX`: any that speaks S3. Uploads do not wait for it; what it has not yet is kept and sent when it answers.";
+    "media.endpoint", Kind::Text("address", endpoint), Follows("AWS's, of the region"), "Where the store answers: `https://s3.example.com`. With `http` everybody on the way can read what is uploaded.";
+    "media.region", Kind::Text("name", region), Is(r#""us-east-1""#), "The region that the store is in, or says it is in (Garage: `garage`).";
+    "media.key_file", Kind::Text("path", path), Nothing, "The file with the store's key, needed with `store`: lines `aws_access_key_id = …` and `aws_secret_access_key = …`, as AWS's own tools write them. It may be readable to its owner alone. In a cluster the node that leads needs it; the others get it sealed.";
 
     "wordpress", Kind::Table, Nothing, "What all sites need of WordPress's own world.";
     "wordpress.wp_cli", Kind::Text("path", path), Follows("`wp` in `PATH`"), "The phar of wp-cli, for `pressroom wp`. Everybody must be able to read it.";
@@ -339,6 +343,25 @@ fn mirror(value: &str) -> Result<(), String> {
     require(
         rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(is_plain)),
         "write an address as `https://mirror.example.com/wordpress`, without a password",
+    )
+}
+
+fn bucket(value: &str) -> Result<(), String> {
+    require(
+        MediaStore::place(value).is_some(),
+        "write it as `s3://BUCKET/PREFIX`, in plain letters",
+    )
+}
+
+fn endpoint(value: &str) -> Result<(), String> {
+    mirror(value).map_err(|_| "write an address as `https://s3.example.com`".to_owned())
+}
+
+fn region(value: &str) -> Result<(), String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    require(
+        !value.is_empty() && value.chars().all(is_plain),
+        "write a region's name, as `eu-central-1`",
     )
 }
 

@@ -12,8 +12,8 @@ use super::reader::Reader;
 use super::{Facts, Faults};
 use crate::config::{
     Admin, Cache, CertificateFiles, Cluster, Config, Console, Cron, Database, Dns, Edge, Hooks,
-    Instances, Interrupted, Limits, Node, PageCache, Php, Registrar, Runtime, Site, Source,
-    Templates, WordPress,
+    Instances, Interrupted, Limits, Media, MediaStore, Node, PageCache, Php, Registrar, Runtime,
+    Site, Source, Templates, WordPress,
 };
 use crate::floating::Floating;
 use crate::id::{NodeName, SiteName};
@@ -48,6 +48,7 @@ pub(super) fn read(
         cluster,
         database: Database::Managed { memory: file.within("database").size("memory") },
         cache: Cache::Managed { memory: file.within("cache").size("memory") },
+        media: media(&file.within("media"), facts, faults),
         wordpress: WordPress {
             wp_cli: file.within("wordpress").text("wp_cli").map(|path| facts.folder.join(path)),
             mirror: file
@@ -60,6 +61,33 @@ pub(super) fn read(
             prefix: file.within("templates").text("prefix"),
         }),
         sites: sites(&file, facts, faults, is_broken),
+    }
+}
+
+fn media(media: &Reader<'_>, facts: &Facts, faults: &mut Faults) -> Media {
+    if !media.has("store") {
+        for name in ["endpoint", "key_file"].into_iter().filter(|name| media.has(name)) {
+            faults.add_with_hint(
+                media.span_of(name),
+                format!("`media.{name}` without an object store"),
+                "say which in `media.store`",
+            );
+        }
+        return Media::default();
+    }
+    if !media.has("key_file") {
+        let hint = "say which file has the store's key in `media.key_file`";
+        faults.add_with_hint(media.span_of("store"), "`media.store` without its key", hint);
+    }
+    let place = media.text("store").and_then(|url| MediaStore::place(&url));
+    Media {
+        store: place.map(|(bucket, prefix)| MediaStore {
+            bucket,
+            prefix,
+            endpoint: media.text("endpoint").map(|it| it.trim_end_matches('/').to_owned()),
+            region: media.text("region").unwrap_or_default(),
+            key_file: facts.folder.join(media.text("key_file").unwrap_or_default()),
+        }),
     }
 }
 

@@ -55,6 +55,15 @@ pub fn show(config: &Config) -> String {
     page.engine("[database]", *memory);
     let Cache::Managed { memory } = &config.cache;
     page.engine("[cache]", *memory);
+    if let Some(store) = &config.media.store {
+        page.head("[media]");
+        page.text("store", store.url());
+        if let Some(endpoint) = &store.endpoint {
+            page.text("endpoint", endpoint);
+        }
+        page.text("region", &store.region);
+        page.text("key_file", store.key_file.display());
+    }
     let WordPress { wp_cli, mirror } = &config.wordpress;
     if wp_cli.is_some() || mirror.is_some() {
         page.head("[wordpress]");

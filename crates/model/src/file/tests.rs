@@ -309,6 +309,31 @@ fn names_are_off_until_somebody_says_where() {
 }
 
 #[test]
+fn an_object_store_has_a_key_in_a_file_and_nothing_speaks_of_none() {
+    assert_eq!(good("").media.store, None);
+    let text = "[media]\nstore = 's3://up.loads/a/b/'\nendpoint = 'https://s3.example.com/'\nregion = 'garage'\nkey_file = 'k'";
+    let config = good(text);
+    let store = config.media.store.as_ref().expect("one");
+    assert_eq!((store.bucket.as_str(), store.prefix.as_str()), ("up.loads", "a/b"));
+    assert_eq!(store.endpoint.as_deref(), Some("https://s3.example.com"));
+    assert_eq!(store.key_file, facts().folder.join("k"));
+    assert_eq!(good(&show(&config)), config);
+    check(
+        "[media]\nstore = 's3://abc'",
+        &[
+            "2:9: `media.store` without its key (say which file has the store's key in `media.key_file`)",
+        ],
+    );
+    check(
+        "[media]\nkey_file = 'x'",
+        &["2:12: `media.key_file` without an object store (say which in `media.store`)"],
+    );
+    for bad in ["s3://", "s3://ab", "s3://ABC", "https://abc/", "s3://abc/..", "s3://abc//d"] {
+        assert!(crate::config::MediaStore::place(bad).is_none(), "{bad}");
+    }
+}
+
+#[test]
 fn the_console_stays_on_loopback() {
     let fault = &parse("[console]\nlisten = '0.0.0.0:7070'", &facts()).expect_err("bad")[0];
     assert!(fault.to_string().contains("loopback"), "{fault}");

@@ -13,6 +13,8 @@ mod docker;
 mod environments;
 mod faults;
 mod floating;
+#[path = "../../../media/tests/it/garage.rs"]
+mod garage;
 mod git;
 mod hooks;
 mod house;
@@ -21,6 +23,7 @@ mod isolation;
 mod lab;
 mod leaks;
 mod load;
+mod media;
 mod names;
 mod network;
 mod order;
