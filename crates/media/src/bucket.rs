@@ -62,6 +62,12 @@ impl From<object_store::Error> for Error {
             }
             cause = inner.source();
         }
+        // Which request it was, with its address and how long it took, is no news and different each time.
+        if let Some((_, what)) =
+            text.split_once("Error performing ").and_then(|(_, it)| it.split_once(" - "))
+        {
+            text = what.to_owned();
+        }
         let end = text.char_indices().nth(400).map_or(text.len(), |(end, _)| end);
         text.truncate(end);
         Self::Store(text)
@@ -377,6 +383,13 @@ impl io::Read for Arriving {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_failed_is_said_without_the_request() {
+        let source = "Error performing GET http://s3/b?prefix=x in 12.3ms - connection refused";
+        let error = object_store::Error::Generic { store: "S3", source: source.into() };
+        assert_eq!(Error::from(error).to_string(), "connection refused");
+    }
 
     #[test]
     fn a_key_is_read_as_others_write_it_and_shown_to_nobody() {

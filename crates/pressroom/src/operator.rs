@@ -735,7 +735,11 @@ async fn open_console(
 /// How the object store of the media is.
 fn media_store_check(store: pressroom_model::status::MediaStore) -> Check {
     use pressroom_api::operator::CheckState;
-    let kept = format!("{} uploads and deletions wait for it", store.waiting);
+    let kept = match store.waiting {
+        0 => "nothing waits for it".to_owned(),
+        1 => "one upload or deletion waits for it".to_owned(),
+        count => format!("{count} uploads and deletions wait for it"),
+    };
     let (state, detail, hint) = match store.because {
         None => (CheckState::Good, format!("{} answers, {kept}", store.url), ""),
         Some(because) => (

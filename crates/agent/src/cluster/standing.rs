@@ -40,8 +40,13 @@ impl Agent {
                 because.push(format!("{ready} of {sites} sites answer there"));
             }
             let waiting = report.map_or(0, |report| report.media_waiting);
-            if waiting > 0 {
-                because.push(format!("about {waiting} uploads wait there for the object store"));
+            match waiting {
+                0 => {}
+                1 => because.push("an upload waits there for the object store".into()),
+                _ => {
+                    because
+                        .push(format!("about {waiting} uploads wait there for the object store"));
+                }
             }
             if clock_ms.abs() > SKEW_MS {
                 because.push(format!("its clock is {clock_ms} ms off ours: set it by NTP"));
