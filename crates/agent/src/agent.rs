@@ -698,6 +698,8 @@ impl Agent {
         let (agent, it) = with();
         group.spawn("certificate", move |stop| agent.keep_certificate(it, stop));
         let (agent, it) = with();
+        group.spawn("removal", move |stop| agent.watch_removal(it, stop));
+        let (agent, it) = with();
         group.spawn("backups", move |stop| agent.keep_backups(it, stop));
         let (agent, it) = with();
         group.spawn("restored", move |stop| agent.tell_restored(it, stop));

@@ -9,7 +9,7 @@
 //! - [`media`] uploads on every node; [`commits`] who waits for that; [`media_store`] an object store that gets them too
 //! - [`door`] what other nodes may ask
 //! - [`backups`] copies of the state; [`restoring`] the way back to one
-//! - [`renewing`] certificates, long before they end
+//! - [`renewing`] certificates, long before they end; [`removed`] a node that is none any more
 //! - [`voters`] who votes in the store; [`access`] who may ask it
 //! - [`placement`] on which nodes sites run
 //! - [`standing`] the nodes as people are shown them; [`nodes`] what operators change of them
@@ -33,6 +33,7 @@ pub mod membership;
 pub mod nodes;
 pub mod placement;
 pub mod presence;
+pub mod removed;
 pub mod renewing;
 pub mod restoring;
 pub mod sealing;
@@ -124,6 +125,9 @@ impl Cluster {
     ) -> Result<Arc<Self>, WireError> {
         let identity = membership::identity(layout)?;
         let wire = Wire::new(identity, Register::new(members(&membership.nodes)));
+        if let Some(refused) = access::Refused::known(layout) {
+            wire.members.set_removed(refused.fingerprints());
+        }
         let client = Client::new(wire.clone(), Service::Agent, tasks);
         let endpoints = membership.endpoints();
         Ok(Arc::new(Self {

@@ -8,6 +8,7 @@ use pressroom_model::unit::ByteSize;
 use pressroom_runtime::clock;
 
 use crate::cluster::membership::{self, Membership};
+use crate::cluster::removed::Removal;
 use crate::container::Docker;
 use crate::engine::docker as daemon;
 use crate::git::repository;
@@ -67,7 +68,10 @@ pub fn examine(layout: &Layout, config: Option<&Config>) -> Vec<Finding> {
 /// How long other nodes let this one in, where it is a node.
 fn certificate(layout: &Layout, now: u64) -> Option<Finding> {
     let check = "node certificate";
-    Membership::read(layout).ok().flatten()?;
+    let own = Membership::read(layout).ok().flatten()?;
+    if let Some(removal) = Removal::of(&own) {
+        return Some(ill("membership", Grade::Bad, removal.to_string(), Removal::HINT));
+    }
     let validity = match membership::identity(layout) {
         Ok(identity) => identity.validity(),
         Err(error) => {

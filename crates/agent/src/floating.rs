@@ -106,7 +106,8 @@ impl Agent {
     pub(crate) fn part_in_addresses(&self, config: &Config, state: &State) -> Option<Facts> {
         let own = self.cluster.as_ref()?.membership();
         let given = &state.floating.given;
-        if !self.users.are_separate() || given.interface.is_empty() {
+        // Visitors of an address are for who serves.
+        if own.removed_ms > 0 || !self.users.are_separate() || given.interface.is_empty() {
             return None;
         }
         let edges =

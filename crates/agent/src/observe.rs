@@ -372,6 +372,7 @@ impl Agent {
             peers: peers.collect(),
             health: health.clone(),
             is_drained: state.known.leaves_out(&cluster.node()),
+            is_removed: cluster.removal().is_some(),
         }))
     }
 
@@ -383,6 +384,9 @@ impl Agent {
     /// How many instances of a site are to run here.
     fn instances_here(&self, state: &State, site: &Site) -> u16 {
         let min = site.php.instances.min;
+        if self.removal().is_some() {
+            return 0;
+        }
         self.own_name().map_or(min, |own| wanted_on(&state.known, &own, &site.name, min))
     }
 

@@ -11,6 +11,7 @@ use pressroom_plan::machine::{
 use pressroom_plan::supervise;
 
 use crate::agent::{Agent, State};
+use crate::cluster::removed::Removal;
 
 impl Agent {
     /// The report.
@@ -32,7 +33,7 @@ impl Agent {
                 .map(|name| process(&state, name))
                 .collect(),
             sites: config.iter().flat_map(|config| sites(config, &state)).collect(),
-            notices: state.notices.iter().cloned().collect(),
+            notices: self.removal().map(told).into_iter().chain(state.notices.clone()).collect(),
             templates: self.templates.all(),
             addresses: self.shown_addresses(&state),
             media_store: self.media.store.status(),
@@ -93,6 +94,11 @@ impl Agent {
         let text = std::fs::read(self.layout.output(process)).unwrap_or_default();
         crate::engine::tail(&String::from_utf8_lossy(&text), 2000)
     }
+}
+
+/// Said for as long as it is so.
+fn told(removal: Removal) -> String {
+    format!("{removal}; {}", Removal::HINT)
 }
 
 fn verdict(state: &State, process: &ProcessState) -> Verdict {

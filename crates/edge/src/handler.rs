@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use pressroom_model::snapshot::{GIT_PATH, LogFormat};
+use pressroom_model::snapshot::{GIT_PATH, LogFormat, Snapshot};
 
 use crate::access_log::Entry;
 use crate::author;
@@ -181,15 +181,9 @@ pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
         busy: Some(Busy::new(&peer.watched)),
         log: view.snapshot.as_ref().and_then(|s| s.access_log.as_ref()).map(|l| l.format),
     };
-    let https_port = view.snapshot.as_ref().and_then(|s| s.https_port);
-    let has_snapshot = view.snapshot.is_some();
-    let cluster = view.snapshot.as_ref().and_then(|s| s.cluster.as_ref());
-    let heartbeat = match cluster.is_some_and(|cluster| cluster.is_drained) {
-        true => (StatusCode::SERVICE_UNAVAILABLE, "drained\n"),
-        false => (StatusCode::OK, "alive\n"),
-    };
+    let own = Own::of(view.snapshot.as_ref());
     drop(view);
-    match at_once(&asking, peer, https_port, has_snapshot, heartbeat) {
+    match at_once(&asking, peer, own) {
         Now::Answer(answer) => Reply::Ready(Some(finish(peer, asking, answer))),
         Now::Work(work) => {
             let peer = peer.clone();
@@ -224,16 +218,44 @@ pub struct Script {
     pub path_info: String,
 }
 
-fn at_once(
-    asking: &Asking,
-    peer: &Peer,
+/// What the view says of this edge itself.
+#[derive(Clone, Copy)]
+struct Own {
     https_port: Option<u16>,
     has_snapshot: bool,
-    heartbeat: (StatusCode, &'static str),
-) -> Now {
+    is_drained: bool,
+    is_removed: bool,
+}
+
+impl Own {
+    fn of(snapshot: Option<&Snapshot>) -> Self {
+        let cluster = snapshot.and_then(|snapshot| snapshot.cluster.as_ref());
+        Self {
+            https_port: snapshot.and_then(|snapshot| snapshot.https_port),
+            has_snapshot: snapshot.is_some(),
+            is_drained: cluster.is_some_and(|cluster| cluster.is_drained),
+            is_removed: cluster.is_some_and(|cluster| cluster.is_removed),
+        }
+    }
+
+    fn heartbeat(self) -> Response<Body> {
+        let away = StatusCode::SERVICE_UNAVAILABLE;
+        match self {
+            Self { is_removed: true, .. } => notice::text(away, "removed\n"),
+            Self { is_drained: true, .. } => notice::text(away, "drained\n"),
+            _ => notice::text(StatusCode::OK, "alive\n"),
+        }
+    }
+}
+
+fn at_once(asking: &Asking, peer: &Peer, own: Own) -> Now {
+    let Own { https_port, has_snapshot, .. } = own;
     let path = asking.parts.uri.path();
     if path == "/heartbeat.html" {
-        return Now::Answer(notice::text(heartbeat.0, heartbeat.1));
+        return Now::Answer(own.heartbeat());
+    }
+    if own.is_removed {
+        return Now::Answer(Notice::Removed.answer(&asking.id));
     }
     let Some(site) = &asking.site else {
         let what = match (has_snapshot, asking.host.is_empty()) {

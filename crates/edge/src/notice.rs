@@ -33,6 +33,8 @@ pub enum Notice {
     Starting,
     /// Code cannot be changed now.
     NoAuthor,
+    /// This node was removed from its cluster.
+    Removed,
 }
 
 impl Notice {
@@ -90,6 +92,11 @@ impl Notice {
                 "Code cannot be changed now",
                 "Nothing was changed, and the site goes on. Please try again shortly.",
             ),
+            Self::Removed => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Not served here any more",
+                "This server has left the ones that serve this site. Please try again shortly.",
+            ),
         }
     }
 
@@ -109,7 +116,7 @@ impl Notice {
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if matches!(self, Self::Overloaded | Self::Starting | Self::NoAuthor) {
+        if matches!(self, Self::Overloaded | Self::Starting | Self::NoAuthor | Self::Removed) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
         if self == Self::MethodNotAllowed {

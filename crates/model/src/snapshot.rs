@@ -59,6 +59,9 @@ pub struct Cluster {
     /// Whether balancers should leave this node out: it was drained, and others were not.
     #[serde(default)]
     pub is_drained: bool,
+    /// This node was removed from it: it serves nothing until it joins again.
+    #[serde(default)]
+    pub is_removed: bool,
 }
 
 /// How edges judge each other's health.

@@ -105,8 +105,9 @@ impl Machine for ThisMachine {
 
     fn join(&self, place: &Place, joining: &Joining) -> Result<Joined, Failure> {
         furnish(&place.data)?;
-        let name = match &joining.name {
-            Some(name) => name.clone(),
+        let former = self.membership(place)?;
+        let name = match joining.name.clone().or(former) {
+            Some(name) => name,
             None => host::name().parse().map_err(|bad| {
                 Failure::yours("this host's name is no node name")
                     .cause(bad)

@@ -10,6 +10,7 @@ use pressroom_agent::cluster::backups::{self, BackupError};
 use pressroom_agent::cluster::founding::{self, Founder};
 use pressroom_agent::cluster::joining::JoiningError;
 use pressroom_agent::cluster::nodes::NodeError;
+use pressroom_agent::cluster::removed::Removal;
 use pressroom_agent::cluster::restoring::{self, Wanted};
 use pressroom_api::cluster::{self, ChangeOf, Founding, NodeChange};
 use pressroom_api::failure::Failure;
@@ -75,6 +76,9 @@ impl ThisOperator {
     }
 
     pub(crate) async fn token(&self, wish: &cluster::TokenWish) -> Result<cluster::Token, Failure> {
+        if let Some(removal) = self.agent.removal() {
+            return Err(Failure::yours("no token was made").cause(removal).hint(Removal::HINT));
+        }
         let made = self.agent.make_token(Duration::from_secs(wish.life)).await;
         let token = made.map_err(|error| {
             let failure = match error {
@@ -121,6 +125,9 @@ impl ThisOperator {
     /// what the last one stored: that is waited for.
     pub(crate) async fn another_leads(&self) -> bool {
         let Some(cluster) = &self.agent.cluster else { return false };
+        if self.agent.removal().is_some() {
+            return true;
+        }
         let late = clock::now() + OFFICE;
         loop {
             match self.agent.leader() {
@@ -140,6 +147,9 @@ impl ThisOperator {
         &self,
         request: Request<Bytes>,
     ) -> Result<Response<Incoming>, Failure> {
+        if let Some(removal) = self.agent.removal() {
+            return Err(Failure::yours("nothing was changed").cause(removal).hint(Removal::HINT));
+        }
         let away = || {
             Failure::ours("the cluster has no leader that answers at the moment")
                 .state("what runs goes on, and sites are served; nothing was changed")

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use pressroom_model::id::NodeName;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -53,12 +54,14 @@ pub type Members = BTreeMap<NodeName, Member>;
 #[derive(Debug, Clone)]
 pub struct Register {
     sender: Arc<watch::Sender<Arc<Members>>>,
+    /// Keys of nodes that were removed: they are told so, while strangers are told nothing.
+    removed: Arc<RwLock<BTreeSet<Fingerprint>>>,
 }
 
 impl Register {
     /// A list.
     pub fn new(members: Members) -> Self {
-        Self { sender: Arc::new(watch::Sender::new(Arc::new(members))) }
+        Self { sender: Arc::new(watch::Sender::new(Arc::new(members))), removed: Arc::default() }
     }
 
     /// The list as it is now.
@@ -75,6 +78,16 @@ impl Register {
             }
             is_news
         });
+    }
+
+    /// Replaces the keys of removed nodes: who shows one of them hears why it is refused.
+    pub fn set_removed(&self, keys: BTreeSet<Fingerprint>) {
+        *self.removed.write() = keys;
+    }
+
+    /// Whether that is the key of a node that was removed.
+    pub(crate) fn was_removed(&self, key: &Fingerprint) -> bool {
+        self.removed.read().contains(key)
     }
 
     /// Whether this peer with this key is a member, or a guest, who need be none.

@@ -17,10 +17,10 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
-    ServerConfig, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName,
+    Error, RootCertStore, ServerConfig, SignatureScheme,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
@@ -48,6 +48,15 @@ pub enum Guests {
     Welcome,
     /// Not here.
     Refused,
+}
+
+/// What becomes of who knocks at a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knock {
+    /// It is let in.
+    LetIn,
+    /// It is refused, because it was removed.
+    Removed,
 }
 
 /// A connection that somebody opened to us.
@@ -140,6 +149,31 @@ impl Wire {
         let name = format!("{node}{NODE_SUFFIX}");
         connect(member.at(service), node.as_str(), &name, &identity, verifier, protocol).await
     }
+}
+
+impl Wire {
+    /// Asks a node's agent nothing but whether we are let in. In TLS 1.3 the one who connects is told last: by the first bytes of the
+    /// answer, or by an alert in their place (RFC 8446, section 6.2, `certificate_revoked`).
+    pub async fn knock(&self, node: &NodeName) -> Result<Knock, WireError> {
+        let mut stream = self.connect(node, Service::Agent, crate::http::PROTOCOL).await?;
+        let address = stream.get_ref().0.peer_addr();
+        let away = |cause: String| WireError::Away {
+            node: node.to_string(),
+            address: address.unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0))),
+            cause,
+        };
+        match tokio::time::timeout(HANDSHAKE, stream.read_u8()).await {
+            Ok(Ok(_)) => Ok(Knock::LetIn),
+            Ok(Err(error)) if says_removed(&error) => Ok(Knock::Removed),
+            Ok(Err(error)) => Err(away(error.to_string())),
+            Err(_) => Err(away(format!("no answer within {HANDSHAKE:?}"))),
+        }
+    }
+}
+
+fn says_removed(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    inner == Some(&Error::AlertReceived(AlertDescription::CertificateRevoked))
 }
 
 /// Connects with a join token to any node of its cluster.
@@ -289,6 +323,10 @@ impl ClientCertVerifier for Doorkeeper {
         let is_welcome = matches!(peer, Peer::Node(_)) || self.guests == Guests::Welcome;
         match is_welcome && self.members.admits(&peer, &key) {
             true => Ok(verified),
+            // TLS has a word for it, which `knock` understands.
+            false if self.members.was_removed(&key) => {
+                Err(Error::InvalidCertificate(CertificateError::Revoked))
+            }
             false => Err(stranger()),
         }
     }

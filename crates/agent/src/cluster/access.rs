@@ -65,6 +65,11 @@ impl Refused {
         serde_json::from_slice(&text).ok()
     }
 
+    /// The keys, as TLS goes by them.
+    pub(crate) fn fingerprints(&self) -> BTreeSet<Fingerprint> {
+        self.keys.keys().filter_map(|key| Fingerprint::written(key)).collect()
+    }
+
     /// As it is kept and stored.
     pub(crate) fn text(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("plain data")

@@ -48,6 +48,16 @@ impl Remembered {
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
+    /// Forgets it: what a machine heard before it was removed is of no use.
+    pub(super) fn forget(layout: &Layout) -> std::io::Result<()> {
+        match std::fs::remove_file(Self::path(layout)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(files::naming(&Self::path(layout), &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Remembers these as the voters: the store is elsewhere now.
     pub(super) fn forget_voters<'a>(
         layout: &Layout,
@@ -77,7 +87,9 @@ impl Agent {
                     self.notice(format!("the cluster's store is not heard: {error}"));
                 }
             }
-            tokio::select! { () = shutdown.requested() => {}, () = tokio::time::sleep(PAUSE) => {} }
+            // A removed node is refused until it has joined again.
+            let pause = if cluster.removal().is_some() { PAUSE * 10 } else { PAUSE };
+            tokio::select! { () = shutdown.requested() => {}, () = tokio::time::sleep(pause) => {} }
         }
     }
 
@@ -147,6 +159,7 @@ impl Agent {
             ["cluster", "refused"] => {
                 if let Some(refused) = parsed(key, value) {
                     super::access::take_refused(&self.layout, &refused);
+                    cluster.wire.members.set_removed(refused.fingerprints());
                 }
             }
             _ => self.state.lock().known.take(key, value),

@@ -111,6 +111,7 @@ pub fn found(layout: &Layout, founder: &Founder, now_ms: u64) -> Result<Membersh
         port: founder.port,
         token: secrets::random(16).reveal().to_owned(),
         restored_ms: 0,
+        removed_ms: 0,
         voters: [(founder.node.clone(), etcd)].into(),
         member: None,
         nodes: [(founder.node.clone(), node)].into(),

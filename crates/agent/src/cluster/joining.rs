@@ -23,8 +23,10 @@ use pressroom_wire::identity::{Fingerprint, Identity, new_key, public_part};
 use pressroom_wire::token::{self, Token};
 use serde::{Deserialize, Serialize};
 
+use super::follow::Remembered;
 use super::founding::{self, FoundingError};
 use super::membership::{self, Membership, MembershipError, Stage, keep};
+use super::removed::Removal;
 use super::sealing;
 use crate::agent::Agent;
 use crate::layout::Layout;
@@ -40,6 +42,11 @@ pub enum JoiningError {
     /// It is in a cluster.
     #[error("this machine is node `{0}` of a cluster already")]
     Already(NodeName),
+    /// It was removed from one, and the token is another one's.
+    #[error(
+        "what is on this machine is of another cluster: join with an empty data directory (`--data DIR`)"
+    )]
+    OtherCluster,
     /// The token, or a connection.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -118,29 +125,57 @@ pub struct Joiner {
 }
 
 /// Joins, and answers what is to be served, for the packages that it needs. A machine that joined this cluster before is told
-/// again.
+/// again; one that was removed from it joins anew, with a new key and what it has.
 pub async fn join(
     layout: &Layout,
     token: &str,
     joiner: &Joiner,
 ) -> Result<(Membership, Option<Config>), JoiningError> {
     let token = token::read(token)?;
-    if let Some(known) = Membership::read(layout)? {
-        let ours = membership::identity(layout)?;
-        if ours.authority_fingerprint() != token.identity.authority_fingerprint() {
-            return Err(JoiningError::Already(known.node));
-        }
-        if ours.validity().is_due(clock::wall_ms() / 1000) {
-            renew(layout, &token, &known).await?;
-        }
-        let config = super::follow::Remembered::read(layout).intent.map(|intent| intent.config);
-        return Ok((known, config));
+    match Membership::read(layout)? {
+        Some(known) if Removal::of(&known).is_none() => told_again(layout, &token, known).await,
+        former => join_anew(layout, &token, joiner, former.as_ref()).await,
+    }
+}
+
+async fn told_again(
+    layout: &Layout,
+    token: &Token,
+    known: Membership,
+) -> Result<(Membership, Option<Config>), JoiningError> {
+    let ours = membership::identity(layout)?;
+    if ours.authority_fingerprint() != token.identity.authority_fingerprint() {
+        return Err(JoiningError::Already(known.node));
+    }
+    if ours.validity().is_due(clock::wall_ms() / 1000) {
+        renew(layout, token, &known).await?;
+    }
+    let config = Remembered::read(layout).intent.map(|intent| intent.config);
+    Ok((known, config))
+}
+
+/// Joins as a machine that is no node, or none any more: `former` is what it was. That is overwritten, the membership last, so that the
+/// same token and key go on where an interruption left it.
+async fn join_anew(
+    layout: &Layout,
+    token: &Token,
+    joiner: &Joiner,
+    former: Option<&Membership>,
+) -> Result<(Membership, Option<Config>), JoiningError> {
+    if former.is_some()
+        && let Ok(ours) = membership::identity(layout)
+        && ours.authority_fingerprint() != token.identity.authority_fingerprint()
+    {
+        return Err(JoiningError::OtherCluster);
     }
     let address = match joiner.address {
         Some(address) => address,
-        None => own_address(&token)?,
+        None => own_address(token)?,
     };
-    founding::try_address(address, joiner.port)?;
+    // What it ran as a node has these ports still.
+    if former.is_none_or(|former| (former.address, former.port) != (address, joiner.port)) {
+        founding::try_address(address, joiner.port)?;
+    }
     // The same key at the next try, so that a lost answer does not use the token up.
     let key_file = layout.cluster().join("joining.key");
     let key = match std::fs::read_to_string(&key_file) {
@@ -161,19 +196,30 @@ pub async fn join(
         roles: joiner.roles.clone(),
         labels: joiner.labels.clone(),
     };
-    let admission = ask(&token, &asking).await?;
+    let admission = ask(token, &asking).await?;
     Identity::parse(admission.chain.as_bytes(), key.as_bytes(), admission.authority.as_bytes())?;
     keep(layout, "authority.pem", admission.authority.as_bytes())?;
     keep(layout, "node.key", key.as_bytes())?;
     keep(layout, "node.pem", admission.chain.as_bytes())?;
     keep(layout, sealing::FILE, admission.sealing.as_bytes())?;
-    if let Some(key) = &admission.authority_key {
-        keep(layout, "authority.key", key.as_bytes())?;
+    match &admission.authority_key {
+        Some(key) => keep(layout, "authority.key", key.as_bytes())?,
+        None => forget(&membership::authority_key(layout))?,
     }
+    Remembered::forget(layout).map_err(MembershipError::from)?;
     admission.membership.write(layout)?;
     // No harm if it stays.
     let _ = std::fs::remove_file(key_file);
     Ok((admission.membership, admission.config))
+}
+
+fn forget(path: &std::path::Path) -> Result<(), MembershipError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(crate::files::naming(path, &error).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Has a node's certificate renewed by a token: its own may have ended, and nobody else lets it in. What the cluster knows of the
@@ -352,6 +398,7 @@ impl Agent {
             port: node.port,
             token: ours.token,
             restored_ms: ours.restored_ms,
+            removed_ms: 0,
             voters: ours.voters,
             member: None,
             nodes,

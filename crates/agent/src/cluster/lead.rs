@@ -56,6 +56,9 @@ impl Agent {
     }
 
     fn may_lead(&self, cluster: &Cluster) -> bool {
+        if cluster.removal().is_some() {
+            return false;
+        }
         let state = self.state.lock();
         let node = state.known.nodes.get(&cluster.node());
         node.is_some_and(|node| node.roles.contains(&Role::Manager) && !node.is_drained)

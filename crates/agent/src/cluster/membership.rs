@@ -65,6 +65,9 @@ pub struct Membership {
     /// When the state was restored last, milliseconds since 1970; 0: never. The higher one counts.
     #[serde(default)]
     pub restored_ms: u64,
+    /// When this node noticed that it was removed, milliseconds since 1970; 0: it is one. See [`super::removed`].
+    #[serde(default)]
+    pub removed_ms: u64,
     /// Voters: who they are and where etcd answers clients.
     #[serde(default)]
     pub voters: BTreeMap<NodeName, SocketAddr>,

@@ -108,7 +108,8 @@ impl Agent {
         while !shutdown.is_requested() {
             self.take_certificate(&cluster);
             let is_due = cluster.wire.identity().validity().is_due(clock::wall_ms() / 1000);
-            if is_due && again.is_none_or(|again| clock::now() >= again) {
+            let is_node = cluster.removal().is_none();
+            if is_node && is_due && again.is_none_or(|again| clock::now() >= again) {
                 match self.renew_certificate(&cluster).await {
                     Ok(()) => is_told = false,
                     Err(error) => {
@@ -181,7 +182,9 @@ impl Agent {
             }
         };
         let used = cluster.wire.identity();
-        if (fresh.fingerprint(), fresh.validity()) == (used.fingerprint(), used.validity()) {
+        // Another key is another membership: the next agent begins with it.
+        let is_ours = fresh.fingerprint() == used.fingerprint();
+        if !is_ours || fresh.validity() == used.validity() {
             return;
         }
         cluster.wire.set_identity(fresh);

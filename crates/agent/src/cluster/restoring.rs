@@ -114,6 +114,7 @@ pub fn sole(own: &Membership, wanted: &Wanted) -> Membership {
         token: secrets::random(16).reveal().to_owned(),
         voters: [(own.node.clone(), address)].into(),
         member: None,
+        removed_ms: 0,
         ..own.clone()
     }
 }

@@ -1,22 +1,27 @@
 //! The nodes as people are shown them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pressroom_model::cluster::{Report, Share, Standing};
 use pressroom_model::id::{NodeName, SiteName};
 use pressroom_runtime::clock;
 
 use super::Known;
+use super::membership::Membership;
+use super::removed::Removal;
 use crate::agent::Agent;
 
 /// Clocks that differ by more are named: sessions, nonces and leases go by them.
 const SKEW_MS: i64 = 500;
 
 impl Agent {
-    /// Every node, by name; none where this machine is in no cluster.
+    /// Every node, by name; none where this machine is in no cluster, and it alone where it was removed.
     pub fn standings(&self) -> Vec<Standing> {
         let Some(cluster) = &self.cluster else { return Vec::new() };
         let ours = cluster.node();
+        if let Some(removal) = cluster.removal() {
+            return vec![removed(&cluster.membership(), removal)];
+        }
         let own = self.own_report();
         let now_ms = clock::wall_ms();
         let state = self.state.lock();
@@ -81,6 +86,28 @@ impl Agent {
             }
         });
         nodes.collect()
+    }
+}
+
+/// A node that is none any more. Of the others it knows nothing.
+fn removed(own: &Membership, removal: Removal) -> Standing {
+    Standing {
+        name: own.node.clone(),
+        zone: own.zone.clone(),
+        address: own.address,
+        roles: BTreeSet::new(),
+        labels: BTreeMap::new(),
+        leader: false,
+        database: false,
+        voter: false,
+        is_up: true,
+        is_drained: false,
+        serves: false,
+        program: env!("CARGO_PKG_VERSION").into(),
+        clock_ms: 0,
+        addresses: BTreeSet::new(),
+        because: format!("{removal}; {}", Removal::HINT),
+        sites: BTreeMap::new(),
     }
 }
 

@@ -135,6 +135,13 @@ impl House {
 
     /// Starts a node's agent, as far as it is a node, and its door.
     async fn start(&self, layout: Layout) -> Machine {
+        let machine = self.start_deaf(layout, Some(Arc::clone(&self.store))).await;
+        machine.follow().await;
+        machine
+    }
+
+    /// The same, which does not follow the store; `None`: it does not even reach it.
+    async fn start_deaf(&self, layout: Layout, store: Option<Arc<dyn Store>>) -> Machine {
         let membership = Membership::read(&layout).expect("read").expect("a node");
         let (trigger, stop) = shutdown::pair();
         let group = Group::new("machine", stop);
@@ -147,9 +154,10 @@ impl House {
             tls: None,
         };
         let etcd = EtcdStore::connect(&options, &group).expect("good options");
+        let store = store.unwrap_or_else(|| Arc::new(etcd.clone()));
         let node = Some((Arc::clone(&cluster), etcd));
         let config = Path::new("/nowhere/pressroom.toml");
-        let opened = Agent::open(layout.clone(), config, Arc::clone(&self.store), None, node);
+        let opened = Agent::open(layout.clone(), config, store, None, node);
         let mut agent = opened.await.expect("an agent");
         Arc::get_mut(&mut agent).expect("nobody has it yet").etcd = None;
         let door = SocketAddr::new(membership.address, membership.port);
@@ -158,9 +166,7 @@ impl House {
         let (wire, connections, asked) = (cluster.wire.clone(), group.clone(), Arc::clone(&agent));
         let answer = move |peer, request| Arc::clone(&asked).answer_node(peer, request);
         group.spawn("door", move |stop| serve(wire, acceptor, listener, connections, stop, answer));
-        let machine = Machine { layout, agent, cluster, trigger, group };
-        machine.follow().await;
-        machine
+        Machine { layout, agent, cluster, trigger, group }
     }
 }
 
@@ -175,6 +181,23 @@ impl Machine {
     fn keep_certificate(&self) {
         let (agent, cluster) = (Arc::clone(&self.agent), Arc::clone(&self.cluster));
         self.group.spawn("certificate", move |stop| agent.keep_certificate(cluster, stop));
+    }
+
+    fn watch_removal(&self) {
+        let (agent, cluster) = (Arc::clone(&self.agent), Arc::clone(&self.cluster));
+        self.group.spawn("removal", move |stop| agent.watch_removal(cluster, stop));
+    }
+
+    async fn lead(&self) {
+        let (agent, cluster) = (Arc::clone(&self.agent), Arc::clone(&self.cluster));
+        self.group.spawn("stand", move |stop| agent.stand(cluster, stop));
+        until("it does not lead", || self.agent.leads()).await;
+    }
+
+    async fn remove(&self, node: &str) {
+        self.agent.remove_node(&name(node)).await.expect("removed");
+        let is_heard = || !self.agent.state.lock().known.nodes.contains_key(&name(node));
+        until("its removal is not heard", is_heard).await;
     }
 
     async fn end(self) -> Layout {
@@ -203,9 +226,7 @@ async fn who_does_not_lead_is_told_at_once_that_it_is_deposed() {
     let house = House::new().await;
     let first = house.first().await;
     tokio::time::timeout(PATIENCE, first.agent.deposed()).await.expect("at once");
-    let (agent, cluster) = (Arc::clone(&first.agent), Arc::clone(&first.cluster));
-    first.group.spawn("stand", move |stop| agent.stand(cluster, stop));
-    until("it does not lead", || first.agent.leads()).await;
+    first.lead().await;
     let waits = tokio::time::timeout(Duration::from_millis(50), first.agent.deposed());
     waits.await.expect_err("it leads");
     first.end().await;
@@ -284,4 +305,80 @@ async fn a_node_whose_certificate_has_ended_comes_back_by_a_token_as_who_it_was(
     assert_eq!(after, record, "drained and labelled as it was");
     first.end().await;
     tree::remove(second.end().await.data()).expect("removed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_hears_of_it_acts_as_none_and_says_the_way_back() {
+    let house = House::new().await;
+    let first = house.first().await;
+    first.lead().await;
+    let layout = house.join(&first, "n2", Role::Manager).await;
+    let second = house.start(layout).await;
+    second.watch_removal();
+    assert!(second.agent.removal().is_none());
+    first.remove("n2").await;
+    until("it was not noticed", || second.agent.removal().is_some()).await;
+    let notices = second.agent.status().notices;
+    assert!(
+        notices[0].contains("removed") && notices[0].contains("node join TOKEN"),
+        "{notices:?}"
+    );
+    let standings = second.agent.standings();
+    let [own] = standings.as_slice() else { panic!("{standings:?}") };
+    assert!(own.because.contains("node join TOKEN") && !own.serves && !own.leader, "{own:?}");
+    let is_known = first.agent.standings().iter().any(|node| node.name == name("n2"));
+    assert!(!is_known, "the others have forgotten it");
+    // Nobody leads for a moment, and it is a manager: it must not.
+    first.end().await;
+    let (agent, cluster) = (Arc::clone(&second.agent), Arc::clone(&second.cluster));
+    second.group.spawn("stand", move |stop| agent.stand(cluster, stop));
+    tokio::time::timeout(Duration::from_secs(5), second.agent.deposed()).await.expect("at once");
+    assert!(!second.agent.leads());
+    // It is so after a restart as well.
+    let second = house.start(second.end().await).await;
+    assert!(second.agent.removal().is_some());
+    second.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_removed_while_it_was_away_is_told_by_the_others_and_comes_back_by_a_token()
+{
+    let house = House::new().await;
+    let first = house.first().await;
+    first.lead().await;
+    let layout = house.join(&first, "n2", Role::App).await;
+    let before = Membership::read(&layout).expect("read").expect("a node");
+    let former = membership::identity(&layout).expect("read").fingerprint();
+    first.remove("n2").await;
+    let second = house.start_deaf(layout, None).await;
+    second.watch_removal();
+    until("nobody told it", || second.agent.removal().is_some()).await;
+    assert!(Membership::read(&second.layout).expect("read").expect("kept").removed_ms > 0);
+
+    let joiner = Joiner {
+        node: name("n2"),
+        zone: "c".into(),
+        address: Some(before.address),
+        port: before.port,
+        roles: vec![Role::App],
+        labels: BTreeMap::new(),
+    };
+    let other = House::new().await;
+    let stranger = other.first().await;
+    let token = stranger.agent.make_token(TOKEN_LIFE).await.expect("a token");
+    join(&second.layout, &token, &joiner).await.expect_err("another cluster");
+    stranger.end().await;
+    let token = first.agent.make_token(TOKEN_LIFE).await.expect("a token");
+    // Its own door has the ports still.
+    join(&second.layout, &token, &joiner).await.expect("joined again");
+    tokio::time::timeout(PATIENCE, second.agent.end.notified()).await.expect("it makes way");
+    let second = house.start(second.end().await).await;
+    assert!(second.agent.removal().is_none());
+    assert_ne!(second.cluster.wire.identity().fingerprint(), former);
+    second.watch_removal();
+    let answered = second.cluster.wire.knock(&name("n1")).await.expect("an answer");
+    assert_eq!(answered, pressroom_wire::tls::Knock::LetIn);
+    assert!(second.agent.standings().iter().any(|node| node.name == name("n1")));
+    first.end().await;
+    second.end().await;
 }

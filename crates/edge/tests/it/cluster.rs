@@ -191,9 +191,14 @@ impl Cluster {
                 ..HealthRules::default()
             };
             let (identity, own) = (node.identity(), node.name.clone());
-            let is_drained = false;
-            snapshot.cluster =
-                Some(snapshot::Cluster { node: own, identity, peers, health, is_drained });
+            snapshot.cluster = Some(snapshot::Cluster {
+                node: own,
+                identity,
+                peers,
+                health,
+                is_drained: false,
+                is_removed: false,
+            });
             change(snapshot);
         });
         self.nodes[n].edge = Some(edge);

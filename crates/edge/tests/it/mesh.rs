@@ -35,21 +35,28 @@ fn a_purge_is_confirmed_by_every_node_and_holds_there() {
 }
 
 #[test]
-fn balancers_leave_a_drained_node_which_serves_on() {
+fn balancers_leave_a_drained_node_which_serves_on_and_a_removed_one_which_does_not() {
     let mut cluster = Cluster::start(&[("a", 1), ("b", 1)]);
     let edge = cluster.nodes[0].edge.as_mut().expect("it was started");
-    let drained = |is_drained| {
+    let set = |is_drained, is_removed| {
         move |snapshot: &mut pressroom_model::snapshot::Snapshot| {
-            snapshot.cluster.as_mut().expect("in a cluster").is_drained = is_drained;
+            let cluster = snapshot.cluster.as_mut().expect("in a cluster");
+            (cluster.is_drained, cluster.is_removed) = (is_drained, is_removed);
         }
     };
-    assert_eq!(edge.get("/heartbeat.html").status, 200);
-    edge.publish(drained(true));
-    let answer = edge.get("/heartbeat.html");
-    assert_eq!((answer.status, answer.text().as_str()), (503, "drained\n"));
-    assert_eq!(edge.get("/?do=page").status, 200);
-    edge.publish(drained(false));
-    assert_eq!(edge.get("/heartbeat.html").status, 200);
+    for (is_drained, is_removed, heartbeat, page) in [
+        (false, false, (200, "alive\n"), 200),
+        (true, false, (503, "drained\n"), 200),
+        (false, true, (503, "removed\n"), 503),
+        (false, false, (200, "alive\n"), 200),
+    ] {
+        edge.publish(set(is_drained, is_removed));
+        let answer = edge.get("/heartbeat.html");
+        assert_eq!((answer.status, answer.text().as_str()), heartbeat);
+        let answer = edge.get("/?do=page");
+        assert_eq!(answer.status, page, "{heartbeat:?}");
+        assert_eq!(answer.header("retry-after").is_some(), page == 503);
+    }
 }
 
 #[test]

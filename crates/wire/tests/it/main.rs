@@ -15,7 +15,7 @@ use pressroom_wire::authority::{Authority, PublicKey};
 use pressroom_wire::http::{Client, any_body, call_as_guest, serve};
 use pressroom_wire::identity::{Identity, Paths, Peer, new_key};
 use pressroom_wire::members::{Member, Members, Register, Service};
-use pressroom_wire::tls::{Guests, Wire};
+use pressroom_wire::tls::{Guests, Knock, Wire};
 use pressroom_wire::token;
 
 fn name(node: &str) -> NodeName {
@@ -171,6 +171,24 @@ async fn a_removed_node_is_hung_up_on() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(ask(&client, "n1").await.is_err());
+}
+
+#[tokio::test]
+async fn a_removed_node_is_told_why_and_a_stranger_is_not() {
+    let house = house(Guests::Refused).await;
+    let second = identity(&house.authority, "n2");
+    house.admit(&second);
+    house.members.set_removed(BTreeSet::from([second.fingerprint()]));
+    let second = Wire::new(second, house.members.clone());
+    let third = Wire::new(identity(&house.authority, "n3"), house.members.clone());
+    let to = name("n1");
+    assert_eq!(second.knock(&to).await.expect("an answer"), Knock::LetIn, "it is a member");
+    let mut left = (*house.members.now()).clone();
+    left.remove(&name("n2"));
+    house.members.set(left);
+    assert_eq!(second.knock(&to).await.expect("an answer"), Knock::Removed);
+    let error = third.knock(&to).await.expect_err("nobody knows it").to_string();
+    assert!(error.contains("AccessDenied"), "{error}");
 }
 
 #[tokio::test]
