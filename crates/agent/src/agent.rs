@@ -708,6 +708,8 @@ impl Agent {
         let agent = Arc::clone(self);
         group.spawn("commits", move |stop| agent.answer_commits(stop));
         let (agent, it) = with();
+        group.spawn("sealing", move |stop| agent.keep_sealing(it, stop));
+        let (agent, it) = with();
         group.spawn("secrets", move |stop| agent.share_secrets(it, stop));
     }
 

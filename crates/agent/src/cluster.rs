@@ -4,7 +4,7 @@
 //! - [`follow`] everything that the store knows, taken over as it changes
 //! - [`lead`] at most one node decides for all; its writes are fenced
 //! - [`presence`] what this node says of itself, under a lease
-//! - [`secrets`] the same secrets on all nodes; [`sealing`] how the store keeps them
+//! - [`secrets`] the same secrets on all nodes; [`sealing`] how the store keeps them, [`rotating`] with which key
 //! - [`code`] releases from other nodes
 //! - [`media`] uploads on every node; [`commits`] who waits for that; [`media_store`] an object store that gets them too
 //! - [`door`] what other nodes may ask
@@ -36,6 +36,7 @@ pub mod presence;
 pub mod removed;
 pub mod renewing;
 pub mod restoring;
+pub mod rotating;
 pub mod sealing;
 pub mod secrets;
 pub mod standing;
@@ -48,7 +49,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use pressroom_model::cluster::{Node, Report, Role};
+use pressroom_model::cluster::{Node, Report, Role, Sealing};
 use pressroom_model::config::Config;
 use pressroom_model::id::{NodeName, SiteName};
 use pressroom_model::placement::Placement;
@@ -80,6 +81,8 @@ pub struct Cluster {
     is_elsewhere: std::sync::atomic::AtomicBool,
     /// Held while the state is copied.
     copying: tokio::sync::Mutex<()>,
+    /// Held while secrets are sealed, or the key for that is changed.
+    sealing: tokio::sync::Mutex<()>,
     /// Secrets as they were when store and disk agreed last, by name: digest of the text.
     agreed: Mutex<BTreeMap<String, String>>,
 }
@@ -103,6 +106,9 @@ pub struct Known {
     /// Who votes in etcd, or is to, with etcd's number of each.
     #[serde(default)]
     pub voters: BTreeMap<NodeName, u64>,
+    /// With which key secrets are sealed.
+    #[serde(default)]
+    pub sealing: Option<Sealing>,
     /// The store answered lately.
     #[serde(skip)]
     pub is_heard: bool,
@@ -139,6 +145,7 @@ impl Cluster {
             endpoints: watch::Sender::new(endpoints),
             is_elsewhere: std::sync::atomic::AtomicBool::default(),
             copying: tokio::sync::Mutex::default(),
+            sealing: tokio::sync::Mutex::default(),
             agreed: Mutex::default(),
         }))
     }

@@ -62,6 +62,19 @@ pub struct Node {
     pub joined_ms: u64,
 }
 
+/// The key that secrets in the store are sealed with; the key itself is on the nodes' disks alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealing {
+    /// Its name.
+    pub key: String,
+    /// It is to be replaced: a node that knows it was removed.
+    #[serde(default)]
+    pub wants_another: bool,
+    /// Everything is sealed with it.
+    #[serde(default)]
+    pub is_done: bool,
+}
+
 /// What a node says of itself, a few times a minute and when something changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {

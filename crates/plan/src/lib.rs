@@ -18,6 +18,7 @@
 //! - [`recycle`] when a healthy instance is replaced
 //! - [`retention`] which former releases are kept
 //! - [`rollout`] moving a site from one version to another
+//! - [`sealing`] when the key of the cluster's secrets is replaced, step by step
 //! - [`sessions`] who may still make sessions when memory for them is short
 //! - [`template`] when an operator's template is rendered, and what is done then
 //!
@@ -38,6 +39,7 @@ pub mod placement;
 pub mod recycle;
 pub mod retention;
 pub mod rollout;
+pub mod sealing;
 pub mod sessions;
 pub mod supervise;
 pub mod template;

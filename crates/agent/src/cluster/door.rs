@@ -5,6 +5,8 @@
 //! |---|---|---|
 //! | `POST /join` | guests | [`super::joining::Admission`] |
 //! | `POST /certificate` | nodes | their public key → their certificate, renewed |
+//! | `GET /sealing` | nodes | the keys of the cluster's secrets |
+//! | `POST /sealing` | nodes | such keys → 204 |
 //! | `GET /releases/ID` | nodes | the manifest |
 //! | `POST /restored` | nodes | [`super::restoring::Restored`] → 204, and this node goes on with that store |
 //! | `POST /media/SITE/offer` | nodes | [`pressroom_media::exchange::Offer`] → what is wanted of it |
@@ -56,6 +58,9 @@ impl Agent {
             (Peer::Guest(id), &Method::POST, ["join"]) => self.answer_guest(id, request).await,
             (Peer::Node(node), &Method::POST, ["certificate"]) => {
                 self.answer_certificate(node, request).await
+            }
+            (Peer::Node(node), &Method::GET | &Method::POST, ["sealing"]) => {
+                self.answer_sealing(node, request).await
             }
             (Peer::Node(_), &Method::GET, ["releases", id]) => self.answer_manifest(id),
             (Peer::Node(_), &Method::POST, ["releases", id]) => {

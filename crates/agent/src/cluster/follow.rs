@@ -223,6 +223,7 @@ impl Known {
             ["placement", site] => with(&mut self.placements, site, parsed(key, value)),
             ["leader"] => self.leader = name(),
             ["cluster", "data"] => self.data = name(),
+            ["cluster", "sealing"] => self.sealing = parsed(key, value),
             ["cluster", "voters"] => self.voters = parsed(key, value).unwrap_or_default(),
             _ => {}
         }

@@ -53,6 +53,16 @@ pub(crate) fn secret(name: &str) -> Option<Key> {
     format!("secrets/{name}").parse().ok()
 }
 
+/// All sealed secrets.
+pub(crate) fn secrets() -> Prefix {
+    "secrets".parse().expect("a good prefix")
+}
+
+/// With which key they are sealed.
+pub(crate) fn sealing() -> Key {
+    Key::literal("cluster/sealing")
+}
+
 /// Who leads.
 pub(crate) fn leader() -> Key {
     Key::literal("leader")

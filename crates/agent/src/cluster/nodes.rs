@@ -62,7 +62,14 @@ impl Agent {
         }
         self.end_vote(name).await?;
         let refused = self.refused_with(&keys_of).await?;
-        let mut removal = Transaction::new()
+        // It knows the key of the cluster's secrets. Nobody changes what is stored of that meanwhile.
+        let _alone = match &self.cluster {
+            Some(cluster) => Some(cluster.sealing.lock().await),
+            None => None,
+        };
+        let mut removal = self
+            .with_another_sealing_key_wanted(Transaction::new())
+            .await?
             .delete(key)
             .delete(keys::report(name))
             .put(keys::refused(), refused.text());

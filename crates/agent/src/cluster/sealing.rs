@@ -54,21 +54,38 @@ impl SealingKey {
         Self { current: name.clone(), keys: [(name, key)].into() }
     }
 
-    /// The same with another one that seals from now on; what the former ones sealed can still be opened.
-    pub fn rotated(&self) -> Self {
-        let (name, key) = fresh();
-        let mut keys = self.keys.clone();
-        keys.insert(name.clone(), key);
-        Self { current: name, keys }
+    /// The name of the one that seals.
+    pub fn current(&self) -> &str {
+        &self.current
     }
 
-    /// The same without the keys that seal no more.
-    pub fn without_former(&self) -> Self {
-        let keys = self.keys.iter().filter(|(name, _)| **name == self.current);
-        Self {
-            current: self.current.clone(),
-            keys: keys.map(|(name, key)| (name.clone(), key.clone())).collect(),
+    /// Whether the one of this name is among them.
+    pub fn has(&self, name: &str) -> bool {
+        self.key(name).is_ok()
+    }
+
+    /// The same with another one, and its name: it seals nothing yet.
+    pub fn and_another(mut self) -> (Self, String) {
+        let (name, key) = fresh();
+        self.keys.insert(name.clone(), key);
+        (self, name)
+    }
+
+    /// The same with those of others; what seals stays.
+    pub fn and(mut self, other: &Self) -> Self {
+        let news = other.keys.iter().filter(|(name, _)| other.has(name));
+        for (name, key) in news {
+            self.keys.entry(name.clone()).or_insert_with(|| key.clone());
         }
+        self
+    }
+
+    /// The same, sealing with the one of this name from now on; `None`: it is not among them. What the others sealed can still be opened.
+    pub fn using(mut self, name: &str) -> Option<Self> {
+        self.has(name).then(|| {
+            name.clone_into(&mut self.current);
+            self
+        })
     }
 
     /// As text, for the file and for a node that joins.
@@ -146,10 +163,22 @@ mod tests {
         assert_eq!(key.open("site-shop", &sealed), Err(SealError::Changed));
         let other = SealingKey::make();
         assert!(matches!(other.open("site-blog", &sealed), Err(SealError::UnknownKey(_))));
-        let rotated = SealingKey::parse(&key.rotated().text()).expect("its own text");
-        assert_eq!(rotated.open("site-blog", &sealed), Ok(b"secret".to_vec()));
-        assert!(!rotated.is_current(&sealed) && key.is_current(&sealed));
-        let alone = rotated.without_former();
-        assert!(matches!(alone.open("site-blog", &sealed), Err(SealError::UnknownKey(_))));
+    }
+
+    #[test]
+    fn one_key_replaces_another_and_both_open() {
+        let key = SealingKey::make();
+        let sealed = key.seal("site-blog", b"secret");
+        let (both, name) = key.clone().and_another();
+        assert_eq!(both.current(), key.current(), "it seals nothing yet");
+        let told = SealingKey::parse(&both.text()).expect("its own text");
+        let member = key.clone().and(&told);
+        assert!(member == both && !key.has(&name) && key.clone().using(&name).is_none());
+        let next = member.using(&name).expect("it was told");
+        assert_eq!(next.open("site-blog", &sealed), Ok(b"secret".to_vec()));
+        assert!(!next.is_current(&sealed) && key.is_current(&sealed));
+        let anew = next.seal("site-blog", b"secret");
+        assert!(matches!(key.open("site-blog", &anew), Err(SealError::UnknownKey(_))));
+        assert_eq!(next.open("site-blog", &anew), Ok(b"secret".to_vec()));
     }
 }

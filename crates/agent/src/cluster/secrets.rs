@@ -39,6 +39,14 @@ pub(crate) fn sealing_key(layout: &Layout) -> Option<sealing::SealingKey> {
     sealing::SealingKey::parse(&std::fs::read_to_string(path).ok()?)
 }
 
+/// What this node has of a secret that all have.
+pub(super) fn own(layout: &Layout, name: &str) -> Option<Vec<u8>> {
+    if is_own(name) || name.contains('/') {
+        return None;
+    }
+    std::fs::read(file(layout, name)).ok()
+}
+
 /// All secrets of this node that others must have as well.
 fn shared(layout: &Layout) -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
@@ -113,8 +121,14 @@ impl Agent {
     /// Stores the secrets that changed here since store and disk agreed.
     pub(crate) async fn share_news(&self, cluster: &Cluster) -> Result<(), StoreError> {
         let failed = |cause: String| StoreError::Failed { doing: "reading secrets", cause };
+        let _alone = cluster.sealing.lock().await;
         let key = sealing_key(&self.layout)
             .ok_or_else(|| failed("the key of the cluster's secrets is not here".into()))?;
+        // One that just took the office may not seal with what counts yet.
+        let counts = self.state.lock().known.sealing.as_ref().map(|sealing| sealing.key.clone());
+        if counts.is_some_and(|counts| counts != key.current()) {
+            return Err(failed("the key of the cluster's secrets is being replaced".into()));
+        }
         let names = shared(&self.layout).map_err(|error| failed(error.to_string()))?;
         for name in &names {
             let Ok(secret) = std::fs::read(file(&self.layout, name)) else { continue };

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pressroom_model::cluster::{Node, Role};
+use pressroom_model::cluster::{Node, Role, Sealing};
 use pressroom_model::id::NodeName;
 use pressroom_runtime::shutdown::{self, Trigger};
 use pressroom_runtime::tasks::Group;
@@ -24,6 +24,8 @@ use pressroom_wire::validity::Validity;
 use super::founding::{Founder, found};
 use super::joining::{Joiner, TOKEN_LIFE, join};
 use super::membership::{self, Membership, Stage, keep};
+use super::sealing::SealingKey;
+use super::secrets::sealing_key;
 use super::{Cluster, files_of, keys};
 use crate::agent::Agent;
 use crate::layout::Layout;
@@ -78,6 +80,31 @@ impl House {
         let path = folder.path().join("store");
         let (store, _) = EmbeddedStore::open_or_replace(&path, &group).await.expect("opened");
         Self { store: Arc::new(store), _group: group, _trigger: trigger, folder }
+    }
+
+    /// A secret as it is stored.
+    async fn sealed(&self, secret: &str) -> Option<Vec<u8>> {
+        let key = keys::secret(secret).expect("a good name");
+        Some(self.store.get(&key).await.expect("an answer")?.value)
+    }
+
+    /// Waits until the store has this secret, sealed with the key that this node seals with.
+    async fn wait_sealed(&self, by: &Machine, secret: &str) -> Vec<u8> {
+        let late = clock::now() + PATIENCE;
+        loop {
+            let sealed = self.sealed(secret).await;
+            if let Some(sealed) = sealed.filter(|sealed| by.sealing_key().is_current(sealed)) {
+                return sealed;
+            }
+            assert!(clock::now() < late, "`{secret}` is not sealed with the key of now");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn is_sealing_done(&self) -> bool {
+        let entry = self.store.get(&keys::sealing()).await.expect("an answer");
+        let stored = entry.map(|entry| serde_json::from_slice::<Sealing>(&entry.value));
+        stored.is_some_and(|stored| stored.is_ok_and(|it| it.is_done && !it.wants_another))
     }
 
     fn layout(&self, node: &str) -> Layout {
@@ -186,6 +213,22 @@ impl Machine {
     fn watch_removal(&self) {
         let (agent, cluster) = (Arc::clone(&self.agent), Arc::clone(&self.cluster));
         self.group.spawn("removal", move |stop| agent.watch_removal(cluster, stop));
+    }
+
+    /// Shares secrets, and keeps the key that they are sealed with.
+    fn share_secrets(&self) {
+        let (agent, cluster) = (Arc::clone(&self.agent), Arc::clone(&self.cluster));
+        self.group.spawn("secrets", move |stop| agent.share_secrets(cluster, stop));
+        let (agent, cluster) = (Arc::clone(&self.agent), Arc::clone(&self.cluster));
+        self.group.spawn("sealing", move |stop| agent.keep_sealing(cluster, stop));
+    }
+
+    fn sealing_key(&self) -> SealingKey {
+        sealing_key(&self.layout).expect("it has one")
+    }
+
+    fn secret(&self, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.layout.secrets().join(name)).ok()
     }
 
     async fn lead(&self) {
@@ -381,4 +424,67 @@ async fn a_node_that_was_removed_while_it_was_away_is_told_by_the_others_and_com
     assert!(second.agent.standings().iter().any(|node| node.name == name("n1")));
     first.end().await;
     second.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removing_a_node_replaces_the_key_of_secrets_also_for_a_node_that_was_away() {
+    let house = House::new().await;
+    let first = house.first().await;
+    first.lead().await;
+    first.share_secrets();
+    let write = |secret: &str, text: &str| {
+        std::fs::write(first.layout.secrets().join(secret), text).expect("written");
+    };
+    write("site-blog", "one");
+    house.wait_sealed(&first, "site-blog").await;
+    let mut layouts = Vec::new();
+    for node in ["n2", "n3", "n4"] {
+        layouts.push(house.join(&first, node, Role::App).await);
+    }
+    let [second, away, removed] = <[Layout; 3]>::try_from(layouts).expect("three");
+    let second = house.start(second).await;
+    second.share_secrets();
+    until("the secret is not there", || second.secret("site-blog").as_deref() == Some("one")).await;
+    let former = first.sealing_key();
+
+    first.remove("n4").await;
+    until("the key stays", || first.sealing_key().current() != former.current()).await;
+    let sealed = house.wait_sealed(&first, "site-blog").await;
+    let known = sealing_key(&removed).expect("it was told one when it joined");
+    assert!(known.open("site-blog", &sealed).is_err(), "the removed node opens it");
+    let done = async || {
+        let late = clock::now() + PATIENCE;
+        while !house.is_sealing_done().await {
+            assert!(clock::now() < late, "it does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    done().await;
+    let is_same = |one: &Machine, other: &Machine| {
+        one.sealing_key().current() == other.sealing_key().current()
+    };
+    until("it seals with the former key", || is_same(&first, &second)).await;
+    // What is new is heard on all nodes; and the one that was away asks for the key.
+    write("site-shop", "two");
+    house.wait_sealed(&first, "site-shop").await;
+    until("it is not heard", || second.secret("site-shop").as_deref() == Some("two")).await;
+    let away = house.start(away).await;
+    assert!(!away.sealing_key().has(first.sealing_key().current()));
+    away.share_secrets();
+    until("it did not get the key", || is_same(&first, &away)).await;
+    for (secret, text) in [("site-blog", "one"), ("site-shop", "two")] {
+        until(secret, || away.secret(secret).as_deref() == Some(text)).await;
+    }
+    // A leader that dies after it has handed out a key and before it said so leaves no harm; nor does a key that nobody has.
+    let lost = Sealing { key: "00000000".into(), wants_another: false, is_done: false };
+    let lost = serde_json::to_vec(&lost).expect("plain data");
+    house.store.commit(Transaction::new().put(keys::sealing(), lost)).await.expect("stored");
+    let before = first.sealing_key();
+    until("no key replaces it", || first.sealing_key().current() != before.current()).await;
+    house.wait_sealed(&first, "site-blog").await;
+    done().await;
+    until("it has another key", || is_same(&first, &away) && is_same(&first, &second)).await;
+    for machine in [first, second, away] {
+        machine.end().await;
+    }
 }
