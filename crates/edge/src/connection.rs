@@ -28,6 +28,7 @@ pub struct Watched {
     idle_since: AtomicU32,
     blocked_since: AtomicU32,
     multiplexed: AtomicU32,
+    asked: AtomicU32,
     clock: Arc<AtomicU32>,
 }
 
@@ -49,8 +50,14 @@ impl Watched {
         self.head_since.store(0, Ordering::Relaxed);
     }
 
+    /// Whether a request has come. Until then one is on its way, for all we know.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) != 0
+    }
+
     /// A request's head is there.
     fn begin(&self) {
+        self.asked.store(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
         self.active.fetch_add(1, Ordering::Relaxed);
     }
@@ -100,7 +107,8 @@ impl Watched {
     }
 
     fn is_idle(&self) -> bool {
-        self.active.load(Ordering::Relaxed) == 0
+        self.is_asked()
+            && self.active.load(Ordering::Relaxed) == 0
             && self.head_since.load(Ordering::Relaxed) == 0
             && self.blocked_since.load(Ordering::Relaxed) == 0
     }
@@ -250,6 +258,7 @@ mod tests {
         let clock = Arc::new(AtomicU32::new(1));
         let c = Watched::new(clock.clone());
         assert!(c.is_overdue(1 + HEAD + 1), "a client that sends nothing at all");
+        assert!(!c.is_idle(), "its first request is on its way");
         c.begin();
         assert!(!c.is_overdue(1 + 10 * IDLE), "a long request");
         clock.store(100, Ordering::Relaxed);

@@ -3,8 +3,11 @@
 //! Always: accepting never waits for a handshake or a request; a core that is told to stop accepts nothing more, lets
 //! requests in progress finish, and leaves what waits in the sockets to the next edge.
 
+use std::future::Future;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -25,6 +28,8 @@ use crate::metrics::Count;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Requests in progress may take so long after the edge was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// On shutdown the first request of a connection may come so late.
+const FIRST: Duration = Duration::from_secs(1);
 
 /// Everything a core shares with its connections.
 pub struct Core {
@@ -183,20 +188,15 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
 ) {
     let io = TokioIo::new(Stream::new(stream, peer.watched.clone()));
-    let shutdown = peer.core.shutdown.clone();
+    let (shutdown, watched) = (peer.core.shutdown.clone(), peer.watched.clone());
     let service = service_fn(move |request| handle(&peer, request));
     let connection = http1::Builder::new()
         .header_read_timeout(None)
         .max_header_size(64 * 1024)
         .max_headers(100)
         .serve_connection(io, service);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        biased;
-        _ = &mut connection => return,
-        () = shutdown.requested() => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await;
+    let connection = std::pin::pin!(connection);
+    converse(connection, &watched, &shutdown, |it| it.graceful_shutdown()).await;
 }
 
 async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -205,7 +205,7 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) {
     peer.watched.multiplex();
     let io = TokioIo::new(Stream::new(stream, peer.watched.clone()));
-    let shutdown = peer.core.shutdown.clone();
+    let (shutdown, watched) = (peer.core.shutdown.clone(), peer.watched.clone());
     let service = service_fn(move |request| handle(&peer, request));
     let connection = http2::Builder::new(TokioExecutor::new())
         .max_concurrent_streams(128)
@@ -214,11 +214,31 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .initial_connection_window_size(2 << 20)
         .max_send_buf_size(256 * 1024)
         .serve_connection(io, service);
-    let mut connection = std::pin::pin!(connection);
+    let connection = std::pin::pin!(connection);
+    converse(connection, &watched, &shutdown, |it| it.graceful_shutdown()).await;
+}
+
+/// Serves a connection to its end; on shutdown to that of what was asked. hyper closes one that was asked nothing yet at once, and the
+/// request that is on its way would be lost with it: such a one is given [`FIRST`].
+async fn converse<C: Future>(
+    mut connection: Pin<&mut C>,
+    watched: &Watched,
+    shutdown: &Shutdown,
+    finish: impl FnOnce(Pin<&mut C>),
+) {
     tokio::select! {
         biased;
         _ = &mut connection => return,
-        () = shutdown.requested() => connection.as_mut().graceful_shutdown(),
+        () = shutdown.requested() => {}
     }
-    let _ = connection.await;
+    let first = std::future::poll_fn(|context| match connection.as_mut().poll(context) {
+        Poll::Ready(_) => Poll::Ready(true),
+        Poll::Pending if watched.is_asked() => Poll::Ready(false),
+        Poll::Pending => Poll::Pending,
+    });
+    if tokio::time::timeout(FIRST, first).await == Ok(true) {
+        return;
+    }
+    finish(connection.as_mut());
+    connection.await;
 }

@@ -195,11 +195,17 @@ fn draining_finishes_requests_in_progress() {
         .expect("sent");
     until("it holds the worker", || place.path("scratch/held").exists());
     let go = place.path("scratch/go");
+    // Its request is on its way when the edge is told to stop.
+    let mut fresh = edge.connect();
     let release = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(300));
+        fresh.write_all(b"GET /heartbeat.html HTTP/1.1\r\nHost: blog.test\r\n\r\n").expect("sent");
+        let answer = Answer::read(fresh);
         std::fs::write(go, "").expect("written");
+        answer
     });
     edge.stop();
     assert_eq!(Answer::read(holding).text(), "held");
-    release.join().expect("no panic");
+    let answer = release.join().expect("no panic");
+    assert_eq!(answer.status, 200, "{}", answer.head);
 }
