@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::up::Wish;
 use crate::{LabError, io};
 
 /// A lab.
@@ -94,24 +95,30 @@ impl Lab {
         let mark: String = digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
         // A network of its own in 10.64.0.0/10, which few people use.
         let [second, third] = [64 + digest[3] % 64, digest[4]];
-        let nodes = (1..=count).map(|n| Node {
-            name: format!("n{n}"),
-            zone: zones[(n - 1) % zones.len()].clone(),
-            address: Ipv4Addr::new(10, second, third, u8::try_from(n).unwrap_or(u8::MAX)),
-            netns: format!("pr{mark}-n{n}"),
-            data: folder.join(format!("n{n}")),
-            database: false,
-            leader: false,
-            init: None,
-        });
+        let network = [10, second, third];
         Ok(Self {
             site: Site { name: site.to_owned(), host: format!("{site}.test") },
             client: Client { netns: format!("pr{mark}-c") },
-            nodes: nodes.collect(),
+            nodes: (1..=count).map(|n| host(folder, &mark, network, n, zones)).collect(),
             addresses: Vec::new(),
             is_standalone: false,
             mark,
         })
+    }
+
+    /// Adds hosts, up to so many, if that makes of it what is wished for: a cluster becomes a bigger one, and a host by itself the first
+    /// of one. Whether it did.
+    pub(crate) fn grow(&mut self, folder: &Path, wish: &Wish) -> Result<bool, LabError> {
+        let there = self.nodes.len();
+        let may = !wish.is_standalone && (!self.is_standalone || there == 1);
+        let is_first = self.is_as_wished(there, &wish.zones, &wish.site, self.is_standalone);
+        if !may || !is_first || wish.nodes <= there {
+            return Ok(false);
+        }
+        let wanted = Self::new(folder, wish.nodes, &wish.zones, &wish.site)?;
+        self.nodes.extend(wanted.nodes.into_iter().skip(there));
+        self.is_standalone = false;
+        Ok(true)
     }
 
     /// The bridge that all are on.
@@ -217,6 +224,21 @@ impl Lab {
     }
 }
 
+/// The host of a number.
+fn host(folder: &Path, mark: &str, network: [u8; 3], n: usize, zones: &[String]) -> Node {
+    let [first, second, third] = network;
+    Node {
+        name: format!("n{n}"),
+        zone: zones[(n - 1) % zones.len()].clone(),
+        address: Ipv4Addr::new(first, second, third, u8::try_from(n).unwrap_or(u8::MAX)),
+        netns: format!("pr{mark}-n{n}"),
+        data: folder.join(format!("n{n}")),
+        database: false,
+        leader: false,
+        init: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,6 +263,20 @@ mod tests {
         assert!(!lab.is_as_wished(5, &zones[..1], "blog", false));
         assert!(!lab.is_as_wished(5, &zones, "shop", false));
         assert!(!lab.is_as_wished(5, &zones, "blog", true));
+        // Another lab is not made of it, a bigger one is.
+        let wish = |nodes, is_standalone| Wish {
+            nodes,
+            zones: zones.to_vec(),
+            site: "blog".into(),
+            is_standalone,
+            addresses: 0,
+        };
+        let mut grown = lab.clone();
+        assert!(!grown.grow(Path::new("/x"), &wish(4, false)).expect("a lab"));
+        assert!(!grown.grow(Path::new("/x"), &wish(6, true)).expect("a lab"));
+        assert_eq!(grown, lab);
+        assert!(grown.grow(Path::new("/x"), &wish(6, false)).expect("a lab"));
+        assert!(grown.nodes.starts_with(&lab.nodes) && grown.nodes.len() == 6);
         // Names of interfaces have at most 15 characters.
         assert!(lab.cable(MOST).len() <= 15);
         assert!(Lab::new(Path::new("/x"), 0, &zones, "blog").is_err());

@@ -69,15 +69,18 @@ pub fn up(folder: &Path, wish: &Wish, tell: &mut dyn FnMut(&str)) -> Result<Lab,
     })
 }
 
-/// Writes down what is about to be made; a lab that is there must be the same.
+/// Writes down what is about to be made; a lab that is there must be the same, or a smaller one.
 fn note(folder: &Path, wish: &Wish) -> Result<(), LabError> {
     let turn = Lab::turn(folder)?;
     match Lab::read(folder) {
         Ok(lab)
             if lab.is_as_wished(wish.nodes, &wish.zones, &wish.site, wish.is_standalone)
                 && lab.addresses.len() == usize::from(wish.addresses) => {}
-        Ok(lab) => {
+        Ok(mut lab) => {
             let there = lab.nodes.len();
+            if lab.addresses.len() == usize::from(wish.addresses) && lab.grow(folder, wish)? {
+                return lab.write(folder);
+            }
             return Err(LabError::Another { folder: folder.display().to_string(), there });
         }
         Err(LabError::None(_)) => {

@@ -7,7 +7,7 @@ use super::Json;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Lab {
-    /// Make hosts, start Pressroom on them, and wait until all serve
+    /// Make hosts, start Pressroom on them, and wait until all serve; with more nodes than are there, add hosts
     Up {
         /// How many hosts
         #[arg(long, value_name = "N", default_value_t = 3)]
