@@ -25,6 +25,8 @@ use crate::{ReleaseError, copy, failed};
 const DEPTH: usize = 40;
 /// The link to the media.
 const UPLOADS: &str = "wp-content/uploads";
+/// Something in each folder that WordPress installs into and does not make: a release has no empty ones.
+const INSTALLED: [&str; 2] = ["wp-content/plugins/any", "wp-content/themes/any"];
 
 /// A part of a release that somebody changes on purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +103,9 @@ impl Worktree {
                 self.known.insert(path.clone(), (stamp, file.clone()));
                 mended.push(path.clone());
             }
+            for path in INSTALLED {
+                make_folders(&top, path, place.owner)?;
+            }
             if only.is_none() {
                 self.known.retain(|path, _| manifest.files.contains_key(path));
                 link_uploads(&top, place.uploads)?;
@@ -134,7 +139,7 @@ fn same(one: &File, other: &File) -> bool {
 
 fn folders_of(manifest: &Manifest) -> BTreeSet<String> {
     let mut folders = BTreeSet::new();
-    for path in manifest.files.keys().map(String::as_str).chain([UPLOADS]) {
+    for path in manifest.files.keys().map(String::as_str).chain([UPLOADS]).chain(INSTALLED) {
         let mut rest = path;
         while let Some((folder, _)) = rest.rsplit_once('/') {
             if !folders.insert(folder.to_owned()) {

@@ -92,6 +92,18 @@ fn a_copy_can_be_written_and_is_put_right_again() {
 }
 
 #[test]
+fn the_first_plugin_has_a_folder_to_come_into() {
+    let bench = Bench::new();
+    let id = bench.release(&[]);
+    let (root, mut copy) = (bench.copy(), Worktree::default());
+    bench.renew(&mut copy, &id, None);
+    // The release has no theme, and no folder for one.
+    fs::remove_dir(root.join("wp-content/themes")).expect("an empty folder");
+    assert!(bench.renew(&mut copy, &id, None).is_empty());
+    fs::remove_dir(root.join("wp-content/themes")).expect("made again");
+}
+
+#[test]
 fn links_in_a_copy_lead_nowhere() {
     let bench = Bench::new();
     let id = bench.release(&[]);
