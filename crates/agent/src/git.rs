@@ -3,6 +3,7 @@
 //! - [`repository`] the bare repository, kept by stock git; `stream` what `git fast-import` is fed
 //! - [`push`] what somebody pushed: judged, and made into a release
 //! - [`source`] another repository as the source of a site's code
+//! - `mirror` the same histories on all nodes of a cluster
 //! - [`door`] stock `git http-backend` on a socket for the edge, opened by a [`token`]
 //!
 //! The history follows what serves, never the other way round: a rollout does not wait for it, and an agent that died finds by
@@ -12,6 +13,7 @@
 //! knows (`.gitignore`) stay as they are.
 
 pub mod door;
+mod mirror;
 pub mod push;
 pub mod repository;
 pub mod source;
@@ -20,16 +22,17 @@ pub mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pressroom_model::id::{ReleaseId, SiteName};
+use pressroom_model::id::{NodeName, ReleaseId, SiteName};
 use pressroom_plan::history::{self, Step};
 use pressroom_release::manifest::Manifest;
 use pressroom_release::releases::{Diff, Releases};
 use pressroom_release::source::not_code;
+use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
-use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::sync::{Notify, OwnedMutexGuard, Semaphore};
 
 use crate::agent::Agent;
 use crate::apply::off_the_loop;
@@ -37,17 +40,30 @@ use crate::facts::{Kept, SiteFacts};
 use crate::host;
 use crate::site::is_ours;
 
+use self::mirror::MirrorError;
 use self::repository::{Commit, GitError, Known, Oid, Repository};
 use self::stream::Person;
 
 /// A history that cannot be written is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(30);
+/// The leader is asked so often for what may have changed without another release: branches.
+const MIRROR: Duration = Duration::from_secs(600);
+
+/// Gits at a time for those who ask from outside; each packs or unpacks a whole repository. More wait.
+const MOST: usize = 8;
 
 /// Who may write histories now, and that one is due.
-#[derive(Default)]
 pub(crate) struct Histories {
     locks: Mutex<BTreeMap<SiteName, Arc<tokio::sync::Mutex<()>>>>,
     pub(crate) due: Notify,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Histories {
+    fn default() -> Self {
+        let places = Arc::new(Semaphore::new(MOST));
+        Self { locks: Mutex::default(), due: Notify::new(), places }
+    }
 }
 
 impl Histories {
@@ -57,6 +73,15 @@ impl Histories {
     }
 }
 
+/// What a history goes by.
+#[derive(Debug, PartialEq, Eq)]
+struct Stand {
+    /// The releases that served, and when.
+    served: Vec<(ReleaseId, u64)>,
+    /// The node that leads, if it is another one.
+    leader: Option<NodeName>,
+}
+
 /// A site's history, held so that nobody else writes it.
 pub struct History {
     repository: Repository,
@@ -64,17 +89,19 @@ pub struct History {
 }
 
 impl Agent {
-    /// Brings the histories of all sites up to date whenever something else serves.
+    /// Brings the histories of all sites up to date whenever something else serves: as the leader by what is lacking, else by what
+    /// the leader has.
     pub(crate) async fn watch_histories(self: Arc<Self>, stop: Shutdown) {
-        let mut settled: BTreeMap<SiteName, Vec<(ReleaseId, u64)>> = BTreeMap::new();
+        let mut settled: BTreeMap<SiteName, (Stand, Instant)> = BTreeMap::new();
         let mut complaints: BTreeMap<SiteName, String> = BTreeMap::new();
         while !stop.is_requested() {
             let sites = self.config().map(|config| config.sites).unwrap_or_default();
-            let writes = self.leads() && repository::is_installed();
-            for site in sites.into_iter().filter(|_| writes) {
-                let name = site.name;
-                let served = self.served(&name);
-                if settled.get(&name) == Some(&served) || stop.is_requested() {
+            for site in sites.into_iter().filter(|_| repository::is_installed()) {
+                let (name, stand) = (site.name.clone(), self.history_stand(&site.name));
+                let is_settled = settled.get(&name).is_some_and(|(known, at)| {
+                    *known == stand && (stand.leader.is_none() || at.elapsed() < MIRROR)
+                });
+                if is_settled || stop.is_requested() {
                     continue;
                 }
                 // Whoever holds it brings it up to date.
@@ -83,12 +110,21 @@ impl Agent {
                 if self.site(&name).is_none() {
                     continue;
                 }
-                match self.catch_up(&name, held).await {
-                    Ok(_) => {
+                let done = match &stand.leader {
+                    None if !self.leads() => continue,
+                    None => self.catch_up(&name, held).await.map(drop).map_err(MirrorError::Git),
+                    Some(leader) => self.mirror(&name, leader, held).await,
+                };
+                match done {
+                    Ok(()) => {
                         complaints.remove(&name);
-                        settled.insert(name, served);
+                        settled.insert(name, (stand, clock::now()));
                     }
-                    Err(error) => {
+                    // A leader that does not answer is no longer one, or is not yet.
+                    Err(MirrorError::Leader(error)) => {
+                        tracing::debug!(site = %name, %error, "the git history comes later");
+                    }
+                    Err(MirrorError::Git(error)) => {
                         let text = format!("the git history of `{name}`: {error}");
                         if complaints.insert(name, text.clone()).as_ref() != Some(&text) {
                             tracing::warn!("{text}");
@@ -103,6 +139,16 @@ impl Agent {
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
+    }
+
+    fn history_stand(&self, name: &SiteName) -> Stand {
+        Stand { served: self.served(name), leader: self.leader_elsewhere() }
+    }
+
+    /// The node that leads in place of this one; `None`: this one does, or nobody is known to.
+    pub(crate) fn leader_elsewhere(&self) -> Option<NodeName> {
+        let own = self.cluster.as_ref()?.node();
+        if self.leads() { None } else { self.leader().filter(|leader| *leader != own) }
     }
 
     /// The releases that served a site, and when: what its history is made of.

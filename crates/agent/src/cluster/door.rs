@@ -8,6 +8,8 @@
 //! | `GET /sealing` | nodes | the keys of the cluster's secrets |
 //! | `POST /sealing` | nodes | such keys → 204 |
 //! | `GET /releases/ID` | nodes | the manifest |
+//! | `GET`, `POST` below `/.pressroom/git/` | nodes | git's, as the leader |
+//! | `POST /histories/SITE` | nodes | commits that are had, one a line → a line of JSON with names, then a pack of what is lacking |
 //! | `POST /restored` | nodes | [`super::restoring::Restored`] → 204, and this node goes on with that store |
 //! | `POST /media/SITE/offer` | nodes | [`pressroom_media::exchange::Offer`] → what is wanted of it |
 //! | `POST /media/SITE/put` | nodes | a line of JSON, then a file's bytes |
@@ -19,6 +21,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
+use pressroom_model::snapshot::GIT_PATH;
 use pressroom_wire::http::{AnyBody, any_body};
 use pressroom_wire::identity::Peer;
 
@@ -66,6 +69,13 @@ impl Agent {
             (Peer::Node(_), &Method::POST, ["releases", id]) => {
                 self.answer_files(id, request).await
             }
+            (Peer::Node(_), _, [_, "git", ..]) if path.starts_with(GIT_PATH) => {
+                self.answer_git(request).await
+            }
+            (Peer::Node(_), &Method::POST, ["histories", site]) => match site.parse() {
+                Ok(site) => self.answer_history(&site, request).await,
+                Err(_) => short(StatusCode::NOT_FOUND, "no such site"),
+            },
             (Peer::Node(_), &Method::POST, ["restored"]) => self.answer_restored(request).await,
             (Peer::Node(_), &Method::POST, ["media", site, verb]) => match site.parse() {
                 Ok(site) if *verb == "offer" => self.answer_offer(&site, request).await,

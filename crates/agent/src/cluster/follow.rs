@@ -206,6 +206,7 @@ impl Agent {
             }
         }
         self.changed.notify_one();
+        self.histories.due.notify_one();
     }
 }
 

@@ -1,5 +1,7 @@
 //! Git's smart HTTP for the edge, which passes it on to `run/git/http.sock`: stock `git http-backend`, opened by a site's token.
 //!
+//! In a cluster the leader answers, whichever node is asked: it alone writes histories, and a push is a deploy.
+//!
 //! Always: nothing is started before the token was found good; a site's repository is reachable by that site's own hosts only; and
 //! what is asked is one of the three requests that git's protocol has.
 
@@ -15,17 +17,18 @@ use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Either, Full};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
-use pressroom_model::id::SiteName;
+use pressroom_model::id::{NodeName, SiteName};
 use pressroom_model::snapshot::GIT_PATH;
 use pressroom_runtime::door::Door;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_runtime::tasks::Group;
+use pressroom_wire::http::{AnyBody, any_body};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{repository, token};
 use crate::agent::Agent;
@@ -33,14 +36,16 @@ use crate::files;
 use crate::layout::Layout;
 use crate::users::Users;
 
-/// Gits at a time; each packs or unpacks a whole repository. More wait.
-const MOST: usize = 8;
 /// Open connections; more wait to be accepted.
 const CONNECTIONS: usize = 128;
 /// Longest head of an answer of `git http-backend`.
 const HEAD: usize = 16 << 10;
 /// Longest wait for the history.
 const CATCH_UP: Duration = Duration::from_secs(20);
+/// Longest wait for the head of the leader's answer; shorter than the edge's patience.
+const LEADER: Duration = Duration::from_secs(55);
+/// Bytes that are passed on at a time.
+const PIECE: usize = 64 << 10;
 /// A request's head must be there in this time.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// The site that the edge found by the host.
@@ -67,23 +72,18 @@ pub fn bind(layout: &Layout, users: &Users) -> io::Result<UnixListener> {
 
 /// Answers on `listener` until shutdown; connections are tasks of `group`.
 pub async fn serve(agent: Arc<Agent>, listener: UnixListener, group: Group, stop: Shutdown) {
-    let gits = Gits { agent, group: group.clone(), places: Arc::new(Semaphore::new(MOST)) };
     let door = Door { name: "git", connections: CONNECTIONS, head_time: REQUEST_TIME };
-    let answer = move |request| {
-        let gits = gits.clone();
-        async move { gits.answer(request).await }
+    let answer = move |request: Request<Incoming>| {
+        let agent = Arc::clone(&agent);
+        async move {
+            match agent.leader_elsewhere() {
+                Some(leader) => agent.pass_git_on(&leader, request).await,
+                None => agent.answer_git(request).await,
+            }
+        }
     };
     door.serve(listener, group, stop, |_| true, answer).await;
 }
-
-#[derive(Clone)]
-struct Gits {
-    agent: Arc<Agent>,
-    group: Group,
-    places: Arc<Semaphore>,
-}
-
-type Answer = Either<Full<Bytes>, Output>;
 
 /// What is asked of which site.
 #[derive(Debug, PartialEq, Eq)]
@@ -107,29 +107,56 @@ fn asked(method: &Method, path: &str, query: &str) -> Option<Asked> {
     is_known.then(|| Asked { path_info: format!("/{site}.git/{rest}"), site })
 }
 
-impl Gits {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+impl Agent {
+    /// Has the leader answer. Who asks and what for is its to judge.
+    async fn pass_git_on(
+        &self,
+        leader: &NodeName,
+        request: Request<Incoming>,
+    ) -> Response<AnyBody> {
+        let Some(cluster) = &self.cluster else { return no_leader() };
+        let (mut parts, body) = request.into_parts();
+        for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING] {
+            parts.headers.remove(name);
+        }
+        parts.version = http::Version::HTTP_2;
+        let request = Request::from_parts(parts, any_body(body));
+        match tokio::time::timeout(LEADER, cluster.client.call(leader, request)).await {
+            Ok(Ok(answer)) => answer.map(any_body),
+            Ok(Err(error)) => {
+                tracing::warn!(%leader, %error, "git's request did not reach the leader");
+                no_leader()
+            }
+            Err(_) => no_leader(),
+        }
+    }
+
+    /// Answers git, as the one that has the histories.
+    pub(crate) async fn answer_git(&self, request: Request<Incoming>) -> Response<AnyBody> {
+        if !self.leads() {
+            return no_leader();
+        }
         let uri = request.uri();
         let Some(asked) = asked(request.method(), uri.path(), uri.query().unwrap_or_default())
         else {
             return text(StatusCode::NOT_FOUND, "Here is a git repository: use `git clone`.\n");
         };
         let host_of = request.headers().get(SITE).and_then(|site| site.to_str().ok());
-        if host_of != Some(asked.site.as_str()) || self.agent.site(&asked.site).is_none() {
+        if host_of != Some(asked.site.as_str()) || self.site(&asked.site).is_none() {
             return text(StatusCode::NOT_FOUND, "This host has no such repository.\n");
         }
-        let Some(user) = self.user(&asked.site, request.headers()) else { return who() };
+        let Some(user) = self.git_user(&asked.site, request.headers()) else { return who() };
         if !repository::is_installed() {
             let words = "git is not installed on this machine; `pressroom doctor` says more.\n";
             return text(StatusCode::SERVICE_UNAVAILABLE, words);
         }
         if request.method() == Method::GET {
-            self.catch_up(&asked.site).await;
+            self.await_history(&asked.site).await;
         }
-        if !self.agent.layout.history(&asked.site).join("HEAD").is_file() {
+        if !self.layout.history(&asked.site).join("HEAD").is_file() {
             return text(StatusCode::SERVICE_UNAVAILABLE, "There is no history yet.\n");
         }
-        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+        let Ok(place) = Arc::clone(&self.histories.places).acquire_owned().await else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "The agent ends.\n");
         };
         match self.backend(&asked, &user, request, place).await {
@@ -143,8 +170,8 @@ impl Gits {
 
     /// What serves is what is asked for: whoever fetches right after a deploy finds its commit. While a push is under way its end
     /// is waited for, if it comes soon.
-    async fn catch_up(&self, site: &SiteName) {
-        match tokio::time::timeout(CATCH_UP, self.agent.history(site)).await {
+    async fn await_history(&self, site: &SiteName) {
+        match tokio::time::timeout(CATCH_UP, self.history(site)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 tracing::warn!(%site, %error, "the git history is not up to date");
@@ -154,14 +181,14 @@ impl Gits {
     }
 
     /// Who asks, if the token is good. Any name will do.
-    fn user(&self, site: &SiteName, headers: &HeaderMap) -> Option<String> {
+    fn git_user(&self, site: &SiteName, headers: &HeaderMap) -> Option<String> {
         let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, coded) = given.split_once(' ')?;
         let decoded = base64::engine::general_purpose::STANDARD.decode(coded.trim()).ok()?;
         let pair = String::from_utf8(decoded).ok()?;
         let (user, password) = pair.split_once(':')?;
-        let is_good = scheme.eq_ignore_ascii_case("basic")
-            && token::opens(&self.agent.layout, site, password);
+        let is_good =
+            scheme.eq_ignore_ascii_case("basic") && token::opens(&self.layout, site, password);
         is_good.then(|| user.to_owned())
     }
 
@@ -171,14 +198,14 @@ impl Gits {
         user: &str,
         request: Request<Incoming>,
         place: OwnedSemaphorePermit,
-    ) -> io::Result<Response<Answer>> {
+    ) -> io::Result<Response<AnyBody>> {
         let (parts, body) = request.into_parts();
         let mut command = Command::new(repository::GIT);
         command
             .arg("http-backend")
             .env_clear()
             .envs(repository::environment())
-            .env("GIT_PROJECT_ROOT", self.agent.layout.histories())
+            .env("GIT_PROJECT_ROOT", self.layout.histories())
             .env("GIT_HTTP_EXPORT_ALL", "1")
             .env("PATH_INFO", &asked.path_info)
             .env("REQUEST_METHOD", parts.method.as_str())
@@ -204,12 +231,19 @@ impl Gits {
         let (Some(stdin), Some(mut stdout)) = (stdin, stdout) else {
             return Err(io::Error::other("no pipe"));
         };
-        self.group.spawn("git request", move |_| feed(stdin, body));
-        let (head, rest) = head(&mut stdout).await?;
+        let mut feeding = Some(Box::pin(feed(stdin, body)) as Feeding);
+        let (head, rest) = {
+            let mut heading = std::pin::pin!(head(&mut stdout));
+            std::future::poll_fn(|context| {
+                drive(&mut feeding, context);
+                heading.as_mut().poll(context)
+            })
+            .await?
+        };
         let mut response = Response::new(());
         read_head(&head, &mut response)?;
-        let output = Output { rest, stdout, buffer: BytesMut::new(), _child: child, _place: place };
-        Ok(response.map(|()| Either::Right(output)))
+        let output = Output { rest, stdout, feeding, _child: child, _place: place };
+        Ok(response.map(|()| any_body(output)))
     }
 }
 
@@ -254,13 +288,28 @@ fn read_head(head: &[u8], response: &mut Response<()>) -> io::Result<()> {
     Ok(())
 }
 
-/// What git says, as it comes; dropped, git ends.
-struct Output {
-    rest: Bytes,
-    stdout: ChildStdout,
-    buffer: BytesMut,
-    _child: Child,
-    _place: OwnedSemaphorePermit,
+/// What a git is given, until it has all of it or wants no more.
+type Feeding = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Feeds on; whether it has come to its end is its own affair.
+fn drive(feeding: &mut Option<Feeding>, context: &mut Context<'_>) {
+    if feeding.as_mut().is_some_and(|it| it.as_mut().poll(context).is_ready()) {
+        *feeding = None;
+    }
+}
+
+/// What a git says, as it comes, while it is fed; dropped, git ends.
+pub(super) struct Output {
+    /// What comes before.
+    pub(super) rest: Bytes,
+    /// Where it speaks.
+    pub(super) stdout: ChildStdout,
+    /// What it is given meanwhile.
+    pub(super) feeding: Option<Feeding>,
+    /// Itself.
+    pub(super) _child: Child,
+    /// Its place among those that run at a time.
+    pub(super) _place: OwnedSemaphorePermit,
 }
 
 impl Body for Output {
@@ -272,24 +321,25 @@ impl Body for Output {
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
+        drive(&mut this.feeding, context);
         if !this.rest.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest)))));
         }
-        this.buffer.reserve(64 << 10);
+        let mut piece = BytesMut::with_capacity(PIECE);
         let read = {
-            let reading = this.stdout.read_buf(&mut this.buffer);
+            let reading = this.stdout.read_buf(&mut piece);
             std::task::ready!(std::pin::pin!(reading).poll(context))
         };
         Poll::Ready(match read {
             Ok(0) => None,
-            Ok(_) => Some(Ok(Frame::data(this.buffer.split().freeze()))),
+            Ok(_) => Some(Ok(Frame::data(piece.freeze()))),
             Err(error) => Some(Err(error)),
         })
     }
 }
 
-fn text(status: StatusCode, words: &'static str) -> Response<Answer> {
-    let mut response = Response::new(Either::Left(Full::new(Bytes::from_static(words.as_bytes()))));
+fn text(status: StatusCode, words: &'static str) -> Response<AnyBody> {
+    let mut response = Response::new(any_body(Full::new(Bytes::from_static(words.as_bytes()))));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -297,7 +347,12 @@ fn text(status: StatusCode, words: &'static str) -> Response<Answer> {
     response
 }
 
-fn who() -> Response<Answer> {
+fn no_leader() -> Response<AnyBody> {
+    let words = "No node leads at this moment, and the leader has the histories; try again soon.\n";
+    text(StatusCode::SERVICE_UNAVAILABLE, words)
+}
+
+fn who() -> Response<AnyBody> {
     let words = "Give the site's token as the password: `pressroom git token SITE` makes one.\n";
     let mut response = text(StatusCode::UNAUTHORIZED, words);
     let challenge = HeaderValue::from_static("Basic realm=\"Pressroom\", charset=\"UTF-8\"");

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use pressroom_model::id::ReleaseId;
 
+use super::mirror::Names;
 use super::stream::Person;
 use crate::files;
 
@@ -59,7 +60,7 @@ pub enum GitError {
 }
 
 /// The name of an object: 40 or 64 hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Oid(String);
 
 impl Oid {
@@ -212,6 +213,39 @@ impl Repository {
             }
         }
         Ok(known)
+    }
+
+    /// All names that we keep, and what they mean.
+    pub(super) fn names(&self) -> Result<Names, GitError> {
+        let format = "--format=%(objectname) %(refname)";
+        let text = self.text(&["for-each-ref", format, "refs/heads", RELEASES])?;
+        let one = |line: &str| {
+            let (id, name) = line.split_once(' ')?;
+            Some((name.to_owned(), Oid::parse(id)?))
+        };
+        Ok(text.lines().filter_map(one).collect())
+    }
+
+    /// Those of these objects that are here.
+    pub(super) fn present(&self, ids: &[Oid]) -> Result<Vec<Oid>, GitError> {
+        let asked: String = ids.iter().map(|id| format!("{id}\n")).collect();
+        let output = feed(&mut self.command(&["cat-file", "--batch-check"]), asked.as_bytes())?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let found = said.lines().filter(|line| line.ends_with(char::is_numeric));
+        Ok(found.filter_map(|line| Oid::parse(line.split(' ').next()?)).collect())
+    }
+
+    /// Has names mean what they mean elsewhere, from what they mean here.
+    pub(super) fn rename(&self, ours: &Names, theirs: &Names) -> Result<(), GitError> {
+        let gone = ours.iter().filter(|(name, _)| !theirs.contains_key(*name));
+        let gone: String = gone.map(|(name, id)| format!("delete {name} {id}\n")).collect();
+        let other = theirs.iter().filter(|(name, id)| ours.get(*name) != Some(*id));
+        let other: String = other.map(|(name, id)| format!("update {name} {id}\n")).collect();
+        // A name may have to go before there is room for one below it.
+        for order in [gone, other].iter().filter(|order| !order.is_empty()) {
+            self.update(order)?;
+        }
+        self.tidy()
     }
 
     /// Whether `id` is a commit that is here, with `before` among those that it builds on.
@@ -457,7 +491,7 @@ fn one_oid(what: &'static str, output: &Output) -> Result<Oid, GitError> {
     Oid::parse(text.trim()).ok_or_else(|| GitError::Odd { what, said: text.into_owned() })
 }
 
-fn failed(what: &str, output: &Output) -> GitError {
+pub(super) fn failed(what: &str, output: &Output) -> GitError {
     let said = String::from_utf8_lossy(&output.stderr);
     GitError::Failed { what: what.to_owned(), said: crate::engine::tail(said.trim(), 500) }
 }

@@ -28,6 +28,10 @@ add_action( 'init', function () {
 		wp_schedule_single_event( time() - 1, 'lab_event' );
 		exit( 'scheduled' );
 	}
+	if ( isset( $_GET['rename'] ) ) {
+		update_option( 'blogname', $_GET['rename'] );
+		exit( 'renamed' );
+	}
 	if ( isset( $_GET['log'] ) ) {
 		nocache_headers();
 		exit( implode( ' ', $wpdb->get_col( "SELECT CONCAT(phase, '@', host) FROM lab_log ORDER BY id" ) ) );
@@ -96,6 +100,25 @@ fn upload(lab: &Lab, number: usize, name: &str, contents: &str) -> String {
     path.to_owned()
 }
 
+/// Git, as a developer uses it through a node.
+fn git(lab: &Lab, number: usize, words: &[&str]) -> String {
+    let resolve =
+        format!("http.curloptResolve=blog.test:443:{}", text(&lab.node(number)["address"]));
+    let clone = lab.folder().join("clone").display().to_string();
+    let settings = ["http.sslVerify=false", &resolve, "user.name=Dora", "user.email=d@e.f"];
+    let settings = settings.iter().flat_map(|it| ["-c", it]);
+    let git = ["exec", "client", "--", "git", "-C", &clone].into_iter().chain(settings);
+    lab.must(&git.chain(words.iter().copied()).collect::<Vec<_>>())
+}
+
+/// The commit that a node's own repository has as `main`.
+fn main_of(lab: &Lab, number: usize) -> String {
+    let repository = Path::new(text(&lab.node(number)["data"])).join("git/blog.git");
+    let mut git = Command::new("git");
+    git.arg("--git-dir").arg(repository).args(["rev-parse", "main"]);
+    String::from_utf8_lossy(&git.output().expect("git runs").stdout).trim().to_owned()
+}
+
 #[test]
 fn three_nodes_are_one_cluster_until_they_are_one_machine_again() {
     let Some(lab) = Lab::up(3, &["--zones", "a,b,c"]) else { return };
@@ -104,6 +127,21 @@ fn three_nodes_are_one_cluster_until_they_are_one_machine_again() {
     // Code reaches all nodes before the deploy is said to be done.
     lab.must_on(1, &["deploy", "blog", &release(lab.folder(), "one"), "-m", "one"]);
     assert_eq!([1, 2, 3].map(|number| get(number, MARK)), ["one"; 3]);
+
+    // Git is answered by each node, from one history that all have.
+    let token = lab.must_on(2, &["git", "token", "blog"]);
+    let clone = lab.folder().join("clone");
+    fs::create_dir(&clone).expect("made");
+    let url = format!("https://dora:{}@blog.test/.pressroom/git/blog.git", token.trim());
+    git(&lab, 2, &["clone", "-q", &url, "."]);
+    fs::write(clone.join("wp-content/mark.txt"), "pushed").expect("written");
+    git(&lab, 2, &["commit", "-q", "-a", "-m", "by hand"]);
+    git(&lab, 3, &["push", "-q", "origin", "HEAD:main"]);
+    assert_eq!([1, 2, 3].map(|number| get(number, MARK)), ["pushed"; 3]);
+    let pushed = git(&lab, 2, &["rev-parse", "HEAD"]).trim().to_owned();
+    wait_until("the history on all nodes", Duration::from_secs(60), || {
+        [1, 2, 3].into_iter().all(|number| main_of(&lab, number) == pushed)
+    });
 
     // A file that was uploaded at one node is served by the others at once, and an end of it is an end everywhere.
     let path = upload(&lab, 2, "note.txt", "what was uploaded");
@@ -130,6 +168,17 @@ fn three_nodes_are_one_cluster_until_they_are_one_machine_again() {
     let confirmed = |of: usize| receipt["nodes"][of]["ok"] == true;
     assert!(receipt["ok"] == true && confirmed(0) && confirmed(1), "{said}");
     assert_eq!([1, 2, 3].map(is_hit), [false; 3]);
+
+    // A node that was cut off shows its own visitors what it has; nobody sees that once it can be reached again.
+    wait_until("a stored page", Duration::from_secs(10), || is_hit(3));
+    lab.must(&["cut", "n3"]);
+    let head = || lab.fetch("n3", 3, &["-D", "-", "-o", "/dev/null"], "/").to_ascii_lowercase();
+    wait_until("it is cut off", Duration::from_secs(20), || head().contains("partitioned"));
+    assert_eq!(get(1, "/?rename=Another+name"), "renamed");
+    assert!(!lab.fetch("n3", 3, &[], "/").contains("Another name"), "nobody told it");
+    lab.must(&["heal", "n3"]);
+    let old = (0..20).filter(|_| !get(3, "/").contains("Another name")).count();
+    assert_eq!(old, 0, "old pages after the cut");
 
     // Another node than the one with the database leads, and is lost inside a scheduled event.
     lab.must_on(1, &["node", "drain", "n1"]);
@@ -182,6 +231,10 @@ fn three_nodes_are_one_cluster_until_they_are_one_machine_again() {
         !first.is_empty()
     });
     assert_eq!(first, "two");
+    // Another leader went on with the same history.
+    git(&lab, lost, &["pull", "-q", "--ff-only", "origin", "main"]);
+    assert_eq!(fs::read_to_string(clone.join("wp-content/mark.txt")).expect("a file"), "two");
+    assert_eq!(git(&lab, others[0], &["rev-parse", "HEAD~1"]).trim(), pushed);
     assert_eq!(get(lost, &path), "what was uploaded");
     wait_until("deletions everywhere", Duration::from_secs(30), || {
         let is_there = |number| short_lived.iter().any(|path| on_disk(&lab, number, path).exists());
