@@ -30,6 +30,7 @@ use crate::files::library::{Known, Library};
 use crate::files::reply;
 use crate::git;
 use crate::guard;
+use crate::mesh::Mesh;
 use crate::mesh::choice::Place;
 use crate::mesh::passing::{self, Kind};
 use crate::metrics::Count;
@@ -183,6 +184,17 @@ pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
     };
     let own = Own::of(view.snapshot.as_ref());
     drop(view);
+    if let Some(mesh) = cut_off(peer, &asking) {
+        let peer = peer.clone();
+        return Reply::Later(Box::pin(async move {
+            mesh.reunite().await;
+            let answer = match at_once(&asking, &peer, own) {
+                Now::Answer(answer) => answer,
+                Now::Work(work) => work_out(&peer, &asking, work, body).await,
+            };
+            finish(&peer, asking, answer)
+        }));
+    }
     match at_once(&asking, peer, own) {
         Now::Answer(answer) => Reply::Ready(Some(finish(peer, asking, answer))),
         Now::Work(work) => {
@@ -193,6 +205,16 @@ pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
             }))
         }
     }
+}
+
+/// The mesh, where this edge hears no other one and something may be stored that others have purged.
+fn cut_off(peer: &Peer, asking: &Asking) -> Option<Arc<Mesh>> {
+    let is_cut_off = asking.site.as_ref().is_some_and(|site| site.cached.is_cut_off());
+    let path = asking.parts.uri.path();
+    if !is_cut_off || looks_like_file(path) || path.starts_with("/.") {
+        return None;
+    }
+    peer.core.shared.mesh.get().cloned()
 }
 
 enum Now {

@@ -5,6 +5,7 @@
 //!   here is busy or none
 //! - [`rendering`] pages for the cache, asked of their owner ([`owner`]) first
 //! - [`peers`] what is known of the other edges: [`health`], how busy they are; [`choice`] who is asked, [`budget`] how often again
+//! - `reunion` what visitors wait for when a cut is healed
 //! - `serve` what other edges ask of us
 //!
 //! Everything goes over HTTP/2 with mutual TLS ([`pressroom_wire`]), on threads of its own, and needs neither agent nor store.
@@ -21,6 +22,7 @@ pub mod passing;
 pub mod peers;
 pub mod purges;
 pub mod rendering;
+mod reunion;
 mod serve;
 
 use std::collections::BTreeMap;
@@ -55,6 +57,7 @@ pub struct Mesh {
     pub(crate) inbox: purges::Inbox,
     /// The other edges.
     pub peers: peers::Peers,
+    reunion: reunion::Reunion,
     wire: Wire,
     /// Where the agent puts it, also when it was renewed.
     identity: Paths,
@@ -101,6 +104,7 @@ impl Mesh {
             outbox: Arc::new(purges::Outbox::open(&state.join("purges.json"))),
             inbox: purges::Inbox::open(&state.join("heard.json")),
             peers: peers::Peers::new(cluster.health.clone()),
+            reunion: reunion::Reunion::default(),
             wire,
             identity,
             zones: RwLock::new(zones(cluster)),

@@ -1,0 +1,109 @@
+//! The end of a cut, as visitors meet it.
+//!
+//! An edge that hears no other one shows what it has, and says so. When the cut is healed it does not know yet what was purged
+//! meanwhile, and hears of it a moment later. So whoever asks such an edge for a page has it look first whether another one can be
+//! reached again, and if so waits for what that one has to tell.
+//!
+//! Always: a look is begun after its asker came, so that it holds for them; those who come during one share the next; an edge that
+//! can be reached and tells nothing delays visitors once in a while, and for a bounded time.
+
+use std::time::{Duration, Instant};
+
+use pressroom_runtime::clock;
+use pressroom_wire::members::Service;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use super::Mesh;
+
+/// An edge that is not reached in this time is not there: within a data centre it is a hundredth of it.
+const LOOK: Duration = Duration::from_millis(20);
+/// Longest wait for what others have to tell.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// So long nobody looks after others were there and told nothing.
+const VAIN: Duration = Duration::from_secs(30);
+/// Between two looks whether the reunion has come to its end.
+const STEP: Duration = Duration::from_millis(10);
+
+/// Who has looked, and when.
+#[derive(Debug, Default)]
+pub(crate) struct Reunion(Mutex<Looked>);
+
+#[derive(Debug, Default)]
+struct Looked {
+    /// When the last look began.
+    begun: Option<Instant>,
+    /// Nobody looks before.
+    not_before: Option<Instant>,
+}
+
+impl Looked {
+    /// Whether a look is due for one who came at `asked`.
+    fn is_due(&self, asked: Instant, now: Instant) -> bool {
+        self.begun.is_none_or(|begun| begun < asked) && self.not_before.is_none_or(|it| it <= now)
+    }
+}
+
+impl Mesh {
+    /// Waits until this edge, which is cut off, has heard the others, if one of them can be reached.
+    pub(crate) async fn reunite(&self) {
+        let asked = clock::now();
+        let mut looked = self.reunion.0.lock().await;
+        if !self.is_cut_off() || !looked.is_due(asked, clock::now()) {
+            return;
+        }
+        looked.begun = Some(clock::now());
+        if !self.is_somebody_there().await {
+            return;
+        }
+        let late = clock::now() + PATIENCE;
+        while self.is_cut_off() && clock::now() < late {
+            tokio::time::sleep(STEP).await;
+        }
+        if self.is_cut_off() {
+            looked.not_before = Some(clock::now() + VAIN);
+        }
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.inbox.is_cut_off(&self.others())
+    }
+
+    async fn is_somebody_there(&self) -> bool {
+        let members = self.wire.members.now();
+        let mut looks = JoinSet::new();
+        for node in self.others() {
+            if let Some(member) = members.get(&node) {
+                looks.spawn(TcpStream::connect(member.at(Service::Edge)));
+            }
+        }
+        let first = async {
+            while let Some(look) = looks.join_next().await {
+                if matches!(look, Ok(Ok(_))) {
+                    return true;
+                }
+            }
+            false
+        };
+        tokio::time::timeout(LOOK, first).await.unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_holds_for_those_who_came_before_it_began() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut looked = Looked::default();
+        assert!(looked.is_due(at(0), at(0)));
+        looked.begun = Some(at(5));
+        assert!(!looked.is_due(at(3), at(20)), "it was looked for them");
+        assert!(looked.is_due(at(6), at(20)), "a cut may have been healed since");
+        looked.not_before = Some(at(100));
+        assert!(!looked.is_due(at(6), at(20)) && looked.is_due(at(6), at(100)));
+    }
+}
