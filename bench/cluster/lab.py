@@ -17,18 +17,18 @@ TLS = ssl._create_unverified_context()
 class Connection(http.client.HTTPSConnection):
     """One request to one node's address, whatever the host name."""
 
-    def __init__(self, host, address):
-        super().__init__(host, 443, context=TLS, timeout=6)
+    def __init__(self, host, address, patience):
+        super().__init__(host, 443, context=TLS, timeout=patience)
         self.address = address
 
     def connect(self):
         plain = socket.create_connection((self.address, 443), timeout=2)
-        plain.settimeout(6)
+        plain.settimeout(self.timeout)
         self.sock = TLS.wrap_socket(plain, server_hostname=self.host)
 
 
-def ask(host, address, method, path, body=None, headers=None):
-    connection = Connection(host, address)
+def ask(host, address, method, path, body=None, headers=None, patience=6):
+    connection = Connection(host, address, patience)
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
