@@ -7,20 +7,21 @@
 //! Always: a look is begun after its asker came, so that it holds for them; those who come during one share the next; an edge that
 //! can be reached and tells nothing delays visitors once in a while, and for a bounded time.
 
+use std::future::Future;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use pressroom_runtime::clock;
 use pressroom_wire::members::Service;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
-use tokio::task::JoinSet;
 
 use super::Mesh;
 
 /// An edge that is not reached in this time is not there: within a data centre it is a hundredth of it.
 const LOOK: Duration = Duration::from_millis(20);
 /// Longest wait for what others have to tell.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// So long nobody looks after others were there and told nothing.
 const VAIN: Duration = Duration::from_secs(30);
 /// Between two looks whether the reunion has come to its end.
@@ -72,20 +73,24 @@ impl Mesh {
 
     async fn is_somebody_there(&self) -> bool {
         let members = self.wire.members.now();
-        let mut looks = JoinSet::new();
-        for node in self.others() {
-            if let Some(member) = members.get(&node) {
-                looks.spawn(TcpStream::connect(member.at(Service::Edge)));
-            }
-        }
-        let first = async {
-            while let Some(look) = looks.join_next().await {
-                if matches!(look, Ok(Ok(_))) {
-                    return true;
+        let others = self.others();
+        let at = others.iter().filter_map(|node| members.get(node)).map(|it| it.at(Service::Edge));
+        let mut open: Vec<_> = at.map(|address| Box::pin(TcpStream::connect(address))).collect();
+        // In one task, so that what has come in time counts, however late this thread comes to it.
+        let first = std::future::poll_fn(|context| {
+            let mut is_there = false;
+            open.retain_mut(|look| match look.as_mut().poll(context) {
+                Poll::Ready(reached) => {
+                    is_there |= reached.is_ok();
+                    false
                 }
+                Poll::Pending => true,
+            });
+            match (is_there, open.is_empty()) {
+                (false, false) => Poll::Pending,
+                (is_there, _) => Poll::Ready(is_there),
             }
-            false
-        };
+        });
         tokio::time::timeout(LOOK, first).await.unwrap_or(false)
     }
 }
