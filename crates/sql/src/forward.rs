@@ -137,7 +137,7 @@ impl Forwarder {
     /// The data node, if it answers. One that nobody has heard of yet is waited for a moment.
     async fn data(&self, pulse: &mut Pulse) -> Option<NodeName> {
         let is_known = self.views.borrow().data.is_some();
-        let patience = Duration::from_millis(if is_known { 300 } else { 0 });
+        let patience = Duration::from_millis(if is_known { 500 } else { 0 });
         let known = tokio::time::timeout(patience, pulse.wait_for(Option::is_some)).await;
         known.ok()?.ok()?.clone()
     }

@@ -20,6 +20,10 @@ const BEAT: Duration = Duration::from_millis(400);
 const LONGEST: Duration = Duration::from_millis(1200);
 /// Between two tries to find the pulse again.
 const PAUSE: Duration = Duration::from_millis(150);
+/// Longest wait for a connection, try by try: short, so that a node that comes back is soon found (one that was begun while it was
+/// away goes on seconds later), and now and then long enough for one that is slow.
+const CONNECT: [Duration; 3] =
+    [Duration::from_millis(300), Duration::from_millis(300), Duration::from_millis(3000)];
 
 /// The data node, while it answers.
 pub type Pulse = watch::Receiver<Option<NodeName>>;
@@ -28,7 +32,7 @@ pub type Pulse = watch::Receiver<Option<NodeName>>;
 pub(crate) fn keep(wire: Wire, mut views: watch::Receiver<View>, group: &Group) -> Pulse {
     let (sender, receiver) = watch::channel(None);
     group.spawn("pulse", move |stop| async move {
-        loop {
+        for turn in (0..CONNECT.len()).cycle() {
             let view = views.borrow_and_update().clone();
             let elsewhere = view.data.filter(|data| *data != view.node);
             let Some(data) = elsewhere else {
@@ -41,7 +45,7 @@ pub(crate) fn keep(wire: Wire, mut views: watch::Receiver<View>, group: &Group) 
             };
             tokio::select! {
                 () = stop.requested() => return,
-                () = beat(&wire, &data, &sender) => {}
+                () = beat(&wire, &data, CONNECT[turn], &sender) => {}
                 changed = moved(&mut views, &data) => if changed.is_err() { return },
             }
             if sender.send_replace(None).is_some() {
@@ -62,8 +66,14 @@ async fn moved(
 }
 
 /// Feels the pulse until it is missed.
-async fn beat(wire: &Wire, data: &NodeName, sender: &watch::Sender<Option<NodeName>>) {
-    let Ok(mut stream) = wire.connect(data, Service::Sql, PROTOCOL).await else { return };
+async fn beat(
+    wire: &Wire,
+    data: &NodeName,
+    connect: Duration,
+    sender: &watch::Sender<Option<NodeName>>,
+) {
+    let connected = wire.connect(data, Service::Sql, PROTOCOL);
+    let Ok(Ok(mut stream)) = tokio::time::timeout(connect, connected).await else { return };
     loop {
         let asked = async {
             stream.write_all(&[1]).await?;

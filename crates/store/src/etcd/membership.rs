@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::time::Duration;
 
+use tonic::Code;
+
 use super::connection::{Again, CallError, server_stream, unary, words};
 use super::proto::{
     Empty, MemberAddRequest, MemberAddResponse, MemberListResponse, MemberRequest,
@@ -75,12 +77,16 @@ impl EtcdStore {
         asked.await.map(|Empty {}| ())
     }
 
-    /// Removes a member.
+    /// Removes a member. One that is gone already is as good: the answer to a first attempt may have been lost.
     pub async fn remove(&self, id: u64) -> Result<(), StoreError> {
+        let doing = "removing a member of etcd";
         let path = "/etcdserverpb.Cluster/MemberRemove";
-        let asked =
-            self.ask_for("removing a member of etcd", path, MemberRequest { id }, Again::Unheard);
-        asked.await.map(|Empty {}| ())
+        let asked = self.connection.ask(doing, path, MemberRequest { id }, Again::Unheard).await;
+        match asked {
+            Ok(Empty {}) => Ok(()),
+            Err(CallError::Answered(status)) if status.code() == Code::NotFound => Ok(()),
+            Err(error) => Err(error.of(doing)),
+        }
     }
 
     /// What the member at one endpoint says of itself, within a second.
