@@ -25,13 +25,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use pressroom_model::config::Site;
 use pressroom_model::id::{NodeName, ReleaseId, SiteName};
 use pressroom_plan::history::{self, Step};
 use pressroom_release::manifest::Manifest;
 use pressroom_release::releases::{Diff, Releases};
 use pressroom_release::source::not_code;
-use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
+use pressroom_runtime::{clock, tree};
 use tokio::sync::{Notify, OwnedMutexGuard, Semaphore};
 
 use crate::agent::Agent;
@@ -96,6 +97,9 @@ impl Agent {
         let mut complaints: BTreeMap<SiteName, String> = BTreeMap::new();
         while !stop.is_requested() {
             let sites = self.config().map(|config| config.sites).unwrap_or_default();
+            if let Err(error) = self.drop_copies(&sites).await {
+                tracing::warn!(%error, "the history of a removed site stays for now");
+            }
             for site in sites.into_iter().filter(|_| repository::is_installed()) {
                 let (name, stand) = (site.name.clone(), self.history_stand(&site.name));
                 let is_settled = settled.get(&name).is_some_and(|(known, at)| {
@@ -139,6 +143,26 @@ impl Agent {
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
+    }
+
+    /// Deletes what was taken over of sites that are gone: who leads deletes its own with the site, and whoever gets the name later
+    /// must not get this history as well.
+    async fn drop_copies(&self, sites: &[Site]) -> std::io::Result<()> {
+        // A machine that has heard of no site yet knows nothing of which are gone.
+        if self.leader_elsewhere().is_none() || sites.is_empty() {
+            return Ok(());
+        }
+        let folder = self.layout.histories();
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_str().and_then(|name| name.strip_suffix(".git"));
+            let Some(name) = name.and_then(|name| name.parse::<SiteName>().ok()) else { continue };
+            if sites.iter().all(|site| site.name != name) {
+                let _alone = self.histories.lock(&name).lock_owned().await;
+                tree::remove(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     fn history_stand(&self, name: &SiteName) -> Stand {

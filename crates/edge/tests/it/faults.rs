@@ -195,11 +195,14 @@ fn draining_finishes_requests_in_progress() {
         .expect("sent");
     until("it holds the worker", || place.path("scratch/held").exists());
     let go = place.path("scratch/go");
-    // Its request is on its way when the edge is told to stop.
-    let mut fresh = edge.connect();
+    // Its request is on its way when the edge is told to stop; another one has had its answer, and is closed then.
+    let (mut fresh, mut idle) = (edge.connect(), edge.connect());
+    let ask = b"GET /heartbeat.html HTTP/1.1\r\nHost: blog.test\r\n\r\n";
+    idle.write_all(ask).expect("sent");
+    assert!(idle.read(&mut [0; 4096]).expect("an answer") > 0);
     let release = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
-        fresh.write_all(b"GET /heartbeat.html HTTP/1.1\r\nHost: blog.test\r\n\r\n").expect("sent");
+        while idle.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {}
+        fresh.write_all(ask).expect("sent");
         let answer = Answer::read(fresh);
         std::fs::write(go, "").expect("written");
         answer
