@@ -20,7 +20,11 @@ impl Delivery<'_> {
         let build = progress.begin(format!("make a release for {}", self.name()));
         let folder = self.agent.layout.incoming(self.name());
         let incoming = match history.examine(update, folder).await {
-            Ok(incoming) => incoming,
+            Ok(Some(incoming)) => incoming,
+            Ok(None) => {
+                build.done("it serves already");
+                return Ok(());
+            }
             Err(refusal) => {
                 build.failed("");
                 return Err(self.refused(refusal));

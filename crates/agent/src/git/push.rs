@@ -99,8 +99,13 @@ pub struct Incoming {
 }
 
 impl History {
-    /// Judges a push to `main`, and unpacks what it changes into `folder`.
-    pub async fn examine(&self, update: &Update, folder: PathBuf) -> Result<Incoming, Refusal> {
+    /// Judges a push to `main`, and unpacks what it changes into `folder`. `None`: `main` is that commit already, as after a push
+    /// that was cut off and has come to its end by itself.
+    pub async fn examine(
+        &self,
+        update: &Update,
+        folder: PathBuf,
+    ) -> Result<Option<Incoming>, Refusal> {
         let (repository, update) = (self.repository.clone(), update.clone());
         let examined =
             off_the_loop(move || Ok::<_, GitError>(examine(&repository, &update, folder)));
@@ -139,20 +144,28 @@ impl History {
     }
 }
 
-fn examine(repository: &Repository, update: &Update, folder: PathBuf) -> Result<Incoming, Refusal> {
+pub(super) fn examine(
+    repository: &Repository,
+    update: &Update,
+    folder: PathBuf,
+) -> Result<Option<Incoming>, Refusal> {
     if update.new.is_none() {
         return Err(Refusal::Deletion);
     }
     let known = repository.state()?;
-    let Some(main) = known.main.as_ref().filter(|main| main.id == update.old) else {
+    let main = known.main.as_ref().ok_or(Refusal::Moved)?;
+    if main.id == update.new {
+        return Ok(None);
+    }
+    if main.id != update.old {
         return Err(Refusal::Moved);
-    };
+    }
     if !repository.is_ahead(&update.new, &main.id)? {
         return Err(Refusal::NotForward);
     }
     // The history was brought up to date before: its end is a release.
     let base = at(&known).into_iter().next().ok_or(Refusal::Moved)?;
-    unpacked(repository, (&main.id, base), update, folder)
+    unpacked(repository, (&main.id, base), update, folder).map(Some)
 }
 
 /// What a release is made of that has the code of the pushed commit: what differs from that of `main`, which is `base`.

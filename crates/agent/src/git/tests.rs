@@ -229,6 +229,13 @@ fn a_pushed_commit_becomes_main_as_it_is_and_gits_own_files_stay() {
     room.catch_up();
     assert_eq!(room.git(&["rev-parse", "main"]), pushed);
     assert_eq!(room.git(&["rev-parse", "main~1"]), main);
+    // Whoever pushes it again, on what they fetched before the end, is told that it is done.
+    let push = |new: &str| {
+        let update = push::Update::parse(repository::MAIN, &main, new).expect("an update");
+        push::examine(&room.work.repository, &update, room.folder.path().join("incoming"))
+    };
+    assert!(matches!(push(&pushed), Ok(None)));
+    assert!(matches!(push(&main), Err(push::Refusal::Moved)));
     // The next deploy does not know `.gitignore`, and leaves it.
     room.write("new.php", "<?php // deployed");
     room.serve("ann", "deployed");
