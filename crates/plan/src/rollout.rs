@@ -196,8 +196,9 @@ fn maintain(
     let start = |id: &InstanceId| Action::StartInstance(id.clone(), fingerprint.to_owned());
     let mut kept: Vec<_> =
         of_version(site, fingerprint, observed).filter(|(_, seen)| !seen.is_stopping).collect();
-    // Those that run stay; one that was killed and replaced meanwhile is not started again.
-    kept.sort_by_key(|(_, seen)| seen.pid.is_none());
+    // Those that run stay, those that have answered for longest before all: they are warm. One that was killed and replaced
+    // meanwhile is not started again.
+    kept.sort_by_key(|(_, seen)| (seen.pid.is_none(), !is_serving(seen), seen.since_ms));
     let tired = kept.iter().position(|(_, seen)| seen.tired.is_some() && seen.pid.is_some());
     let tired = tired.map(|at| kept.remove(at));
     for (id, seen) in kept.iter().take(usize::from(count)) {

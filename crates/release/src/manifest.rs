@@ -47,6 +47,23 @@ impl File {
     pub fn mode(&self) -> u32 {
         mode(self.is_executable)
     }
+
+    /// What the canonical text has before its path: the same for the same file, wherever it is.
+    pub(crate) fn head(&self) -> String {
+        format!("{:o} {} {}", self.mode(), self.size, self.digest.to_hex())
+    }
+}
+
+/// A line of the canonical text as [`File::head`] and the path.
+pub(crate) fn split(line: &str) -> Option<(&str, &str)> {
+    let (at, _) = line.match_indices(' ').nth(2)?;
+    Some((&line[..at], &line[at + 1..]))
+}
+
+/// The name of the release that has this canonical text.
+pub(crate) fn id_of(text: &str) -> ReleaseId {
+    let digest = blake3::hash(text.as_bytes()).to_hex();
+    digest[..32].parse().expect("32 hexadecimal digits are a release id")
 }
 
 pub(crate) fn mode(is_executable: bool) -> u32 {
@@ -67,16 +84,14 @@ impl Manifest {
     pub fn text(&self) -> String {
         let mut text = format!("{HEAD}\nwordpress {}\n", self.wordpress);
         for (path, file) in &self.files {
-            let _infallible =
-                writeln!(text, "{:o} {} {} {path}", file.mode(), file.size, file.digest.to_hex());
+            let _infallible = writeln!(text, "{} {path}", file.head());
         }
         text
     }
 
     /// The release's name.
     pub fn id(&self) -> ReleaseId {
-        let digest = blake3::hash(self.text().as_bytes()).to_hex();
-        digest[..32].parse().expect("32 hexadecimal digits are a release id")
+        id_of(&self.text())
     }
 
     /// All bytes.

@@ -22,6 +22,8 @@ pub struct Incoming {
     releases: Releases,
     manifest: Manifest,
     folder: PathBuf,
+    /// What is here in other releases.
+    known: BTreeMap<File, PathBuf>,
 }
 
 impl Releases {
@@ -34,7 +36,8 @@ impl Releases {
             return Err(bad(format!("its digest is {}, not {id}", manifest.id())));
         }
         make_folder(&folder)?;
-        Ok(Incoming { releases: self.clone(), manifest, folder })
+        let known = self.having(manifest.files.values())?;
+        Ok(Incoming { releases: self.clone(), manifest, folder, known })
     }
 
     /// Where the files of these digests are in a release, for another machine.
@@ -54,16 +57,15 @@ impl Releases {
 
 impl Incoming {
     /// The digests of what no release here has and did not arrive yet, each once.
-    pub fn lacking(&self) -> Result<Vec<String>, ReleaseError> {
-        let known = self.releases.having(&self.manifest)?;
-        let files = self.manifest.files.values().filter(|file| !known.contains_key(file));
+    pub fn lacking(&self) -> Vec<String> {
+        let files = self.manifest.files.values().filter(|file| !self.known.contains_key(file));
         let mut digests: Vec<String> = files
             .map(|file| file.digest.to_hex().to_string())
             .filter(|digest| !self.folder.join(digest).is_file())
             .collect();
         digests.sort();
         digests.dedup();
-        Ok(digests)
+        digests
     }
 
     /// Takes a file's bytes; those that are not what they were sent for are refused.
@@ -91,7 +93,7 @@ impl Incoming {
         let is_there = self.releases.manifest(&id).is_ok() && self.releases.tree(&id).is_dir();
         let made = match is_there {
             true => Ok(()),
-            false => self.releases.write(&id, &self.manifest, &files, &|_| ()),
+            false => self.releases.write(&id, &self.manifest, &files, &BTreeMap::new(), &|_| ()),
         };
         // What a power cut left half of is fetched again by the next try.
         if matches!(made, Ok(()) | Err(ReleaseError::Changed { .. })) {
@@ -101,7 +103,12 @@ impl Incoming {
     }
 
     fn found(&self, file: &File) -> Found {
-        let from = self.folder.join(file.digest.to_hex().as_str());
-        Found { from, is_executable: file.is_executable, known: None }
+        let arrived = || self.folder.join(file.digest.to_hex().as_str());
+        let known = self.known.get(file);
+        Found {
+            from: known.cloned().unwrap_or_else(arrived),
+            is_executable: file.is_executable,
+            known: known.map(|_| file.clone()),
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! and renamed, after the file system has everything on disk; what an interrupted build left behind is swept by the
 //! next one. One build at a time, by a lock on `.lock`; readers need none, because nothing here ever changes.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File as Handle};
 use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -16,7 +16,7 @@ use pressroom_model::id::ReleaseId;
 use pressroom_model::writes::SCRATCH;
 
 use crate::copy::{self, Bytes};
-use crate::manifest::{File, Manifest};
+use crate::manifest::{self, File, Manifest};
 use crate::overlay::Overlay;
 use crate::source::{self, Found, LeftOut, Tree};
 use crate::worktree::Part;
@@ -133,23 +133,20 @@ impl Releases {
 
     /// What a release consists of.
     pub fn manifest(&self, id: &ReleaseId) -> Result<Manifest, ReleaseError> {
+        let bad = |why| ReleaseError::BadManifest { path: self.manifest_path(id), why };
+        Manifest::parse(&self.manifest_text(id)?).map_err(bad)
+    }
+
+    /// The same as text, for another machine.
+    pub fn manifest_text(&self, id: &ReleaseId) -> Result<String, ReleaseError> {
         let path = self.manifest_path(id);
         let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => ReleaseError::Unknown(id.clone()),
             _ => failed("cannot read", &path)(error),
         })?;
-        let bad = |why| ReleaseError::BadManifest { path: path.clone(), why };
-        let manifest = Manifest::parse(&text).map_err(bad)?;
-        if manifest.id() == *id {
-            Ok(manifest)
-        } else {
-            Err(bad("its digest is not its name".into()))
-        }
-    }
-
-    /// The same as text, for another machine.
-    pub fn manifest_text(&self, id: &ReleaseId) -> Result<String, ReleaseError> {
-        self.manifest(id).map(|manifest| manifest.text())
+        let why = "its digest is not its name".to_owned();
+        let is_whole = manifest::id_of(&text) == *id;
+        if is_whole { Ok(text) } else { Err(ReleaseError::BadManifest { path, why }) }
     }
 
     /// Makes a release of `source` and `overlay`. Doing it twice makes it once.
@@ -305,7 +302,9 @@ impl Releases {
         let id = manifest.id();
         let was_there = self.manifest(&id).is_ok() && self.tree(&id).is_dir();
         if !was_there {
-            self.write(&id, &manifest, &files, progress)?;
+            let strange = files.iter().filter(|(_, bytes)| bytes.there().is_none());
+            let strange = strange.filter_map(|(path, _)| manifest.files.get(*path));
+            self.write(&id, &manifest, &files, &self.having(strange)?, progress)?;
         }
         let (files, bytes) = (manifest.files.len(), manifest.bytes());
         Ok(Built {
@@ -318,17 +317,19 @@ impl Releases {
         })
     }
 
-    /// Copies the files, checks that they are still those of the manifest, and gives them their name.
+    /// Copies the files, checks that they are still those of the manifest, and gives them their name. What is `known`, see
+    /// [`Releases::having`], is linked.
     pub(crate) fn write(
         &self,
         id: &ReleaseId,
         manifest: &Manifest,
         files: &[(&String, Bytes<'_>)],
+        known: &BTreeMap<File, PathBuf>,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<(), ReleaseError> {
         let scratch = Scratch(self.scratch("tree"));
         make_folders(&scratch.0, manifest.files.keys())?;
-        let (total, known) = (files.len(), self.known_files(manifest, files)?);
+        let total = files.len();
         let copy = |(path, bytes): &(&String, Bytes<'_>)| {
             let to = scratch.0.join(path);
             let wanted = manifest.files.get(*path);
@@ -356,36 +357,27 @@ impl Releases {
         self.write_manifest(id, manifest)
     }
 
-    /// Files of other releases that the manifest has as well. They are root's and read-only; `verify` would find a change.
-    fn known_files(
+    /// Which of these files are in releases here, and where. They are root's and read-only; `verify` would find a change.
+    pub(crate) fn having<'a>(
         &self,
-        manifest: &Manifest,
-        files: &[(&String, Bytes<'_>)],
+        wanted: impl Iterator<Item = &'a File>,
     ) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
-        let strange = files.iter().filter(|(_, bytes)| bytes.there().is_none());
-        self.having_of(&strange.filter_map(|(path, _)| manifest.files.get(*path)).collect())
-    }
-
-    /// Which of a manifest's files are in releases here, and where.
-    pub(crate) fn having(
-        &self,
-        manifest: &Manifest,
-    ) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
-        self.having_of(&manifest.files.values().collect())
-    }
-
-    fn having_of(&self, wanted: &BTreeSet<&File>) -> Result<BTreeMap<File, PathBuf>, ReleaseError> {
+        // Most lines of most manifests are of no interest, so they are not read as files.
+        let mut lacking: HashMap<String, &File> = wanted.map(|file| (file.head(), file)).collect();
         let mut known = BTreeMap::new();
         for id in self.list()? {
-            if known.len() == wanted.len() {
+            if lacking.is_empty() {
                 break;
             }
             // A damaged one has nothing to give.
-            let Ok(other) = self.manifest(&id) else { continue };
-            let tree = self.tree(&id);
-            for (path, file) in other.files {
-                if wanted.contains(&file) && !known.contains_key(&file) {
-                    known.insert(file, tree.join(path));
+            let (Ok(text), Ok(tree)) = (self.manifest_text(&id), self.real_tree(&id)) else {
+                continue;
+            };
+            for (head, path) in text.lines().filter_map(manifest::split) {
+                if manifest::check_path(path).is_ok()
+                    && let Some(file) = lacking.remove(head)
+                {
+                    known.insert(file.clone(), tree.join(path));
                 }
             }
         }

@@ -131,7 +131,7 @@ impl Agent {
         let (begun, own) = (releases.clone(), id.clone());
         let (incoming, lacking) = off_the_loop(move || {
             let incoming = begun.begin_receiving(&own, &text)?;
-            let lacking = incoming.lacking()?;
+            let lacking = incoming.lacking();
             Ok::<_, FetchError>((incoming, lacking))
         })
         .await?;

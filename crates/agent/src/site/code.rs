@@ -19,6 +19,7 @@ use crate::bytecode;
 use crate::engine::fingerprint;
 use crate::facts::{Origin, Release};
 use crate::git::source::{checkout, look};
+use crate::layout::Layout;
 use crate::published::{Archive, fetch};
 
 static WORDPRESS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../wordpress");
@@ -249,15 +250,21 @@ impl Agent {
 
     /// Links a release that is here into a site's folder.
     pub(crate) async fn link_release(&self, name: &SiteName, id: &ReleaseId) -> Result<(), Error> {
-        let (releases, folder) = (Releases::at(self.layout.releases()), self.layout.site(name));
-        let scratch = self.scratch_of(name)?;
-        let (id, of) = (id.clone(), name.clone());
+        let site = self.site(name).ok_or_else(|| Error::Unknown(name.clone()))?;
+        let (layout, serving) = (self.layout.clone(), self.served_release(name));
+        let (scratch, id) = (self.scratch_of(name)?, id.clone());
         off_the_loop(move || {
-            let failed = |source| Error::Code { site: of, source };
-            releases.materialise(&id, &folder).map_err(failed)?;
-            scratch(&releases, &id)
+            link(&layout, &site, serving.as_ref(), &id)?;
+            scratch(&Releases::at(layout.releases()), &id)
         })
         .await
+    }
+
+    /// The release of the version that serves.
+    fn served_release(&self, name: &SiteName) -> Option<ReleaseId> {
+        let state = self.state.lock();
+        let serving = state.sites.get(name)?.serving.as_ref()?;
+        Some(serving.release.id.clone())
     }
 
     /// Whether some of the site's instances may run this release.
@@ -285,13 +292,9 @@ impl Agent {
 
     async fn make(&self, site: &Site, code: Code, mut origin: Origin) -> Result<Release, Error> {
         let name = site.name.clone();
-        let (releases, folder) = (Releases::at(self.layout.releases()), self.layout.site(&name));
+        let releases = Releases::at(self.layout.releases());
         let (layout, of) = (self.layout.clone(), site.clone());
-        let serving = {
-            let state = self.state.lock();
-            let serving = state.sites.get(&name).and_then(|facts| facts.serving.as_ref());
-            serving.map(|version| version.release.id.clone())
-        };
+        let serving = self.served_release(&name);
         let builder = match &code {
             Code::Source(Source::Git { .. }) => self.users.builder()?,
             _ => None,
@@ -339,12 +342,7 @@ impl Agent {
             };
             let built = built.map_err(failed)?;
             let (id, built_ms) = (&built.id, ms(begun));
-            std::thread::scope(|scope| {
-                if let Some(serving) = &serving {
-                    scope.spawn(|| bytecode::take_over(&layout, &of, serving, id));
-                }
-                releases.materialise(id, &folder).map_err(failed).map(drop)
-            })?;
+            link(&layout, &of, serving.as_ref(), id)?;
             scratch(&releases, id)?;
             tracing::info!(site = %of.name, release = %id, built_ms, ms = ms(begun), "made a release");
             Ok::<_, Error>((built, seen))
@@ -407,4 +405,21 @@ impl Agent {
             }
         }
     }
+}
+
+/// Links a release into a site's folder, and gives it the bytecode of what it has in common with the one that serves.
+fn link(
+    layout: &Layout,
+    site: &Site,
+    serving: Option<&ReleaseId>,
+    id: &ReleaseId,
+) -> Result<(), Error> {
+    let releases = Releases::at(layout.releases());
+    let linked = std::thread::scope(|scope| {
+        if let Some(serving) = serving {
+            scope.spawn(|| bytecode::take_over(layout, site, serving, id));
+        }
+        releases.materialise(id, &layout.site(&site.name))
+    });
+    linked.map(drop).map_err(|source| Error::Code { site: site.name.clone(), source })
 }

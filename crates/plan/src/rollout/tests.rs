@@ -92,6 +92,16 @@ fn what_is_wanted_and_serves_needs_nothing() {
 }
 
 #[test]
+fn of_too_many_those_stay_that_have_answered_for_longest() {
+    let one = SiteWanted { instances: 1, ..site() };
+    let mut observed = seen(&OLD);
+    observed.processes.get_mut("php-blog-1").expect("one").since_ms = 100_000;
+    check(&one, &observed, &[Action::Stop("php-blog-1".into())]);
+    observed.processes.get_mut("php-blog-2").expect("one").health = Health::Starting;
+    check(&one, &observed, &[Action::Stop("php-blog-2".into())]);
+}
+
+#[test]
 fn the_first_version_serves_at_once() {
     let first = SiteWanted { serving: None, ..site() };
     check(&first, &seen(&[]), &[Action::BeginRollout(name(), Stage::Switching)]);

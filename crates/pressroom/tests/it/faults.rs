@@ -129,7 +129,7 @@ fn recovery(
         _ => house.pids().iter().all(|(_, now)| *now != i64::from(pid)),
     };
     while struck.elapsed() < DEADLINE {
-        if house.is_healthy() && replaced() && (kind == Signal::KILL || !is_stopped(pid)) {
+        if replaced() && house.is_healthy() && (kind == Signal::KILL || !is_stopped(pid)) {
             return Some(struck.elapsed());
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -264,7 +264,8 @@ fn changes_reach_visitors_while_the_agent_is_away() {
 
 /// Whether everything is healthy without this process: right after its death the status may not know of it yet.
 fn is_replaced(house: &House, killed: i32) -> bool {
-    house.is_healthy() && house.pids().iter().all(|(_, pid)| *pid != i64::from(killed))
+    // In this order: healthy is also what was before anybody noticed.
+    house.pids().iter().all(|(_, pid)| *pid != i64::from(killed)) && house.is_healthy()
 }
 
 #[test]
