@@ -155,7 +155,7 @@ impl Server {
             false => Ok(false),
         };
         let answer = match is_led_elsewhere {
-            Ok(true) if is_passed => Err(leaderless()),
+            Ok(true) if is_passed => Ok(json(StatusCode::MISDIRECTED_REQUEST, &leaderless())),
             Ok(true) => self.pass_on(request).await,
             Ok(false) => self.route(request).await,
             Err(failure) => Err(failure),

@@ -3,21 +3,20 @@
 //! Always: a render that others may wait for runs as its own task, so it does not end with the client who caused it;
 //! what may not be stored is shown to nobody but its asker.
 
+mod making;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
-use tokio::sync::oneshot;
 
 use crate::affirm::Pending;
 use crate::author;
 use crate::body::Body;
-use crate::cache::{
-    self, Bypass, CACHE_STATUS, Hit, Key, Lead, Lookup, Refusal, Rendered, Waited, X_CACHE,
-};
+use crate::cache::{self, Bypass, CACHE_STATUS, Hit, Key, Lead, Lookup, Refusal, Waited, X_CACHE};
 use crate::commit;
 use crate::core::Core;
 use crate::fastcgi::exchange::{Fault, Source};
@@ -26,11 +25,10 @@ use crate::fastcgi::params::Params;
 use crate::handler::{Asking, Script};
 use crate::mesh::Mesh;
 use crate::mesh::choice::Place;
-use crate::mesh::passing::{self, Canonical, Kind};
-use crate::mesh::rendering::{self, Brought};
+use crate::mesh::passing;
 use crate::metrics::Count;
 use crate::notice::{self, Notice};
-use crate::php::answer::{Answer, Outcome, PhpBody};
+use crate::php::answer::{Answer, Outcome};
 use crate::php::call::{Call, Failure, Reach, Times};
 use crate::php::class::{class, is_logged_in};
 use crate::php::coded::{self, Coded};
@@ -38,6 +36,8 @@ use crate::php::request::{self, Facts};
 use crate::php::spool::spool;
 use crate::pool::{Class, Refused};
 use crate::view::Site;
+
+use self::making::{spawn_closing, start};
 
 /// How long the readiness probe waits for a worker before it says *busy*.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
@@ -160,279 +160,6 @@ pub(crate) async fn for_edge(
         },
     };
     start(core, site, asking, script, lead, EDGES_LAST_WORD).await.unwrap_or_else(|_| failed())
-}
-
-/// Begins a render as a task of its own. `last_word`: how long its asker waits for PHP's.
-fn start(
-    core: &Arc<Core>,
-    site: &Arc<Site>,
-    asking: &Asking,
-    script: &Script,
-    lead: Lead,
-    last_word: Duration,
-) -> oneshot::Receiver<Outlook> {
-    // All that PHP is told is in the key, or the same for everybody.
-    let key = lead.key();
-    let facts = Facts {
-        uri: key.path_and_query(),
-        host: key.host(),
-        authority: key.authority(),
-        method: &Method::GET,
-        protocol: "HTTP/1.1",
-        ..facts(site, asking, script)
-    };
-    let params = request::canonical(&facts, key.cookies());
-    let mut call = call(core, site, asking, params);
-    call.safe = true;
-    let elsewhere = core.shared.mesh.get().map(|mesh| {
-        // A page that is not stored has no owner: it is made where there is room.
-        let page = lead.is_shared().then(|| key.text());
-        let places = mesh.places(site, asking.passed, page);
-        lead.abroad(matches!(places.first(), Some(Place::Owner(_))));
-        (Arc::clone(mesh), places, rendering::canonical(site, asking, key))
-    });
-    let (tell, told) = oneshot::channel();
-    let making = Making { core: core.clone(), site: site.clone(), last_word, tell };
-    tokio::spawn(async move {
-        match elsewhere {
-            Some((mesh, places, what)) if *places != [Place::Here] => {
-                making.anywhere(&mesh, places, &what, call, lead).await;
-            }
-            _ => making.here(call, lead).await,
-        }
-    });
-    told
-}
-
-/// A render under way. Nobody may be there to be told any more; the page is stored all the same.
-struct Making {
-    core: Arc<Core>,
-    site: Arc<Site>,
-    last_word: Duration,
-    tell: oneshot::Sender<Outlook>,
-}
-
-impl Making {
-    /// Asks one place after the other.
-    async fn anywhere(
-        mut self,
-        mesh: &Arc<Mesh>,
-        places: Vec<Place>,
-        what: &Canonical,
-        call: Call,
-        mut lead: Lead,
-    ) {
-        let most = self.core.shared.cache.page_limit();
-        let (mut call, mut older) = (Some(call), None);
-        let mut failure = Failure::Refused(Refused::Late);
-        let mut tries = 0;
-        for place in places {
-            let kind = if matches!(place, Place::Owner(_)) { Kind::Render } else { Kind::Help };
-            lead.abroad(kind == Kind::Render);
-            let Some(node) = place.node() else {
-                let Some(call) = call.take() else { continue };
-                match self.answered_here(call, lead).await {
-                    Ok(()) => return,
-                    Err((this, back, why)) => (self, lead, failure) = (this, back, why),
-                }
-                continue;
-            };
-            tries += 1;
-            match tries {
-                1 => mesh.peers.earn(),
-                _ if mesh.peers.may_retry() => {}
-                _ => continue,
-            }
-            // In this order: what was purged before must be known to whoever is asked.
-            lead.begin(cache::now());
-            match rendering::ask(mesh, &node, &self.site, (kind, what), most).await {
-                Brought::Page(page) => return self.borrowed(page, lead),
-                Brought::Own(head, body, refusal) => return self.own(head, body, refusal, lead),
-                Brought::Stale(head, body) => older = Some((head, body)),
-                Brought::Nothing => {}
-            }
-        }
-        let outlook = match (fall_back(lead, failure), older) {
-            (Outlook::Failed(_), Some((head, body))) => Outlook::Own(Box::new(Own {
-                head,
-                body: Body::Whole(body),
-                times: Times::default(),
-                refusal: Some(Refusal::NoAnswer),
-            })),
-            (outlook, _) => outlook,
-        };
-        let _ = self.tell.send(outlook);
-    }
-
-    fn borrowed(self, page: cache::Borrowed, lead: Lead) {
-        let own = Own {
-            head: Head { status: page.status, headers: page.headers.clone() },
-            body: Body::Whole(page.body.clone()),
-            times: Times::default(),
-            refusal: None,
-        };
-        let outlook = match lead.borrow(page, cache::now()) {
-            Ok(hit) => Outlook::Page(hit),
-            Err(refusal) => Outlook::Own(Box::new(Own { refusal: Some(refusal), ..own })),
-        };
-        let _ = self.tell.send(outlook);
-    }
-
-    fn own(self, head: Head, body: Body, refusal: Refusal, lead: Lead) {
-        learn(&self.core, &self.site, &head.headers);
-        let judged = lead.judge(head.status, &head.headers).err().unwrap_or(refusal);
-        let _ = self.tell.send(refuse(lead, &judged, head, body, Times::default()));
-    }
-
-    /// By PHP of this node alone.
-    async fn here(self, call: Call, lead: Lead) {
-        if let Err((this, lead, failure)) = self.answered_here(call, lead).await {
-            let _ = this.tell.send(fall_back(lead, failure));
-        }
-    }
-
-    /// By PHP of this node, if that answers.
-    async fn answered_here(self, call: Call, mut lead: Lead) -> Result<(), (Self, Lead, Failure)> {
-        let answered = call.run(|| lead.begin(cache::now())).await;
-        let Self { core, site, last_word, tell } = self;
-        match answered {
-            Ok((answer, pending)) => {
-                count(&core, &answer.times);
-                let Answer { head, times, mut body, .. } = answer;
-                learn(&core, &site, &head.headers);
-                if let Err(refusal) = lead.judge(head.status, &head.headers) {
-                    body.on_end(move |outcome| spawn_closing(pending, outcome));
-                    let body = Body::Php(Box::new(body));
-                    let _ = tell.send(refuse(lead, &refusal, head, body, times));
-                    return Ok(());
-                }
-                match collect(&mut body, core.shared.cache.page_limit()).await {
-                    Collected::Whole(bytes) => {
-                        let whole = Whole { head, bytes, times, outcome: body.outcome() };
-                        store(lead, pending, whole, tell, last_word).await;
-                    }
-                    Collected::TooMuch(bytes) => {
-                        let refusal = Refusal::TooLarge(bytes.len());
-                        body.unread(bytes);
-                        body.on_end(move |outcome| spawn_closing(pending, outcome));
-                        let body = Body::Php(Box::new(body));
-                        let _ = tell.send(refuse(lead, &refusal, head, body, times));
-                    }
-                    Collected::Broken(fault) => {
-                        drop(pending);
-                        return Err((Self { core, site, last_word, tell }, lead, fault.into()));
-                    }
-                }
-                Ok(())
-            }
-            Err(failure) => Err((Self { core, site, last_word, tell }, lead, failure)),
-        }
-    }
-}
-
-/// A whole answer to a canonical request.
-struct Whole {
-    head: Head,
-    bytes: Bytes,
-    times: Times,
-    outcome: Option<Outcome>,
-}
-
-/// Stores an answer if PHP affirms it. An asker does not wait long for PHP's last word; those who wait for the page do.
-async fn store(
-    lead: Lead,
-    pending: Pending,
-    whole: Whole,
-    tell: oneshot::Sender<Outlook>,
-    last_word: Duration,
-) {
-    let Whole { head, bytes, times, outcome } = whole;
-    let own = |head, bytes, refusal| {
-        Outlook::Own(Box::new(Own { head, body: Body::Whole(bytes), times, refusal }))
-    };
-    let mut closing = std::pin::pin!(pending.finished(outcome.is_some_and(|o| o != Outcome::Cut)));
-    let (closing, tell) = match tokio::time::timeout(last_word, &mut closing).await {
-        Ok(closing) => (closing, Some(tell)),
-        Err(_) => {
-            let _ = tell.send(own(head.clone(), bytes.clone(), None));
-            (closing.await, None)
-        }
-    };
-    let answer = Rendered {
-        status: head.status,
-        headers: head.headers.clone(),
-        body: bytes.clone(),
-        complete: outcome == Some(Outcome::Finished),
-        affirmation: closing.affirmation.as_ref(),
-        because: closing.because.as_deref(),
-    };
-    let outlook = match lead.store(answer, cache::now()) {
-        Ok(hit) => Outlook::Page(hit),
-        Err(refusal) => own(head, bytes, Some(refusal)),
-    };
-    if let Some(tell) = tell {
-        let _ = tell.send(outlook);
-    }
-}
-
-/// An answer that may not be stored: for its asker, or, when it is an error of the moment, the stale page instead.
-fn refuse(lead: Lead, refusal: &Refusal, head: Head, body: Body, times: Times) -> Outlook {
-    let now = cache::now();
-    let stale = lead.fallback(now).filter(|_| head.status.is_server_error());
-    lead.refuse(refusal, now);
-    match stale {
-        Some(hit) => {
-            if let Body::Php(body) = body {
-                tokio::spawn(body.drain());
-            }
-            Outlook::Page(hit)
-        }
-        None => Outlook::Own(Box::new(Own { head, body, times, refusal: Some(refusal.clone()) })),
-    }
-}
-
-fn fall_back(lead: Lead, failure: Failure) -> Outlook {
-    let now = cache::now();
-    let stale = lead.fallback(now);
-    lead.refuse(&Refusal::NoAnswer, now);
-    stale.map_or(Outlook::Failed(failure), Outlook::Page)
-}
-
-enum Collected {
-    Whole(Bytes),
-    TooMuch(Bytes),
-    Broken(Fault),
-}
-
-async fn collect(body: &mut PhpBody, most: usize) -> Collected {
-    let mut all = BytesMut::new();
-    loop {
-        match body.piece().await {
-            None => return Collected::Whole(all.freeze()),
-            Some(Ok(piece)) => {
-                all.extend_from_slice(&piece);
-                if all.len() > most {
-                    return Collected::TooMuch(all.freeze());
-                }
-            }
-            Some(Err(crate::php::answer::Broken::Fault(fault))) => return Collected::Broken(fault),
-            Some(Err(crate::php::answer::Broken::TooLong)) => {
-                return Collected::Broken(Fault::Died);
-            }
-        }
-    }
-}
-
-fn spawn_closing(pending: Pending, outcome: Outcome) {
-    // Outside of a runtime the process is ending, and dropping it says the same.
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        runtime.spawn(async move {
-            match outcome {
-                Outcome::Cut => pending.abandoned().await,
-                Outcome::Finished | Outcome::Failed => pending.finished(true).await,
-            }
-        });
-    }
 }
 
 /// A request past the cache.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use pressroom_agent::cluster::Cluster;
 use pressroom_agent::cluster::backups::{self, BackupError};
 use pressroom_agent::cluster::founding::{self, Founder};
 use pressroom_agent::cluster::joining::JoiningError;
@@ -26,6 +27,8 @@ const LEADER: Duration = Duration::from_secs(60);
 /// So long it takes at most, in the ordinary, until another node leads.
 const OFFICE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
+/// A node to which no connection comes about in this time is away.
+const REACH: Duration = Duration::from_secs(2);
 /// So long a store that works is silent at most, while its voters agree on who leads them.
 const ELECTION: Duration = Duration::from_secs(6);
 
@@ -143,6 +146,7 @@ impl ThisOperator {
         self.agent.cluster.as_ref().is_some_and(|cluster| cluster.node() == *node)
     }
 
+    /// Has the leader answer; where it is away, the one after it, as long as nothing has begun.
     pub(crate) async fn ask_leader(
         &self,
         request: Request<Bytes>,
@@ -150,20 +154,64 @@ impl ThisOperator {
         if let Some(removal) = self.agent.removal() {
             return Err(Failure::yours("nothing was changed").cause(removal).hint(Removal::HINT));
         }
-        let away = || {
-            Failure::ours("the cluster has no leader that answers at the moment")
-                .state("what runs goes on, and sites are served; nothing was changed")
-                .hint("try again in a few seconds; `pressroom node list` shows who is heard")
-        };
-        let (Some(cluster), Some(leader)) = (&self.agent.cluster, self.agent.leader()) else {
-            return Err(away());
-        };
-        let request = request.map(|body| any_body(Full::new(body)));
-        let answer = cluster.client.call(&leader, request);
-        match tokio::time::timeout(LEADER, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(away().cause(error)),
-            Err(_) => Err(away().cause(format!("`{leader}` did not answer in {LEADER:?}"))),
+        let Some(cluster) = &self.agent.cluster else { return Err(leaderless()) };
+        let late = clock::now() + OFFICE;
+        loop {
+            let failure = match self.agent.leader() {
+                Some(leader) if leader != cluster.node() => {
+                    match self.ask(cluster, &leader, request.clone()).await? {
+                        Asked::Answered(answer) => return Ok(answer),
+                        Asked::Not(because) => leaderless().cause(because),
+                    }
+                }
+                _ => leaderless(),
+            };
+            if clock::now() >= late {
+                return Err(failure);
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
+
+    async fn ask(
+        &self,
+        cluster: &Cluster,
+        leader: &NodeName,
+        request: Request<Bytes>,
+    ) -> Result<Asked, Failure> {
+        match tokio::time::timeout(REACH, cluster.client.reach(leader)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Ok(Asked::Not(error.to_string())),
+            Err(_) => return Ok(Asked::Not(format!("`{leader}` is not reached"))),
+        }
+        let unknown = |cause: String| {
+            Failure::ours(format!("the leader, `{leader}`, was lost while it answered"))
+                .cause(cause)
+                .state("what runs goes on, and sites are served; what was asked for may have been done")
+                .hint("look with `pressroom status`, then ask again")
+        };
+        let request = request.map(|body| any_body(Full::new(body)));
+        let answer = cluster.client.call(leader, request);
+        match tokio::time::timeout(LEADER, answer).await {
+            Ok(Ok(answer)) if answer.status() == StatusCode::MISDIRECTED_REQUEST => {
+                Ok(Asked::Not(format!("`{leader}` leads no more")))
+            }
+            Ok(Ok(answer)) => Ok(Asked::Answered(answer)),
+            Ok(Err(error)) => Err(unknown(error.to_string())),
+            Err(_) => Err(unknown(format!("it did not answer in {LEADER:?}"))),
+        }
+    }
+}
+
+/// What became of a question.
+enum Asked {
+    Answered(Response<Incoming>),
+    /// Nothing has begun; why.
+    Not(String),
+}
+
+fn leaderless() -> Failure {
+    Failure::ours("the cluster has no leader that answers at the moment")
+        .state("what runs goes on, and sites are served; nothing was changed")
+        .hint("try again in a few seconds; `pressroom node list` shows who is heard")
 }

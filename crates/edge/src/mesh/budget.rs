@@ -27,6 +27,11 @@ impl Budget {
         self.earned = (self.earned + 1.0).min(MOST * PRICE);
     }
 
+    /// A cut has ended: what visitors are not to be shown any more must be made, wherever it can be.
+    pub fn open(&mut self) {
+        self.earned = MOST * PRICE;
+    }
+
     /// Whether another one may be tried; takes it from the budget.
     pub fn spend(&mut self, now: Instant) -> bool {
         let seconds = now.saturating_duration_since(self.at).as_secs_f64();

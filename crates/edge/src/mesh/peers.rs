@@ -141,6 +141,15 @@ impl Peers {
         }
     }
 
+    /// Forgets what was seen of a node while this edge was cut off from all: it told of the cut, and not of the node.
+    pub(super) fn forgive(&self, node: &NodeName) {
+        let now = clock::now();
+        if let Some(known) = self.known.lock().get_mut(node).filter(|it| !it.health.is_up()) {
+            known.health = Health::new(now);
+            tracing::info!(%node, "the edge is asked again: this one had been cut off");
+        }
+    }
+
     /// Takes a sign of health in.
     pub(super) fn see(&self, node: &NodeName, sign: Sign, by: By) {
         let rules = self.rules.lock().clone();
@@ -185,6 +194,11 @@ impl Peers {
     /// A request was given to another edge for the first time.
     pub(crate) fn earn(&self) {
         self.budget.lock().earn();
+    }
+
+    /// A cut has ended: many pages may have to be made elsewhere, until PHP has its database again.
+    pub(super) fn expect_retries(&self) {
+        self.budget.lock().open();
     }
 
     /// Whether it may be tried once more.

@@ -331,6 +331,9 @@ async fn hear(mesh: &Mesh, shared: &Shared, node: &NodeName, place: Place, asked
             return;
         }
     }
+    if mesh.inbox.is_cut_off(&mesh.others()) {
+        mesh.peers.forgive(node);
+    }
     mesh.inbox.streams.lock().at.insert(node.clone(), asked);
 }
 
@@ -598,6 +601,10 @@ impl Inbox {
         if continuation == Continuation::Gap {
             tracing::warn!(%from, ?known, first = batch.first, "purges were missed: all pages are made stale");
             everything_is_stale(shared, "purges of another edge were missed", Came::Late);
+        }
+        let is_news = continuation == Continuation::Gap || skip < batch.items.len();
+        if let Some(mesh) = shared.mesh.get().filter(|_| came == Came::Late && is_news) {
+            mesh.peers.expect_retries();
         }
         let pages = apply(shared, &batch.items[skip..], came).await?;
         let mut streams = self.streams.lock();

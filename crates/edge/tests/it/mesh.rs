@@ -91,6 +91,9 @@ fn a_node_that_was_cut_off_says_so_and_serves_nothing_old_once_it_is_back() {
     let cluster = Cluster::start(&[("a", 1), ("b", 1)]);
     let (one, two) = (&cluster.nodes[0], &cluster.nodes[1]);
     two.cache("/?do=page");
+    // Some of them are this node's own to make.
+    let paths: Vec<_> = (0..8).map(|n| format!("/?do=page&n={n}")).collect();
+    paths.iter().for_each(|path| drop(two.cache(path)));
     cluster.cut(1);
     until("it says that it is cut off", || {
         let answer = two.edge().get("/?do=page");
@@ -103,9 +106,14 @@ fn a_node_that_was_cut_off_says_so_and_serves_nothing_old_once_it_is_back() {
         let receipt = one.purge(FRONT).json();
         assert_eq!((&receipt["ok"], &receipt["nodes"][0]["ok"]), (&true.into(), &false.into()));
     }
+    // Its PHP has no database yet.
+    two.place.write("scratch/broken", "");
     cluster.heal(1);
     until("it is heard", || two.knows("n1").0);
     assert_eq!(two.cache("/?do=page"), "miss", "not even while it is made anew");
+    for path in &paths {
+        assert_eq!(two.cache(path), "miss", "another node makes it: {path}");
+    }
     until("it is not cut off", || !two.edge().get("/?do=page").head.contains("partitioned"));
 }
 
