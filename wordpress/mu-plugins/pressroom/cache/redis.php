@@ -100,8 +100,12 @@ final class Pressroom_Cache_Redis {
 				$problem = $error->getMessage();
 			}
 			$this->drop();
-			// A new connection is not logged in yet, and an old one may have been closed by Redis; anything else is an outage.
-			if ( ! preg_match( '/NOAUTH|another question|went away|lost|closed|error on (write|read socket)/i', $problem ) || $this->took_long() ) {
+			// A new connection is not logged in yet, which a Redis says that is well, however busy the machine is.
+			if ( preg_match( '/NOAUTH/', $problem ) ) {
+				continue;
+			}
+			// An old one may have been closed by Redis; anything else is an outage.
+			if ( ! preg_match( '/another question|went away|lost|closed|error on (write|read socket)/i', $problem ) || $this->took_long() ) {
 				break;
 			}
 		}
