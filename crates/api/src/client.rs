@@ -38,6 +38,8 @@ use crate::wp;
 const AT_ONCE: Duration = Duration::from_secs(3);
 /// Longest wait for an answer that the agent has at hand.
 const QUICK: Duration = Duration::from_secs(10);
+/// Longest wait for the beginning of an answer that the cluster's leader gives, which may have to be found first.
+const LED: Duration = Duration::from_secs(30);
 /// Longest wait for an answer that takes work.
 const WORK: Duration = Duration::from_secs(60);
 
@@ -199,7 +201,7 @@ impl Client {
 
     /// See [`crate::operator::Operator::git_access`].
     pub async fn git_access(&self, name: &SiteName, wish: TokenWish) -> Result<Access, Error> {
-        self.post(&format!("/v1/sites/{name}/git"), &wish, QUICK).await
+        self.post(&format!("/v1/sites/{name}/git"), &wish, LED).await
     }
 
     /// See [`crate::operator::Operator::compare`].
@@ -209,7 +211,7 @@ impl Client {
 
     /// See [`crate::operator::Operator::releases`].
     pub async fn releases(&self, name: &SiteName) -> Result<Vec<Record>, Error> {
-        self.get(&format!("/v1/sites/{name}/releases"), QUICK).await
+        self.get(&format!("/v1/sites/{name}/releases"), LED).await
     }
 
     /// See [`crate::operator::Operator::wp_cli`].
@@ -239,7 +241,7 @@ impl Client {
 
     /// See [`crate::operator::Operator::environments`].
     pub async fn environments(&self) -> Result<Vec<Environment>, Error> {
-        self.get("/v1/environments", QUICK).await
+        self.get("/v1/environments", LED).await
     }
 
     /// See [`crate::operator::Operator::create_environment`].
@@ -284,7 +286,7 @@ impl Client {
         name: &EnvironmentName,
     ) -> Result<Vec<Letter>, Error> {
         let which = environment::Which { name: name.clone() };
-        self.post(&format!("/v1/sites/{of}/letters"), &which, QUICK).await
+        self.post(&format!("/v1/sites/{of}/letters"), &which, LED).await
     }
 
     /// See [`crate::operator::Operator::promotable`].
@@ -325,7 +327,7 @@ impl Client {
 
     /// See [`crate::operator::Operator::take_initial_admin`].
     pub async fn take_initial_admin(&self, name: &SiteName) -> Result<Option<InitialAdmin>, Error> {
-        self.post(&format!("/v1/sites/{name}/initial-admin"), &(), QUICK).await
+        self.post(&format!("/v1/sites/{name}/initial-admin"), &(), LED).await
     }
 
     /// See [`crate::operator::Operator::purge`].
@@ -380,9 +382,11 @@ impl Client {
             let answer = connection.send(method, path, to_json(body)).await?;
             Ok((connection, answer))
         };
-        let (_connection, answer) = tokio::time::timeout(QUICK, open)
+        // Code that is here becomes a release first, where another node leads.
+        let most = if path.ends_with("/deploy") { BUILD } else { LED };
+        let (_connection, answer) = tokio::time::timeout(most, open)
             .await
-            .unwrap_or_else(|_| Err(Error::Failed(silent(QUICK))))?;
+            .unwrap_or_else(|_| Err(Error::Failed(silent(most))))?;
         let mut lines = Lines { body: answer.into_body(), rest: Vec::new() };
         while let Some(line) = lines.next().await? {
             match serde_json::from_slice(&line).map_err(broken)? {

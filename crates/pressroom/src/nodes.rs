@@ -24,8 +24,8 @@ use crate::operator::ThisOperator;
 /// A leader that does not begin to answer in this time is away.
 const LEADER: Duration = Duration::from_secs(60);
 
-/// So long it takes at most, in the ordinary, until another node leads.
-const OFFICE: Duration = Duration::from_secs(10);
+/// So long it takes at most, in the ordinary, until another node leads. Twice as much is less than commands wait for an answer.
+const OFFICE: Duration = Duration::from_secs(13);
 const LOOK: Duration = Duration::from_millis(100);
 /// A node to which no connection comes about in this time is away.
 const REACH: Duration = Duration::from_secs(2);
