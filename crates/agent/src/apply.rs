@@ -198,7 +198,7 @@ impl Agent {
             Action::Start(name) => self.start_engine(name, engines).await,
             Action::StartInstance(id, version) => self.start_instance(id, version).await,
             Action::BeginRollout(name, stage) => {
-                self.begin_rollout(config, name, *stage).await.map_err(Error::from)
+                Box::pin(self.begin_rollout(config, name, *stage)).await.map_err(Error::from)
             }
             Action::CheckCandidate(name) => self.check_candidate(name).await.map_err(Error::from),
             Action::Switch(name) => self.advance(name, Stage::Switching).await.map_err(Error::from),

@@ -40,6 +40,9 @@ pub struct SiteFacts {
     /// Releases that served it, the last one first.
     #[serde(default)]
     pub releases: Vec<Kept>,
+    /// The commit that its git history begins with, once there is one: what another node has is of this site if it builds on that.
+    #[serde(default)]
+    pub history: Option<String>,
     /// WordPress is in its database.
     #[serde(default)]
     pub is_installed: bool,

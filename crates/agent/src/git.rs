@@ -3,7 +3,7 @@
 //! - [`repository`] the bare repository, kept by stock git; `stream` what `git fast-import` is fed
 //! - [`push`] what somebody pushed: judged, and made into a release
 //! - [`source`] another repository as the source of a site's code
-//! - `mirror` the same histories on all nodes of a cluster
+//! - `mirror` the same histories on all nodes of a cluster; `regain` what a leader does not have
 //! - [`door`] stock `git http-backend` on a socket for the edge, opened by a [`token`]
 //!
 //! The history follows what serves, never the other way round: a rollout does not wait for it, and an agent that died finds by
@@ -15,6 +15,7 @@
 pub mod door;
 mod mirror;
 pub mod push;
+mod regain;
 pub mod repository;
 pub mod source;
 mod stream;
@@ -57,13 +58,15 @@ const MOST: usize = 8;
 pub(crate) struct Histories {
     locks: Mutex<BTreeMap<SiteName, Arc<tokio::sync::Mutex<()>>>>,
     pub(crate) due: Notify,
+    /// Since when others are asked for a history that is not here.
+    sought: Mutex<BTreeMap<SiteName, Instant>>,
     places: Arc<Semaphore>,
 }
 
 impl Default for Histories {
     fn default() -> Self {
         let places = Arc::new(Semaphore::new(MOST));
-        Self { locks: Mutex::default(), due: Notify::new(), places }
+        Self { locks: Mutex::default(), due: Notify::new(), sought: Mutex::default(), places }
     }
 }
 
@@ -125,7 +128,7 @@ impl Agent {
                         settled.insert(name, (stand, clock::now()));
                     }
                     // A leader that does not answer is no longer one, or is not yet.
-                    Err(MirrorError::Leader(error)) => {
+                    Err(MirrorError::Away(error)) => {
                         tracing::debug!(site = %name, %error, "the git history comes later");
                     }
                     Err(MirrorError::Git(error)) => {
@@ -194,17 +197,26 @@ impl Agent {
         held: OwnedMutexGuard<()>,
     ) -> Result<History, GitError> {
         let facts = self.state.lock().sites.get(name).cloned().unwrap_or_default();
+        let known = facts.history.as_deref().and_then(Oid::parse);
+        if let Some(root) = &known {
+            self.regain(name, root).await?;
+        }
         let work = Work {
             repository: Repository::at(self.layout.history(name)),
             releases: Releases::at(self.layout.releases()),
             hook: self.hook(name)?,
         };
-        off_the_loop(move || {
+        let (repository, root) = off_the_loop(move || {
             work.catch_up(&facts)?;
-            Ok::<_, GitError>(work.repository)
+            let root = work.begins_with(known.as_ref())?;
+            Ok::<_, GitError>((work.repository, root))
         })
-        .await
-        .map(|repository| History { repository, _held: held })
+        .await?;
+        // Before anybody is given it: whoever leads next must know that there is one.
+        if let Some(root) = root {
+            self.remember_root(name, root).await?;
+        }
+        Ok(History { repository, _held: held })
     }
 
     /// What git runs when something is pushed: it asks us.
@@ -248,6 +260,14 @@ impl Work {
             self.repository.tidy()?;
         }
         Ok(())
+    }
+
+    /// The commit that the history begins with, if it is another one than is known.
+    fn begins_with(&self, known: Option<&Oid>) -> Result<Option<Oid>, GitError> {
+        match known {
+            Some(known) if self.repository.since(known)?.is_some() => Ok(None),
+            _ => self.repository.root(),
+        }
     }
 
     /// Brings `main` to a release.

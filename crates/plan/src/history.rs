@@ -1,8 +1,13 @@
 //! What a site's git history lacks: every release that served is a commit on `main`, and `main` ends with the one that serves.
 //!
 //! History only grows. A return to an older release is a new commit with its tree, so nobody's clone is ever cut off.
+//!
+//! A leader that does not have a history takes over the longest copy of another node ([`search`]). Only when all of them have said that
+//! they have none is a new one made, or when those that do not answer have been asked for [`PATIENCE`]: git alone waits meanwhile, and
+//! a machine that starts again is back by then; one that never comes back must not keep a site without git.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pressroom_model::id::ReleaseId;
 
@@ -46,6 +51,50 @@ pub fn step<C: Clone>(
     }
 }
 
+/// Nodes that may have a history, and do not answer, are waited for so long.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What another node says of its copy of a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copy {
+    /// It has one, with so many commits on `main`.
+    Of(u64),
+    /// It has none.
+    None,
+    /// It does not answer, or does not give what it has.
+    Silent,
+}
+
+/// Where a leader gets a history that it does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Search<N> {
+    /// From that node.
+    Take(N),
+    /// Perhaps from these: not yet.
+    Wait(Vec<N>),
+    /// Nowhere: it makes one; these may have had it.
+    Anew(Vec<N>),
+}
+
+/// Where a history comes from that other nodes have been asked for since `asked` ago. All copies are of one history, so the longest has
+/// the most of it.
+pub fn search<N: Clone + Ord>(copies: &BTreeMap<N, Copy>, asked: Duration) -> Search<N> {
+    let has = copies.iter().filter_map(|(node, copy)| match copy {
+        Copy::Of(commits) => Some((*commits, node)),
+        Copy::None | Copy::Silent => None,
+    });
+    // Of equals the first by name.
+    if let Some((_, node)) = has.rev().max_by_key(|(commits, _)| *commits) {
+        return Search::Take(node.clone());
+    }
+    let silent = copies.iter().filter(|(_, copy)| **copy == Copy::Silent);
+    let silent: Vec<N> = silent.map(|(node, _)| node.clone()).collect();
+    match silent.is_empty() || asked >= PATIENCE {
+        true => Search::Anew(silent),
+        false => Search::Wait(silent),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,5 +126,21 @@ mod tests {
         assert_eq!(step(&id(1), &committed, None), Step::Again("old"));
         assert_eq!(step(&id(1), &committed, Some("new")), Step::Move("new"), "a revert by git");
         assert_eq!(step(&id(2), &committed, None), Step::Record);
+    }
+
+    #[test]
+    fn the_longest_copy_is_taken_and_a_new_history_is_the_last_resort() {
+        use super::Copy::{None, Of, Silent};
+        let check = |copies: &[(&'static str, Copy)], asked_secs, expected| {
+            let copies = copies.iter().copied().collect();
+            assert_eq!(search(&copies, Duration::from_secs(asked_secs)), expected, "{copies:?}");
+        };
+        check(&[("n1", None), ("n2", Of(3)), ("n3", Of(7))], 0, Search::Take("n3"));
+        check(&[("n1", Of(3)), ("n2", Of(3)), ("n3", Silent)], 0, Search::Take("n1"));
+        check(&[("n1", Of(1)), ("n2", Silent)], 3600, Search::Take("n1"));
+        check(&[("n1", None), ("n2", None)], 0, Search::Anew(vec![]));
+        check(&[], 0, Search::Anew(vec![]));
+        check(&[("n1", None), ("n2", Silent)], 599, Search::Wait(vec!["n2"]));
+        check(&[("n1", None), ("n2", Silent)], 600, Search::Anew(vec!["n2"]));
     }
 }

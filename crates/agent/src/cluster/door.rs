@@ -10,6 +10,8 @@
 //! | `GET /releases/ID` | nodes | the manifest |
 //! | `GET`, `POST` below `/.pressroom/git/` | nodes | git's, as the leader |
 //! | `POST /histories/SITE` | nodes | commits that are had, one a line → a line of JSON with names, then a pack of what is lacking |
+//! | `GET /histories/SITE/ROOT` | nodes | how many commits are here of the history that begins with that one |
+//! | `POST /histories/SITE/ROOT` | nodes | the same as the leader's, of what is here |
 //! | `POST /restored` | nodes | [`super::restoring::Restored`] → 204, and this node goes on with that store |
 //! | `POST /media/SITE/offer` | nodes | [`pressroom_media::exchange::Offer`] → what is wanted of it |
 //! | `POST /media/SITE/put` | nodes | a line of JSON, then a file's bytes |
@@ -76,6 +78,13 @@ impl Agent {
                 Ok(site) => self.answer_history(&site, request).await,
                 Err(_) => short(StatusCode::NOT_FOUND, "no such site"),
             },
+            (Peer::Node(_), &Method::GET | &Method::POST, ["histories", site, root]) => {
+                match site.parse() {
+                    Ok(site) if method == Method::GET => self.answer_copy(&site, root).await,
+                    Ok(site) => self.give_copy(&site, root, request).await,
+                    Err(_) => short(StatusCode::NOT_FOUND, "no such site"),
+                }
+            }
             (Peer::Node(_), &Method::POST, ["restored"]) => self.answer_restored(request).await,
             (Peer::Node(_), &Method::POST, ["media", site, verb]) => match site.parse() {
                 Ok(site) if *verb == "offer" => self.answer_offer(&site, request).await,

@@ -30,6 +30,8 @@ use super::{Cluster, files_of, keys};
 use crate::agent::Agent;
 use crate::layout::Layout;
 
+mod histories;
+
 /// Longest wait for anything here.
 const PATIENCE: Duration = Duration::from_secs(30);
 

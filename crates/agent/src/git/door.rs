@@ -30,6 +30,7 @@ use tokio::net::UnixListener;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::repository::GitError;
 use super::{repository, token};
 use crate::agent::Agent;
 use crate::files;
@@ -150,8 +151,10 @@ impl Agent {
             let words = "git is not installed on this machine; `pressroom doctor` says more.\n";
             return text(StatusCode::SERVICE_UNAVAILABLE, words);
         }
-        if request.method() == Method::GET {
-            self.await_history(&asked.site).await;
+        if request.method() == Method::GET
+            && let Err(why) = self.await_history(&asked.site).await
+        {
+            return text(StatusCode::SERVICE_UNAVAILABLE, why);
         }
         if !self.layout.history(&asked.site).join("HEAD").is_file() {
             return text(StatusCode::SERVICE_UNAVAILABLE, "There is no history yet.\n");
@@ -170,14 +173,19 @@ impl Agent {
 
     /// What serves is what is asked for: whoever fetches right after a deploy finds its commit. While a push is under way its end
     /// is waited for, if it comes soon.
-    async fn await_history(&self, site: &SiteName) {
+    /// What is here is shown even if it could not be brought up to date; an error says why nothing can be.
+    async fn await_history(&self, site: &SiteName) -> Result<(), String> {
         match tokio::time::timeout(CATCH_UP, self.history(site)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 tracing::warn!(%site, %error, "the git history is not up to date");
+                if matches!(error, GitError::Elsewhere { .. } | GitError::Unfit { .. }) {
+                    return Err(format!("The history of this site is not here: {error}\n"));
+                }
             }
             Err(_) => tracing::debug!(%site, "a push is under way; what was there is shown"),
         }
+        Ok(())
     }
 
     /// Who asks, if the token is good. Any name will do.
@@ -338,8 +346,8 @@ impl Body for Output {
     }
 }
 
-fn text(status: StatusCode, words: &'static str) -> Response<AnyBody> {
-    let mut response = Response::new(any_body(Full::new(Bytes::from_static(words.as_bytes()))));
+fn text(status: StatusCode, words: impl Into<Bytes>) -> Response<AnyBody> {
+    let mut response = Response::new(any_body(Full::new(words.into())));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -1,8 +1,8 @@
 //! The same histories on all nodes of a cluster: those that do not lead take over what the leader has, so that whoever leads next
 //! goes on from there, and nobody's clone is cut off.
 //!
-//! The asker names the commits that it has; the answer is a line of JSON with all names of the leader, then what is lacking, as git
-//! packs it. Objects are checked by git as they come.
+//! The asker names the commits that it has; the answer is a line of JSON with all names of the other node, then what is lacking, as git
+//! packs it. Objects are checked by git as they come. A leader asks the others in the same way for what it does not have (`regain`).
 //!
 //! Always: only the leader makes commits. What another node has under a name that the leader has not, or has otherwise, gives way.
 
@@ -28,7 +28,7 @@ use crate::cluster::door::{short, whole};
 
 /// Longest wait for the head of an answer: a push may be under way.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A leader that is silent for so long is asked again later.
+/// A node that is silent for so long is asked again later.
 const SILENT: Duration = Duration::from_secs(20);
 /// Longest line with names.
 const NAMES: usize = 16 << 20;
@@ -39,9 +39,9 @@ pub(super) type Names = BTreeMap<String, Oid>;
 /// Why a history could not be taken over.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MirrorError {
-    /// The leader does not answer, or leads no more.
-    #[error("the leader: {0}")]
-    Leader(String),
+    /// The node that was asked does not answer, or leads no more.
+    #[error("the other node: {0}")]
+    Away(String),
     /// Git or the disk failed here.
     #[error(transparent)]
     Git(#[from] GitError),
@@ -55,22 +55,37 @@ impl Agent {
         leader: &NodeName,
         held: OwnedMutexGuard<()>,
     ) -> Result<(), MirrorError> {
-        let Some(cluster) = &self.cluster else { return Ok(()) };
         let (repository, hook) =
             (Repository::at(self.layout.history(name)), self.hook(name).map_err(GitError::from)?);
+        self.histories.sought.lock().remove(name);
+        let made = repository.clone();
+        off_the_loop(move || made.make(&hook)).await?;
+        let done = self.take_over(&repository, leader, format!("/histories/{name}")).await;
+        drop(held);
+        done
+    }
+
+    /// Has what a node answers with.
+    pub(super) async fn take_over(
+        &self,
+        repository: &Repository,
+        from: &NodeName,
+        path: String,
+    ) -> Result<(), MirrorError> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
         let ours = {
             let repository = repository.clone();
-            off_the_loop(move || repository.make(&hook).and_then(|()| repository.names())).await?
+            off_the_loop(move || repository.names()).await?
         };
         let had: Vec<&str> = ours.values().map(Oid::as_str).collect();
-        let request = Request::post(format!("/histories/{name}"))
+        let request = Request::post(path)
             .body(any_body(Full::new(Bytes::from(had.join("\n")))))
             .expect("a good path");
-        let asked = tokio::time::timeout(PATIENCE, cluster.client.call(leader, request)).await;
+        let asked = tokio::time::timeout(PATIENCE, cluster.client.call(from, request)).await;
         let answer = match asked {
             Ok(Ok(answer)) if answer.status() == StatusCode::OK => answer,
-            Ok(Ok(answer)) => return Err(MirrorError::Leader(answer.status().to_string())),
-            Ok(Err(error)) => return Err(MirrorError::Leader(error.to_string())),
+            Ok(Ok(answer)) => return Err(MirrorError::Away(answer.status().to_string())),
+            Ok(Err(error)) => return Err(MirrorError::Away(error.to_string())),
             Err(_) => return Err(silent(PATIENCE)),
         };
         let mut body = answer.into_body();
@@ -78,10 +93,9 @@ impl Agent {
         if theirs == ours {
             return Ok(());
         }
-        take(&repository, rest, body).await?;
-        let done = off_the_loop(move || repository.rename(&ours, &theirs)).await;
-        drop(held);
-        done.map_err(MirrorError::from)
+        take(repository, rest, body).await?;
+        let repository = repository.clone();
+        off_the_loop(move || repository.rename(&ours, &theirs)).await.map_err(MirrorError::from)
     }
 
     /// Answers a node that takes over a history, as the leader.
@@ -93,11 +107,15 @@ impl Agent {
         if !self.leads() || self.site(site).is_none() {
             return short(StatusCode::SERVICE_UNAVAILABLE, "this node does not lead");
         }
-        let had = match whole(request).await {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).lines().filter_map(Oid::parse).collect(),
+        let had = match had(request).await {
+            Ok(had) => had,
             Err(error) => return short(StatusCode::BAD_REQUEST, error),
         };
-        match tokio::time::timeout(PATIENCE, self.packed(site, had)).await {
+        let answer = async {
+            let history = self.history(site).await?;
+            self.packed(&history.repository, had).await
+        };
+        match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 tracing::warn!(%site, %error, "the git history was not given away");
@@ -107,12 +125,16 @@ impl Agent {
         }
     }
 
-    async fn packed(&self, site: &SiteName, had: Vec<Oid>) -> Result<Response<AnyBody>, GitError> {
-        let history = self.history(site).await?;
-        let repository = history.repository.clone();
+    /// All names of a repository, and what an asker lacks of what is behind them.
+    pub(super) async fn packed(
+        &self,
+        repository: &Repository,
+        had: Vec<Oid>,
+    ) -> Result<Response<AnyBody>, GitError> {
+        let asked = repository.clone();
         let (names, wish) = off_the_loop(move || {
-            let names = repository.names()?;
-            let had = repository.present(&had)?;
+            let names = asked.names()?;
+            let had = asked.present(&had)?;
             let wanted = names.values().map(|id| format!("{id}\n"));
             let wish: String = wanted.chain(had.iter().map(|id| format!("^{id}\n"))).collect();
             Ok::<_, GitError>((names, wish))
@@ -122,7 +144,7 @@ impl Agent {
         let place = place.map_err(std::io::Error::other)?;
         let arguments =
             ["pack-objects", "--revs", "--thin", "--stdout", "--delta-base-offset", "-q"];
-        let mut command = tokio::process::Command::from(history.repository.command(&arguments));
+        let mut command = tokio::process::Command::from(repository.command(&arguments));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn()?;
         let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
@@ -145,8 +167,14 @@ impl Agent {
     }
 }
 
+/// The commits that an asker has.
+pub(super) async fn had(request: Request<Incoming>) -> Result<Vec<Oid>, String> {
+    let bytes = whole(request).await?;
+    Ok(String::from_utf8_lossy(&bytes).lines().filter_map(Oid::parse).collect())
+}
+
 fn silent(for_so_long: Duration) -> MirrorError {
-    MirrorError::Leader(format!("it was silent for {for_so_long:?}"))
+    MirrorError::Away(format!("it was silent for {for_so_long:?}"))
 }
 
 async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, MirrorError> {
@@ -154,7 +182,7 @@ async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, MirrorError> {
         let frame = tokio::time::timeout(SILENT, body.frame()).await;
         match frame.map_err(|_| silent(SILENT))? {
             None => return Ok(None),
-            Some(Err(error)) => return Err(MirrorError::Leader(error.to_string())),
+            Some(Err(error)) => return Err(MirrorError::Away(error.to_string())),
             Some(Ok(frame)) => {
                 if let Ok(bytes) = frame.into_data() {
                     return Ok(Some(bytes));
@@ -164,7 +192,7 @@ async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, MirrorError> {
     }
 }
 
-/// The leader's names, and what came with them of what follows.
+/// The other node's names, and what came with them of what follows.
 async fn names(body: &mut Incoming) -> Result<(Names, Bytes), MirrorError> {
     let mut read = BytesMut::new();
     while let Some(bytes) = piece(body).await? {
@@ -172,7 +200,7 @@ async fn names(body: &mut Incoming) -> Result<(Names, Bytes), MirrorError> {
         if let Some(end) = read.iter().position(|byte| *byte == b'\n') {
             let line = read.split_to(end + 1);
             let names: BTreeMap<String, String> = serde_json::from_slice(&line)
-                .map_err(|error| MirrorError::Leader(error.to_string()))?;
+                .map_err(|error| MirrorError::Away(error.to_string()))?;
             let known = names.into_iter().filter_map(|(name, id)| Some((name, Oid::parse(&id)?)));
             return Ok((known.filter(|(name, _)| is_name(name)).collect(), read.freeze()));
         }
@@ -180,7 +208,7 @@ async fn names(body: &mut Incoming) -> Result<(Names, Bytes), MirrorError> {
             break;
         }
     }
-    Err(MirrorError::Leader("its answer has no names".into()))
+    Err(MirrorError::Away("its answer has no names".into()))
 }
 
 /// Whether it is one that we keep; git itself checks that it is well-formed.

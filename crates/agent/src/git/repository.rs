@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
-use pressroom_model::id::ReleaseId;
+use pressroom_model::id::{NodeName, ReleaseId};
 
 use super::mirror::Names;
 use super::stream::Person;
@@ -57,6 +57,27 @@ pub enum GitError {
     /// A release.
     #[error(transparent)]
     Release(#[from] pressroom_release::ReleaseError),
+    /// Other nodes may have the history, and do not answer.
+    #[error(
+        "this node, which leads now, does not have it, and {nodes} may: they are waited for, for {} minutes at most, before a new one is \
+         begun, which clones could not pull from; deploys and visitors do not wait",
+        pressroom_plan::history::PATIENCE.as_secs() / 60
+    )]
+    Elsewhere {
+        /// Which.
+        nodes: String,
+    },
+    /// Another node has the history, and this one cannot take it over.
+    #[error("its copy on node `{node}` cannot be taken over, which is tried again: {cause}")]
+    Unfit {
+        /// Which.
+        node: NodeName,
+        /// What git said here.
+        cause: Box<GitError>,
+    },
+    /// What the history begins with could not be stored.
+    #[error("what it begins with cannot be stored: {0}")]
+    Store(#[from] pressroom_store::StoreError),
 }
 
 /// The name of an object: 40 or 64 hexadecimal digits.
@@ -230,6 +251,9 @@ impl Repository {
     pub(super) fn present(&self, ids: &[Oid]) -> Result<Vec<Oid>, GitError> {
         let asked: String = ids.iter().map(|id| format!("{id}\n")).collect();
         let output = feed(&mut self.command(&["cat-file", "--batch-check"]), asked.as_bytes())?;
+        if !output.status.success() {
+            return Err(failed("cat-file", &output));
+        }
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let found = said.lines().filter(|line| line.ends_with(char::is_numeric));
         Ok(found.filter_map(|line| Oid::parse(line.split(' ').next()?)).collect())
@@ -253,6 +277,36 @@ impl Repository {
         let arguments = ["merge-base", "--is-ancestor", before.as_str(), id.as_str()];
         // 1: it is not; 128: one of them is no commit here.
         Ok(self.command(&arguments).output()?.status.success())
+    }
+
+    /// The commit that `main` begins with; `None`: there is no `main`.
+    pub(super) fn root(&self) -> Result<Option<Oid>, GitError> {
+        let Some(main) = self.state()?.main else { return Ok(None) };
+        // Who merged another history has several: the last one is one of them, and stays behind whatever comes.
+        let text = self.text(&["rev-list", "--max-parents=0", main.id.as_str()])?;
+        Ok(text.lines().last().and_then(Oid::parse))
+    }
+
+    /// How many commits `main` has, if it builds on `root`; `None`: it does not, or is not there.
+    pub(super) fn since(&self, root: &Oid) -> Result<Option<u64>, GitError> {
+        // What was never made is no failure of git.
+        if !self.folder.join("HEAD").is_file() {
+            return Ok(None);
+        }
+        let Some(main) = self.state()?.main else { return Ok(None) };
+        if self.present(std::slice::from_ref(root))?.is_empty() {
+            return Ok(None);
+        }
+        let arguments = ["merge-base", "--is-ancestor", root.as_str(), main.id.as_str()];
+        let output = self.command(&arguments).output()?;
+        match output.status.code() {
+            Some(0) => {}
+            Some(1) => return Ok(None),
+            _ => return Err(failed("merge-base", &output)),
+        }
+        let text = self.text(&["rev-list", "--count", main.id.as_str()])?;
+        let count = text.trim().parse();
+        count.map(Some).map_err(|_| GitError::Odd { what: "rev-list", said: text })
     }
 
     /// Feeds `git fast-import`, whose stream commits to the ref that `write` is given; the commit.
