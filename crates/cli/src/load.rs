@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use pressroom_api::failure::Failure;
 use pressroom_model::config::Config;
 use pressroom_model::file::{self, Fault};
+use pressroom_model::id::NodeName;
 
 use crate::commands::Context;
 
@@ -21,6 +22,9 @@ pub(crate) fn text(path: &Path) -> Result<String, Failure> {
 /// What the file means. There must be one.
 pub(crate) fn config(context: &Context<'_>) -> Result<Config, Failure> {
     let path = &context.place.config;
+    if let Some(node) = without_file(context)? {
+        return Err(elsewhere(path, &node));
+    }
     if !path.exists() {
         return Err(Failure::yours(format!("there is no configuration at `{}`", path.display()))
             .hint(format!(
@@ -29,6 +33,33 @@ pub(crate) fn config(context: &Context<'_>) -> Result<Config, Failure> {
             )));
     }
     meaning(context, &text(path)?)
+}
+
+/// The text of the file, for a change of it. A node that joined a cluster has no file and must not begin one: sites that are not in it
+/// would be served no more.
+pub(crate) fn to_change(context: &Context<'_>) -> Result<String, Failure> {
+    let path = &context.place.config;
+    match without_file(context)? {
+        Some(node) => Err(elsewhere(path, &node)),
+        None => text(path),
+    }
+}
+
+/// The node that this machine is, if it has no file because the cluster's is on another one.
+pub(crate) fn without_file(context: &Context<'_>) -> Result<Option<NodeName>, Failure> {
+    match context.place.config.exists() {
+        true => Ok(None),
+        false => context.machine.membership(&context.place),
+    }
+}
+
+fn elsewhere(path: &Path, node: &NodeName) -> Failure {
+    Failure::yours(format!("there is no configuration at `{}`", path.display()))
+        .cause(format!(
+            "this machine is node `{node}`, and the configuration of its cluster is on another one"
+        ))
+        .state("nothing was changed")
+        .hint("type it on the node that has `pressroom.toml`, or copy that file here first")
 }
 
 /// What a text means.

@@ -101,6 +101,21 @@ fn flags_that_make_no_good_file_leave_the_file_as_it_is() {
     assert_eq!(stage.file(), before);
 }
 
+/// It would be a file with that site alone, and the others would be served no more.
+#[test]
+fn a_node_that_has_no_file_begins_none_and_says_where_it_is() {
+    let stage = Stage::new().node("n2");
+    for verb in ["site add shop", "site remove shop --yes", "apply", "config show"] {
+        let done = stage.run(verb);
+        assert_eq!(done.status, 1, "{verb}");
+        assert!(done.talk.contains("this machine is node `n2`"), "{done:?}");
+        assert!(done.talk.contains("the node that has `pressroom.toml`"), "{done:?}");
+    }
+    assert!(!stage.data().join("pressroom.toml").exists());
+    let doctor = stage.run("doctor");
+    assert!(!doctor.data.contains("configuration"), "{doctor:?}");
+}
+
 #[test]
 fn missing_packages_without_root_are_named_with_the_command_that_installs_them() {
     let stage = Stage::new().missing("php8.2-fpm");

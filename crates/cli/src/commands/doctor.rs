@@ -12,9 +12,11 @@ use crate::talk::Ink;
 const CONFIGURATION: &str = "configuration";
 
 pub(super) fn run(context: &Context<'_>, arguments: &Json) -> Done {
-    let config = load::config(context);
+    // The agent of a node that has no file knows what is wanted of it, and looks at that.
+    let is_elsewhere = matches!(load::without_file(context), Ok(Some(_)));
+    let config = (!is_elsewhere).then(|| load::config(context));
     let mut checks = Vec::new();
-    if let Err(failure) = &config {
+    if let Some(Err(failure)) = &config {
         checks.push(Check {
             check: CONFIGURATION.to_owned(),
             state: CheckState::Bad,
@@ -25,7 +27,8 @@ pub(super) fn run(context: &Context<'_>, arguments: &Json) -> Done {
             hint: failure.hint.clone().unwrap_or_default(),
         });
     }
-    checks.extend(context.machine.examine(&context.place, config.as_ref().ok()));
+    let config = config.and_then(Result::ok);
+    checks.extend(context.machine.examine(&context.place, config.as_ref()));
     match context.wait(context.client.doctor()) {
         Ok(found) => {
             for check in found {

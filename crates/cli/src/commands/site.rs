@@ -38,7 +38,7 @@ fn add(
     is_agreed: bool,
 ) -> Done {
     let password = new.admin_password_file.as_deref().map(read_password).transpose()?;
-    let mut edit = Edit::of(&load::text(&context.place.config)?)?;
+    let mut edit = Edit::of(&load::to_change(context)?)?;
     if edit.sites().iter().any(|there| there == name.as_str()) {
         return Err(Failure::yours(format!("there is already a site `{name}`"))
             .state("nothing was changed")
@@ -177,6 +177,9 @@ fn written(one: &Written) -> String {
 fn known(context: &Context<'_>) -> Result<Vec<SiteStatus>, Failure> {
     match context.wait(context.client.status()) {
         Ok(status) => Ok(status.sites),
+        Err(error @ Error::Away { .. }) if load::without_file(context)?.is_some() => {
+            Err(context.failure(error))
+        }
         Err(Error::Away { .. }) => {
             let port =
                 |config: &Config| config.edge.https.first().map_or(443, |address| address.port());
@@ -205,7 +208,7 @@ fn stopped(site: &pressroom_model::config::Site, port: u16) -> SiteStatus {
 }
 
 fn remove(context: &Context<'_>, name: &SiteName, is_agreed: bool) -> Done {
-    let mut edit = Edit::of(&load::text(&context.place.config)?)?;
+    let mut edit = Edit::of(&load::to_change(context)?)?;
     edit.remove_site(name)?;
     let config = load::meaning(context, &edit.text())?;
     if context.machine.keeper(&context.place).is_none() {

@@ -47,6 +47,7 @@ pub(super) struct Outcome {
 pub(super) struct Stage {
     folder: tempfile::TempDir,
     is_root: bool,
+    node: Option<NodeName>,
     missing: Mutex<Option<&'static str>>,
     operator: Arc<Clerk>,
     running: Mutex<Option<(Trigger, JoinHandle<()>)>>,
@@ -58,6 +59,7 @@ impl Stage {
         Self {
             folder: tempfile::tempdir().expect("a folder"),
             is_root: false,
+            node: None,
             missing: Mutex::default(),
             operator: Arc::default(),
             running: Mutex::default(),
@@ -67,6 +69,12 @@ impl Stage {
 
     pub(super) fn root(mut self) -> Self {
         self.is_root = true;
+        self
+    }
+
+    /// Of a cluster.
+    pub(super) fn node(mut self, name: &str) -> Self {
+        self.node = Some(name.parse().expect("a good name"));
         self
     }
 
@@ -177,7 +185,7 @@ impl Machine for Stage {
     }
 
     fn membership(&self, _place: &Place) -> Result<Option<NodeName>, Failure> {
-        Ok(None)
+        Ok(self.node.clone())
     }
 
     fn join(&self, _place: &Place, joining: &Joining) -> Result<Joined, Failure> {
