@@ -182,26 +182,42 @@ pub(crate) fn wish(config: Config) -> Wish {
     Wish { config, admin_passwords: BTreeMap::new() }
 }
 
+/// Standard input, where a file is meant.
+const STANDARD_INPUT: &str = "-";
+
 /// Reads a password: the first line of a file, or of standard input.
 pub(crate) fn read_password(path: &Path) -> Result<Secret, Failure> {
     let failed = |error: std::io::Error| {
         Failure::yours(format!("cannot read the password from `{}`", path.display())).cause(error)
     };
+    let line = match path == Path::new(STANDARD_INPUT) {
+        true => first_line(std::io::stdin(), 1024),
+        false => std::fs::File::open(path).and_then(|file| first_line(file, 1024)),
+    };
+    line.map_err(failed)?.ok_or_else(|| {
+        Failure::yours(format!("`{}` has no good password", path.display()))
+            .hint("write it in the first line, as UTF-8, at most 1024 bytes")
+    })
+}
+
+/// Reads a join token from standard input. It is longer than any password.
+pub(crate) fn read_token() -> Result<Secret, Failure> {
+    let what = "there is no join token on standard input";
+    let line = first_line(std::io::stdin(), 16 << 10);
+    line.map_err(|error| Failure::yours(what).cause(error))?.ok_or_else(|| {
+        Failure::yours(what)
+            .hint("give the line that `pressroom node token` printed, or name it instead of `-`")
+    })
+}
+
+/// The first line, if it has between one and so many bytes of UTF-8.
+fn first_line(from: impl Read, most: usize) -> std::io::Result<Option<Secret>> {
     let mut bytes = Vec::new();
-    if path == Path::new("-") {
-        std::io::stdin().take(4097).read_to_end(&mut bytes).map_err(failed)?;
-    } else {
-        std::fs::File::open(path)
-            .and_then(|file| file.take(4097).read_to_end(&mut bytes))
-            .map_err(failed)?;
-    }
-    let text = String::from_utf8(bytes).unwrap_or_default();
-    let line = text.lines().next().unwrap_or_default();
-    if line.is_empty() || line.len() > 1024 {
-        return Err(Failure::yours(format!("`{}` has no good password", path.display()))
-            .hint("write it in the first line, as UTF-8, at most 1024 bytes"));
-    }
-    Ok(Secret::new(line))
+    from.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let is_good = (1..=most).contains(&line.len());
+    Ok(std::str::from_utf8(line).ok().filter(|_| is_good).map(Secret::new))
 }
 
 /// Does what was typed.
@@ -233,5 +249,27 @@ pub(crate) fn run(context: &Context<'_>, command: Command) -> Done {
         Command::Lab(verb) => lab::run(context, verb),
         Command::Install(install) => install::run(context, &install),
         Command::Keep | Command::Agent | Command::Edge | Command::Sql | Command::Dns => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_counts_whatever_is_behind_it() {
+        let check = |text: &[u8], expected: Option<&str>| {
+            let line = first_line(text, 8).expect("read");
+            assert_eq!(line.as_ref().map(Secret::reveal), expected, "{text:?}");
+        };
+        check(b"hunter2", Some("hunter2"));
+        check(b"hunter2\r\nno more\xff", Some("hunter2"));
+        // Cut in the middle of a letter, behind the line.
+        check("abcde\nxx\u{e4}".as_bytes(), Some("abcde"));
+        check(b"hunter2!", Some("hunter2!"));
+        check(b"hunter2!!\n", None);
+        check(b"\nhunter2", None);
+        check(b"\xff\n", None);
+        check(b"", None);
     }
 }

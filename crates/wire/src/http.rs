@@ -139,7 +139,7 @@ pub async fn call_as_guest(
     request: Request<AnyBody>,
     patience: Duration,
 ) -> Result<Response<Bytes>, WireError> {
-    let away = |cause: String| WireError::Away { node: "of the cluster".into(), address, cause };
+    let away = |cause: String| WireError::Unreached { address, cause };
     let stream = crate::tls::connect_as_guest(identity, address, PROTOCOL).await?;
     let exchange = async {
         let (mut sender, connection) = builder()

@@ -55,6 +55,14 @@ pub enum WireError {
         /// What happened.
         cause: String,
     },
+    /// No node answers where a join token says that one is.
+    #[error("no node of the cluster answers at {address}: {cause}")]
+    Unreached {
+        /// Where one should be.
+        address: std::net::SocketAddr,
+        /// What happened.
+        cause: String,
+    },
 }
 
 impl WireError {

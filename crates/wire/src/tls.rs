@@ -147,7 +147,9 @@ impl Wire {
             .map_err(|error| WireError::bad("the authority's certificate", error))?;
         let verifier = Recogniser { inner: verifier, meant: Meant::With(member.keys.clone()) };
         let name = format!("{node}{NODE_SUFFIX}");
-        connect(member.at(service), node.as_str(), &name, &identity, verifier, protocol).await
+        let address = member.at(service);
+        let away = |cause| WireError::Away { node: node.to_string(), address, cause };
+        connect(address, &name, &identity, verifier, protocol, away).await
     }
 }
 
@@ -186,19 +188,18 @@ pub async fn connect_as_guest(
         .build()
         .map_err(|error| WireError::bad("the join token", error))?;
     let verifier = Recogniser { inner, meant: Meant::Any };
-    connect(address, "of the cluster", "any.node.pressroom.internal", identity, verifier, protocol)
-        .await
+    let away = |cause| WireError::Unreached { address, cause };
+    connect(address, "any.node.pressroom.internal", identity, verifier, protocol, away).await
 }
 
 async fn connect(
     address: SocketAddr,
-    node: &str,
     name: &str,
     identity: &Identity,
     verifier: impl ServerCertVerifier + 'static,
     protocol: &[u8],
+    away: impl Fn(String) -> WireError,
 ) -> Result<client::TlsStream<TcpStream>, WireError> {
-    let away = |cause: String| WireError::Away { node: node.to_owned(), address, cause };
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| WireError::bad("TLS 1.3", error))?

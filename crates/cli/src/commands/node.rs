@@ -55,7 +55,7 @@ fn token(context: &Context<'_>, valid: Duration, json: bool) -> Done {
 
 fn join(context: &Context<'_>, join: Join) -> Done {
     let token = match join.token.as_str() {
-        "-" => super::read_password(std::path::Path::new("-"))?.reveal().to_owned(),
+        super::STANDARD_INPUT => super::read_token()?.reveal().to_owned(),
         token => token.to_owned(),
     };
     if context.machine.keeper(&context.place).is_some()
