@@ -68,7 +68,9 @@ impl Agent {
         if let (Some(sql), Some(cluster)) = (&engines.sql, &self.cluster)
             && let Err(error) = sql.publish(self.data_node().as_ref(), &cluster.wire.members.now())
         {
-            self.notice(format!("where the database is cannot be published: {error}"));
+            self.notice(format!(
+                "`pressroom sql` cannot be told where the database is: {error}; it goes by what it knew"
+            ));
         }
         let picture = match self.picture(&config, &engines) {
             Ok(picture) => picture,

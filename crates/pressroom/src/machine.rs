@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pressroom_agent::cluster::joining::{self, Joiner};
+use pressroom_agent::cluster::founding::FoundingError;
+use pressroom_agent::cluster::joining::{self, Joiner, JoiningError};
 use pressroom_agent::cluster::membership::Membership;
 use pressroom_agent::doctor::{self, Grade};
 use pressroom_agent::keeper;
@@ -25,6 +26,7 @@ use pressroom_model::file::Facts;
 use pressroom_model::id::NodeName;
 use pressroom_model::process::{ProcessSpec, Reply, Request};
 use pressroom_model::template::State;
+use pressroom_wire::WireError;
 
 use crate::roles;
 
@@ -126,9 +128,7 @@ impl Machine for ThisMachine {
         let runtime = runtime.map_err(|e| Failure::ours("the command cannot start").cause(e))?;
         let joined =
             runtime.block_on(joining::join(&Layout::new(&place.data), &joining.token, &joiner));
-        let (membership, config) = joined.map_err(|error| {
-            Failure::yours("this machine could not join").cause(error).state("nothing was started")
-        })?;
+        let (membership, config) = joined.map_err(not_joined)?;
         Ok(Joined { node: membership.node, config })
     }
 
@@ -306,6 +306,23 @@ impl Machine for ThisMachine {
             Role::Sql => roles::sql(place),
             Role::Dns => roles::dns(place),
         }
+    }
+}
+
+/// Why a machine did not join, and what to do where the cause does not say it.
+fn not_joined(error: JoiningError) -> Failure {
+    let hint = match &error {
+        JoiningError::Wire(WireError::Unreached { .. }) => Some(
+            "nodes must reach each other on all their ports, 7400 to 7407 where nobody said otherwise: look at firewalls and routes",
+        ),
+        JoiningError::Founding(FoundingError::Address { .. }) => Some(crate::nodes::ADDRESS_HINT),
+        _ => None,
+    };
+    let failure =
+        Failure::yours("this machine could not join").cause(error).state("nothing was started");
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }
 

@@ -267,6 +267,8 @@ pub(crate) async fn keep_door(
 fn tell(agent: &Agent, told: &mut bool, error: &dyn std::fmt::Display) {
     if !std::mem::replace(told, true) {
         tracing::error!(%error, "other nodes cannot be answered");
-        agent.note(format!("other nodes cannot be answered: {error}"));
+        agent.note(format!(
+            "other nodes cannot be answered: {error}; sites are served, and it is tried again"
+        ));
     }
 }

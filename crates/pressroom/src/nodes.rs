@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use pressroom_agent::cluster::Cluster;
 use pressroom_agent::cluster::backups::{self, BackupError};
-use pressroom_agent::cluster::founding::{self, Founder};
+use pressroom_agent::cluster::founding::{self, Founder, FoundingError};
 use pressroom_agent::cluster::joining::JoiningError;
 use pressroom_agent::cluster::nodes::NodeError;
 use pressroom_agent::cluster::removed::Removal;
@@ -29,6 +29,8 @@ const OFFICE: Duration = Duration::from_secs(13);
 const LOOK: Duration = Duration::from_millis(100);
 /// A node to which no connection comes about in this time is away.
 const REACH: Duration = Duration::from_secs(2);
+/// What to do about an address, or a port, that a node cannot have.
+pub(crate) const ADDRESS_HINT: &str = "name this machine's own address (`ip -brief address`) with `--address`, or the first of eight free ports with `--port`";
 /// So long a store that works is silent at most, while its voters agree on who leads them.
 const ELECTION: Duration = Duration::from_secs(6);
 
@@ -42,7 +44,10 @@ impl ThisOperator {
             port: wish.port,
         };
         founding::found(&self.agent.layout, &founder, clock::wall_ms()).map_err(|error| {
-            Failure::yours("no cluster was founded").cause(error).state("nothing was changed")
+            let is_address = matches!(error, FoundingError::Address { .. });
+            let failure =
+                Failure::yours("no cluster was founded").cause(error).state("nothing was changed");
+            if is_address { failure.hint(ADDRESS_HINT) } else { failure }
         })?;
         self.restart.fire("it goes on as a node of a cluster");
         Ok(())
@@ -88,7 +93,10 @@ impl ThisOperator {
                 JoiningError::Alone => Failure::yours("no token was made").hint(
                     "`pressroom cluster init` makes this machine the first node of a cluster",
                 ),
-                _ => Failure::ours("no token was made"),
+                JoiningError::NoManager(_) => Failure::yours("no token was made")
+                    .hint("type it on one of them: `pressroom node token`"),
+                _ => Failure::ours("no token was made")
+                    .hint("a token is kept in the cluster's state: try again when etcd answers (`pressroom node list`)"),
             };
             failure.cause(error)
         })?;
@@ -120,7 +128,9 @@ impl ThisOperator {
                     Failure::yours
                 }
             };
-            failure(format!("node `{node}` was not changed")).cause(error)
+            failure(format!("node `{node}` was not changed"))
+                .cause(error)
+                .state("sites are served as before")
         })
     }
 

@@ -112,7 +112,9 @@ impl Agent {
                 Err(BackupError::Store(error)) => tracing::debug!(%error, "no copy of the state"),
                 Err(error) => {
                     if !std::mem::replace(&mut told, true) {
-                        self.notice(format!("the cluster's state was not copied: {error}"));
+                        self.notice(format!(
+                            "the cluster's state was not copied: {error}; earlier copies stay, and it is tried again"
+                        ));
                     }
                 }
             }

@@ -44,7 +44,9 @@ impl Agent {
         let listener = match self.bind_commits() {
             Ok(listener) => listener,
             Err(error) => {
-                return self.notice(format!("uploads are not waited for on other nodes: {error}"));
+                return self.notice(format!(
+                    "uploads are answered before another node has them: {error}; they are sent all the same"
+                ));
             }
         };
         let group = Group::new("commits", shutdown.clone());

@@ -84,7 +84,9 @@ impl Agent {
                 let was_heard = std::mem::take(&mut self.state.lock().known.is_heard);
                 if was_heard {
                     tracing::warn!(%error, "the store is not heard any more; what runs goes on");
-                    self.notice(format!("the cluster's store is not heard: {error}"));
+                    self.notice(format!(
+                        "the cluster's store is not heard: {error}; what runs goes on, and it is tried again"
+                    ));
                 }
             }
             // A removed node is refused until it has joined again.

@@ -53,7 +53,7 @@ const MOST_WRITES: usize = 100;
 #[derive(Debug, thiserror::Error)]
 pub enum FirstRecordsError {
     /// A secret cannot be read.
-    #[error("secrets: {0}")]
+    #[error("a secret of this machine cannot be read: {0}")]
     Io(#[from] std::io::Error),
     /// The store.
     #[error(transparent)]

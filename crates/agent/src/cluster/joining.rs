@@ -56,6 +56,15 @@ pub enum JoiningError {
     /// A file.
     #[error(transparent)]
     Membership(#[from] MembershipError),
+    /// The token, by this machine's clock.
+    #[error(
+        "this token has expired on {}, by this machine's clock; make another one with `pressroom node token` on a node of the cluster",
+        clock::rfc3339(.until * 1000)
+    )]
+    Expired {
+        /// When, seconds since 1970.
+        until: u64,
+    },
     /// The cluster would not.
     #[error("the cluster refused: {0}")]
     Refused(String),
@@ -65,6 +74,9 @@ pub enum JoiningError {
     /// This machine is in no cluster.
     #[error("this machine is in no cluster")]
     Alone,
+    /// It may not let others in.
+    #[error("this node has not the role `manager`; those that have it: {0}")]
+    NoManager(String),
 }
 
 /// What a machine says of itself when it asks to be let in.
@@ -132,6 +144,11 @@ pub async fn join(
     joiner: &Joiner,
 ) -> Result<(Membership, Option<Config>), JoiningError> {
     let token = token::read(token)?;
+    let validity = token.identity.validity();
+    if validity.is_over(clock::wall_ms() / 1000) {
+        // Nobody would answer it more than that its certificate has ended.
+        return Err(JoiningError::Expired { until: validity.until });
+    }
     match Membership::read(layout)? {
         Some(known) if Removal::of(&known).is_none() => told_again(layout, &token, known).await,
         former => join_anew(layout, &token, joiner, former.as_ref()).await,
@@ -285,6 +302,9 @@ impl Agent {
     /// Makes a token that is good once, for this long.
     pub async fn make_token(&self, life: Duration) -> Result<String, JoiningError> {
         let cluster = self.cluster.as_ref().ok_or(JoiningError::Alone)?;
+        if !membership::authority_key(&self.layout).exists() {
+            return Err(JoiningError::NoManager(self.managers().join(", ")));
+        }
         let authority = membership::authority(&self.layout)?;
         let now = clock::wall_ms() / 1000;
         let until = now + life.as_secs();
@@ -305,6 +325,13 @@ impl Agent {
         let key = super::keys::token(&id).expect("letters and digits");
         self.store.commit(Transaction::new().put(key, unused)).await?;
         Ok(text)
+    }
+
+    fn managers(&self) -> Vec<String> {
+        let state = self.state.lock();
+        let nodes = state.known.nodes.iter();
+        let managers = nodes.filter(|(_, node)| node.roles.contains(&Role::Manager));
+        managers.map(|(name, _)| name.to_string()).collect()
     }
 
     /// Admits a machine that showed the token `id`.

@@ -97,7 +97,9 @@ impl Agent {
             Some(error) => {
                 cluster.lose_office();
                 tracing::warn!(%node, %error, "leads no more");
-                self.notice(format!("node `{node}` leads no more: {error}"));
+                self.notice(format!(
+                    "node `{node}` leads no more: {error}; what runs goes on, and another one takes its place"
+                ));
                 Err(error)
             }
         }

@@ -281,7 +281,9 @@ impl Agent {
             Err(because) => {
                 if self.leads() {
                     let url = place.url();
-                    self.notice(format!("uploads do not reach {url}: {because}; they are kept"));
+                    self.notice(format!(
+                        "uploads do not reach {url}: {because}; they are kept here until it has them"
+                    ));
                 }
                 self.media.store.health.lock().because = Some(because);
                 return None;

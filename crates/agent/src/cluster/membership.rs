@@ -21,7 +21,7 @@ use crate::layout::Layout;
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
     /// A file.
-    #[error("membership: {0}")]
+    #[error("what this machine has of its cluster: {0}")]
     Io(#[from] io::Error),
     /// What is in a file makes no sense.
     #[error("{path}: {cause}")]

@@ -26,7 +26,9 @@ pub enum NodeError {
         because: String,
     },
     /// Its record cannot be read.
-    #[error("what is stored of node `{0}` cannot be read")]
+    #[error(
+        "what is stored of node `{0}` cannot be read; `pressroom node remove {0}` takes it out, and it may join anew"
+    )]
     Damaged(NodeName),
     /// The store.
     #[error(transparent)]

@@ -117,7 +117,8 @@ impl Agent {
                         tracing::warn!(%error, "this node's certificate was not renewed yet");
                         if !std::mem::replace(&mut is_told, true) {
                             self.notice(format!(
-                                "this node's certificate was not renewed yet: {error}"
+                                "this node's certificate was not renewed yet: {error}; it is good until {}, and it is tried again",
+                                clock::rfc3339(cluster.wire.identity().validity().until * 1000)
                             ));
                         }
                     }

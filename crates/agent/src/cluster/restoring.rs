@@ -47,10 +47,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
 pub enum RestoringError {
     /// This machine is in no cluster.
-    #[error("this machine is in no cluster")]
+    #[error(
+        "this machine is in no cluster, and its state is a file of its own: `store/state.redb`"
+    )]
     Alone,
     /// What it has cannot be used.
-    #[error("this node does not vote, and has no state of its own to go back to; name a copy")]
+    #[error(
+        "this node does not vote, so etcd has no state here to go back to; name a copy, or type it on a node that votes"
+    )]
     NoVoter,
     /// The copy.
     #[error(transparent)]

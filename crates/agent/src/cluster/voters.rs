@@ -120,7 +120,9 @@ impl Agent {
         let own = Membership { stage: Stage::Dissolving, ..cluster.membership() };
         match own.write(&self.layout) {
             Ok(()) => self.end.notify_one(),
-            Err(error) => self.notice(format!("the cluster cannot become one machine: {error}")),
+            Err(error) => self.notice(format!(
+                "the cluster cannot become one machine yet: {error}; it goes on as a cluster of one"
+            )),
         }
     }
 

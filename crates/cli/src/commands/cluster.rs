@@ -34,7 +34,11 @@ fn backup(context: &Context<'_>, json: bool) -> Done {
 /// Has this node go back to a copy, and waits until it leads with it.
 fn restore(context: &Context<'_>, wish: Restore) -> Done {
     let Some(own) = context.machine.membership(&context.place)? else {
-        return Err(Failure::yours("this machine is in no cluster").state("nothing was changed"));
+        return Err(Failure::yours("this machine is in no cluster")
+            .state("nothing was changed")
+            .hint(
+                "the state of one machine is the file `store/state.redb` in the data directory",
+            ));
     };
     let from = match wish.file.map(|file| std::path::absolute(&file).map_err(|e| (file, e))) {
         None => None,
