@@ -4,12 +4,15 @@
 //! - [`agent`] the loop: observe, decide, apply; [`observe`], [`apply`], [`probe`], [`report`] are its parts
 //! - [`author`] where wp-admin changes code
 //! - `bytecode` what releases are compiled to
+//! - [`cluster`] this node among others
 //! - [`confinement`] what a site's PHP may see and take of the machine
 //! - [`container`] the same by Docker
 //! - [`facts`] what it knows of a site, and keeps
-//! - [`engine`] MariaDB, Redis, php-fpm and the edge: files, processes, probes
+//! - [`engine`] MariaDB, Redis, php-fpm, etcd, keepalived, our planes: files, processes, probes
 //! - [`floating`] this node's part in floating addresses
 //! - [`git`] a site's releases as commits, and pushes as deploys
+//! - [`mailbox`] the mail that environments wanted to send
+//! - [`names`] this node's part of discovery
 //! - [`published`] versions of WordPress from wordpress.org or a mirror
 //! - `integrity` what lies where it has no business
 //! - [`site`] a site's folders, code, database and WordPress

@@ -4,6 +4,7 @@
 //! commands ask. [`console`] offers a part of it to browsers, on loopback TCP.
 //!
 //! - [`operator`] the trait, and the values that it takes and gives
+//! - [`cluster`] founding, tokens, nodes, copies of the state
 //! - [`environment`] copies of a site for trying things
 //! - [`wp`] how wp-cli is asked for
 //! - [`release`] bringing code, looking at releases, going back

@@ -63,7 +63,7 @@ pub(crate) enum Command {
     /// A site's git repository: its address, its token
     #[command(subcommand)]
     Git(Git),
-    /// Many machines: make this one the first node of a cluster
+    /// Many machines: make this one the first node of a cluster; copy the cluster's state, and go back to a copy
     #[command(subcommand)]
     Cluster(Cluster),
     /// The nodes of the cluster: token, join, list, show, drain, undrain, label, remove
@@ -77,10 +77,10 @@ pub(crate) enum Command {
     Site(Site),
     /// Run wp-cli for a site: as its user, within its walls, on the code that serves; exits as wp-cli does
     Wp(Wp),
-    /// Stored pages
+    /// Stored pages: purge
     #[command(subcommand)]
     Cache(cache::Cache),
-    /// The configuration: check, show, reference
+    /// The configuration: check, show, reference; other programs' configuration files: render, watch, examples
     #[command(subcommand)]
     Config(Config),
     /// Certificates
@@ -309,7 +309,7 @@ pub(crate) struct Json {
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
-    /// A site, an engine, or one of keeper, agent, edge, access [default: all]
+    /// A site, an engine, or one of keeper, agent, edge, sql, dns, access [default: all]
     pub(crate) name: Option<String>,
     /// Go on as more is written
     #[arg(long, short)]

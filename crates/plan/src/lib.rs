@@ -21,6 +21,7 @@
 //! - [`sealing`] when the key of the cluster's secrets is replaced, step by step
 //! - [`sessions`] who may still make sessions when memory for them is short
 //! - [`template`] when an operator's template is rendered, and what is done then
+//! - [`voters`] which nodes vote in the cluster's store, and the next safe step there
 //!
 //! Time comes in as an argument (milliseconds since 1970); nothing here waits, reads or writes.
 

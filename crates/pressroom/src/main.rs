@@ -1,10 +1,11 @@
 //! The key: composes the rooms into one program.
 //!
 //! - [`machine`] what commands need of this machine, done with the agent's hands
-//! - [`roles`] our own long-running processes: keeper, agent, edge
-//! - [`operator`] what operators may ask of a running agent
+//! - [`roles`] our own long-running processes: keeper, agent, edge, sql, dns
+//! - [`node`] which store counts here, and the door for other nodes; [`restore`] going back to a copy of the state
+//! - [`operator`] what operators may ask of a running agent; [`nodes`] of the cluster; [`environments`] of copies of sites
 //! - [`deliver`] bringing code and going back; [`push`] and [`branch`] what came by git; [`look`] what is in a release
-//! - [`templates`] other programs' configuration files
+//! - [`templates`] other programs' configuration files; [`lab`] hosts on this machine
 //! - [`cron`] the cron loop's way to the sites; [`visit`] one request as a visitor; [`why`] one request explained; [`wp`] wp-cli for a site
 
 mod branch;

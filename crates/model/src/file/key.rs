@@ -79,8 +79,8 @@ macro_rules! keys {
 /// Every key, tables before what is in them.
 pub const KEYS: &[Key] = keys! {
     "node", Kind::Table, Nothing, "This machine.";
-    "node.name", Kind::Text("name", node_name), Follows("the host name"), "The machine's name, in `status`, logs and `Cache-Status`.";
-    "node.zone", Kind::Text("name", node_name), Is(r#""a""#), "The failure domain that the machine is in.";
+    "node.name", Kind::Text("name", node_name), Follows("the host name"), "The machine's name, in `status`, logs and `Cache-Status`. A node of a cluster keeps the one with which it joined.";
+    "node.zone", Kind::Text("name", node_name), Is(r#""a""#), "The failure domain that the machine is in. A node of a cluster keeps the one with which it joined.";
     "node.data", Kind::Text("path", absolute), Follows("`--data`, else `/var/lib/pressroom` as root, else `pressroom` in `$XDG_DATA_HOME` or `~/.local/share`"), "Where Pressroom keeps everything. Read only with `--config FILE`.";
     "node.docker", Kind::Text("path", absolute), Follows("the machine's daemon, at `/run/docker.sock`; where there is none, one that Pressroom runs"), "The socket of Docker's daemon, for sites with `runtime = \"docker\"`.";
 
@@ -121,7 +121,7 @@ pub const KEYS: &[Key] = keys! {
     "cache.memory", Kind::Size(16 * MIB), Follows("a sixteenth of the machine's, between 64 MiB and 1 GiB"), "Memory of the object cache.";
 
     "state", Kind::Table, Nothing, "Where intent and observation are kept.";
-    "state.engine", Kind::Engine, Is(r#""managed""#), "Who runs it. Managed is a store inside the agent.";
+    "state.engine", Kind::Engine, Is(r#""managed""#), "Who runs it. Managed is a store inside the agent; in a cluster etcd, on nodes that are chosen.";
 
     "media", Kind::Table, Nothing, "Uploaded files.";
     "media.engine", Kind::Engine, Is(r#""managed""#), "Who keeps them. Managed is the local disk, of all nodes in a cluster.";
@@ -169,8 +169,8 @@ pub const KEYS: &[Key] = keys! {
     "site.php.image", Kind::Text("image", image), Follows("one that is made of this machine's packages"), "The image of its containers, with `runtime = \"docker\"`: PHP of that `version` at Debian's paths. It must be there; nothing is pulled.";
     "site.php.workers", Kind::Number(1, 512), Follows("two for each processor, at least 2, at most 16"), "PHP processes per instance.";
     "site.php.instances", Kind::Table, Nothing, "How many php-fpm run, each with its own workers and bytecode cache.";
-    "site.php.instances.min", Kind::Number(1, 64), Is("1"), "Fewest.";
-    "site.php.instances.max", Kind::Number(1, 64), Follows("8, or `min` if that is more"), "Most.";
+    "site.php.instances.min", Kind::Number(1, 64), Is("1"), "Fewest; in a cluster of all nodes together.";
+    "site.php.instances.max", Kind::Number(1, 64), Follows("8, or `min` if that is more"), "Most; in a cluster of all nodes together.";
     "site.php.memory", Kind::Size(32 * MIB), Is(r#""256 MiB""#), "Memory limit of a worker.";
     "site.php.time", Kind::Span(SECOND), Is(r#""1 m""#), "Longest run of one request.";
     "site.php.slow", Kind::Span(SECOND), Is(r#""5 s""#), "Requests slower than this are written to the slow log, with a backtrace.";
