@@ -10,7 +10,7 @@
 //! - [`door`] what other nodes may ask
 //! - [`backups`] copies of the state; [`restoring`] the way back to one
 //! - [`renewing`] certificates, long before they end; [`removed`] a node that is none any more
-//! - [`voters`] who votes in the store; [`access`] who may ask it
+//! - [`voters`] who votes in the store; [`access`] who may ask it; [`external`] an etcd that operators keep
 //! - [`placement`] on which nodes sites run
 //! - [`standing`] the nodes as people are shown them; [`nodes`] what operators change of them
 //!
@@ -22,6 +22,7 @@ pub mod backups;
 pub mod code;
 pub mod commits;
 pub mod door;
+pub mod external;
 pub mod follow;
 pub mod founding;
 pub mod joining;

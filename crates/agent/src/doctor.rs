@@ -1,7 +1,8 @@
 //! What is wrong with the machine, or will be: looks that work with nothing running.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream, ToSocketAddrs as _};
 use std::path::Path;
+use std::time::Duration;
 
 use pressroom_model::config::{Config, Runtime, Site};
 use pressroom_model::unit::ByteSize;
@@ -14,6 +15,9 @@ use crate::engine::docker as daemon;
 use crate::git::repository;
 use crate::layout::Layout;
 use crate::{confinement, floating, host, packages};
+
+/// Longest wait for an endpoint to take a connection.
+const REACHED: Duration = Duration::from_secs(1);
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,7 @@ pub fn examine(layout: &Layout, config: Option<&Config>) -> Vec<Finding> {
     findings.push(git());
     findings.push(entrance(layout.data()));
     findings.extend(certificate(layout, clock::wall_ms() / 1000));
+    findings.extend(state(layout));
     findings
 }
 
@@ -95,6 +100,35 @@ fn certificate(layout: &Layout, now: u64) -> Option<Finding> {
     } else {
         good(check, format!("good until {until}; it is renewed before"))
     })
+}
+
+/// Whether the endpoints of an etcd that operators keep are reached from here.
+fn state(layout: &Layout) -> Option<Finding> {
+    let etcd = Membership::read(layout).ok().flatten()?.external?;
+    let silent: Vec<&str> =
+        etcd.endpoints.iter().map(String::as_str).filter(|url| !accepts(url)).collect();
+    let hint = "look at your etcd and the way there; `pressroom cluster etcd` tells all nodes of other endpoints";
+    let detail = format!("in your etcd, {}", etcd.place());
+    Some(match silent.len() {
+        0 => good("state", detail),
+        some => {
+            let is_all = some == etcd.endpoints.len();
+            let grade = if is_all { Grade::Bad } else { Grade::Warning };
+            let rest = if is_all { "; sites are served, and nothing can be changed" } else { "" };
+            ill(
+                "state",
+                grade,
+                format!("{detail}: {} cannot be reached{rest}", silent.join(", ")),
+                hint,
+            )
+        }
+    })
+}
+
+fn accepts(url: &str) -> bool {
+    let place = url.split_once("://").map_or(url, |(_, place)| place);
+    let addresses = place.to_socket_addrs().into_iter().flatten();
+    addresses.take(2).any(|address| TcpStream::connect_timeout(&address, REACHED).is_ok())
 }
 
 fn git() -> Finding {

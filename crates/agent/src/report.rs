@@ -37,6 +37,7 @@ impl Agent {
             templates: self.templates.all(),
             addresses: self.shown_addresses(&state),
             media_store: self.media.store.status(),
+            state: self.kept_where(&state.known),
             traffic: state.traffic.clone(),
         }
     }

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::cluster::Standing;
+use pressroom_model::external::Etcd;
 use pressroom_model::id::{EnvironmentName, SiteName};
 use pressroom_model::process::ProcessSpec;
 use pressroom_model::rollout::Record;
@@ -123,6 +124,11 @@ impl Client {
     /// See [`crate::operator::Operator::restore_cluster`].
     pub async fn restore_cluster(&self, wish: &cluster::Restoration) -> Result<(), Error> {
         self.post("/v1/cluster/restore", wish, WORK).await
+    }
+
+    /// See [`crate::operator::Operator::reach_cluster`].
+    pub async fn reach_cluster(&self, etcd: &Etcd) -> Result<(), Error> {
+        self.post("/v1/cluster/etcd", etcd, WORK).await
     }
 
     /// See [`crate::operator::Operator::back_up_cluster`].

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use pressroom_model::external::Etcd;
 use pressroom_model::id::NodeName;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,9 @@ pub struct Founding {
     pub address: IpAddr,
     /// The first of its ports for others.
     pub port: u16,
+    /// The etcd that operators keep, if the state is to be there: a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<Etcd>,
 }
 
 /// A token that is wished for.
@@ -70,6 +74,9 @@ pub struct Restoration {
     pub from: Option<PathBuf>,
     /// Also where the store works, and changes since the copy are lost.
     pub force: bool,
+    /// The etcd that operators keep, where it is another one than before: a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<Etcd>,
 }
 
 /// A copy of the state that was taken.

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::cluster::Standing;
 use pressroom_model::config::Config;
+use pressroom_model::external::Etcd;
 use pressroom_model::id::{EnvironmentName, InstanceId, SiteName};
 use pressroom_model::process::ProcessSpec;
 use pressroom_model::rollout::Record;
@@ -165,6 +166,12 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Goes back to a state that was kept, on this node; the agent starts again in between.
     fn restore_cluster(&self, _wish: cluster::Restoration) -> Answer<'_, ()> {
+        unable()
+    }
+
+    /// Asks for the cluster's state by other endpoints of the etcd that operators keep, or as another user, and tells all nodes; the agent
+    /// starts again in between.
+    fn reach_cluster(&self, _etcd: Etcd) -> Answer<'_, ()> {
         unable()
     }
 

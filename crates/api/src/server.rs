@@ -13,6 +13,7 @@
 //! | `POST /v1/nodes/token` | [`crate::cluster::TokenWish`] | [`crate::cluster::Token`] |
 //! | `POST /v1/nodes/change` | [`crate::cluster::ChangeOf`] | `null` |
 //! | `POST /v1/cluster/init` | [`crate::cluster::Founding`] | `null`; the agent starts again then |
+//! | `POST /v1/cluster/etcd` | `model::external::Etcd` | `null`; the agent starts again then |
 //! | `POST /v1/why` | `{"url"}` | [`crate::operator::Why`] |
 //! | `GET /v1/sites/NAME/visit` | | [`crate::operator::Visit`] |
 //! | `POST /v1/sites/NAME/initial-admin` | | [`crate::operator::InitialAdmin`] or `null`, once |
@@ -225,6 +226,9 @@ impl Server {
             }
             (&Method::POST, ["v1", "cluster", "restore"]) => {
                 Ok(good(&operator.restore_cluster(body(request).await?).await?))
+            }
+            (&Method::POST, ["v1", "cluster", "etcd"]) => {
+                Ok(good(&operator.reach_cluster(body(request).await?).await?))
             }
             (&Method::POST, ["v1", "cluster", "backup"]) => {
                 Ok(good(&operator.back_up_cluster().await?))

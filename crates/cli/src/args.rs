@@ -1,6 +1,7 @@
 //! What may be typed.
 
 pub(crate) mod cache;
+mod etcd;
 mod lab;
 pub(crate) mod templates;
 
@@ -12,6 +13,7 @@ use pressroom_model::cluster::{PORT, Role};
 use pressroom_model::id::{EnvironmentName, NodeName, SiteName};
 use pressroom_model::unit::Span;
 
+pub(crate) use etcd::OwnEtcd;
 pub(crate) use lab::Lab;
 
 /// WordPress that stays up and keeps up.
@@ -153,6 +155,8 @@ pub(crate) struct NewSite {
 pub(crate) enum Cluster {
     /// Make this machine the first node: its state moves into etcd, and sites are served all the while
     Init(Init),
+    /// Say anew how the etcd that you keep is reached: other endpoints, another password; all nodes follow
+    Etcd(OwnEtcd),
     /// Copy the state now, as it is done each hour; prints where the copy is
     Backup(Json),
     /// Go back to a copy of the state, when the voters that had it are lost
@@ -170,6 +174,8 @@ pub(crate) struct Restore {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) etcd: OwnEtcd,
 }
 
 #[derive(Debug, Args)]
@@ -183,6 +189,8 @@ pub(crate) struct Init {
     /// Install missing packages without asking
     #[arg(long, short)]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) etcd: OwnEtcd,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -11,6 +11,7 @@
 //! - [`placement`] on which nodes a site runs
 //! - [`discovery`] who offers what, and where
 //! - [`environment`] a copy of a site with its own address
+//! - [`external`] engines that operators keep themselves
 //! - [`process`] what the keeper is asked to run and what it says of it; [`confinement`] what such a process may see and take
 //! - [`verdict`] healthy or not, and why
 //! - [`snapshot`] the immutable view that the edge serves from
@@ -26,6 +27,7 @@ pub mod config;
 pub mod confinement;
 pub mod discovery;
 pub mod environment;
+pub mod external;
 pub mod file;
 pub mod floating;
 pub mod id;

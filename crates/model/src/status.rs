@@ -34,6 +34,9 @@ pub struct Status {
     /// The object store of the media, if there is to be one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_store: Option<MediaStore>,
+    /// Where the cluster's state is, if this machine is a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
     /// What the edge counts, if it answers.
     #[serde(default)]
     pub traffic: Option<Traffic>,
@@ -50,6 +53,28 @@ pub struct Address {
     /// What is not as it should be.
     #[serde(default)]
     pub because: String,
+}
+
+/// Where a cluster's state is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// In an etcd that operators keep; else in one that Pressroom runs.
+    pub is_external: bool,
+    /// Its endpoints and prefix; else the nodes that vote.
+    pub place: String,
+    /// Whether this node hears it.
+    pub is_heard: bool,
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let whose = if self.is_external { "in your etcd, " } else { "in etcd on " };
+        write!(f, "{whose}{}", self.place)?;
+        match self.is_heard {
+            true => Ok(()),
+            false => f.write_str(" (not heard now: what runs goes on, and nothing can be changed)"),
+        }
+    }
 }
 
 /// How the object store of the media stands, as this node knows it.

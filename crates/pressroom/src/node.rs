@@ -1,7 +1,8 @@
 //! This machine's store and, where it is a node of a cluster, its way to the others: opened before anything else of the agent.
 //!
 //! A machine that founds a cluster comes here with its membership in the stage of forming: etcd is started, the state copied and
-//! compared, and only then etcd counts. What fails before is undone, and the embedded store goes on.
+//! compared, and only then etcd counts. What fails before is undone, and the embedded store goes on. Where operators keep etcd, none is
+//! started, and the rest is the same.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use http::Request;
 use hyper::body::Incoming;
 use pressroom_agent::agent::Agent;
 use pressroom_agent::cluster::membership::{self, Membership, Stage};
-use pressroom_agent::cluster::{Cluster, founding, keys, restoring};
+use pressroom_agent::cluster::{Cluster, external, founding, keys, restoring};
 use pressroom_agent::engine::etcd::Etcd;
 use pressroom_agent::keeper;
 use pressroom_agent::layout::Layout;
@@ -26,15 +27,13 @@ use pressroom_runtime::tasks::Group;
 use pressroom_store::Store;
 use pressroom_store::embedded::EmbeddedStore;
 use pressroom_store::embedded::open::Replaced;
-use pressroom_store::etcd::{EtcdStore, Options};
+use pressroom_store::etcd::EtcdStore;
 use pressroom_wire::http::{any_body, serve};
 use pressroom_wire::identity::Peer;
 use pressroom_wire::members::Service;
 use pressroom_wire::tls::Guests;
 use tokio::net::TcpListener;
 
-/// Where our keys are in etcd.
-const PREFIX: &str = "/pressroom/";
 /// Longest time until etcd answers for the first time.
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
@@ -83,11 +82,12 @@ async fn alone(
     let store: Arc<dyn Store> = Arc::new(store);
     let embedded = |note| Opened { store: Arc::clone(&store), replaced, cluster: None, note };
     let Some(membership) = forming else { return Ok(embedded(None)) };
-    match form(layout, membership, &*store, tasks).await {
+    match form(layout, &membership, &*store, tasks).await {
         Ok(membership) => clustered(layout, membership, tasks),
         Err(error) => {
             tracing::error!(%error, "no cluster was founded");
             undo(layout).await;
+            give_back(layout, &membership, tasks).await;
             Ok(embedded(Some(format!(
                 "no cluster was founded: {error}; this machine goes on alone"
             ))))
@@ -128,10 +128,7 @@ pub(crate) fn connect(
     membership: &Membership,
     tasks: &Group,
 ) -> Result<EtcdStore, Cause> {
-    let tls = membership::tls(layout)?;
-    let options =
-        Options { endpoints: membership.endpoints(), prefix: PREFIX.into(), tls: Some(tls) };
-    Ok(EtcdStore::connect(&options, tasks)?)
+    Ok(EtcdStore::connect(&membership.options(layout)?, tasks)?)
 }
 
 /// Waits until etcd answers; what it said last, if it does not, at once where it answers others alone.
@@ -149,17 +146,23 @@ pub(crate) async fn first_answer(store: &EtcdStore) -> Result<(), Cause> {
 /// Moves the state into etcd. May be done again after it was interrupted anywhere.
 async fn form(
     layout: &Layout,
-    membership: Membership,
+    membership: &Membership,
     from: &dyn Store,
     tasks: &Group,
 ) -> Result<Membership, Cause> {
-    let etcd = Etcd::of(layout, &Users::new(), &membership)?;
-    start(layout, &etcd).await?;
-    let store = connect(layout, &membership, tasks)?;
+    if membership.external.is_none() {
+        start(layout, &Etcd::of(layout, &Users::new(), membership)?).await?;
+    }
+    let store = connect(layout, membership, tasks)?;
     first_answer(&store).await?;
-    pressroom_store::copy(from, &store).await?;
-    founding::first_records(layout, &membership, &store).await?;
-    let membership = Membership { stage: Stage::Formed, ..membership };
+    match membership.external {
+        None => {
+            pressroom_store::copy(from, &store).await?;
+            founding::first_records(layout, membership, &store).await?;
+        }
+        Some(_) => external::move_in(layout, membership, from, &store).await?,
+    }
+    let membership = Membership { stage: Stage::Formed, ..membership.clone() };
     membership.write(layout)?;
     Ok(membership)
 }
@@ -173,7 +176,7 @@ pub(crate) async fn start(layout: &Layout, etcd: &Etcd) -> Result<(), Cause> {
     }
 }
 
-/// Takes the state back from etcd, which has one member left. Until that is done etcd counts.
+/// Takes the state back from etcd, which has one member left, or is not ours. Until that is done etcd counts.
 async fn dissolved(
     layout: &Layout,
     membership: Membership,
@@ -182,6 +185,7 @@ async fn dissolved(
     match take_back(layout, &membership, tasks).await {
         Ok(()) => {
             undo(layout).await;
+            give_back(layout, &membership, tasks).await;
             let opened = alone(layout, None, tasks).await?;
             Ok(Opened { note: Some("the cluster is one machine again".into()), ..opened })
         }
@@ -199,10 +203,14 @@ async fn dissolved(
 }
 
 async fn take_back(layout: &Layout, membership: &Membership, tasks: &Group) -> Result<(), Cause> {
-    let etcd = Etcd::of(layout, &Users::new(), membership)?;
-    start(layout, &etcd).await?;
+    if membership.external.is_none() {
+        start(layout, &Etcd::of(layout, &Users::new(), membership)?).await?;
+    }
     let from = connect(layout, membership, tasks)?;
     first_answer(&from).await?;
+    if membership.external.is_some() && !external::is_ours(membership, &from).await? {
+        return Err("what is in the etcd that you keep is not this cluster's state".into());
+    }
     // It was closed when the cluster was founded; nobody has opened it since.
     let inner = Group::new("store for a moment", tasks.shutdown().clone());
     let (to, _) = EmbeddedStore::open_or_replace(&layout.store(), &inner).await?;
@@ -228,6 +236,21 @@ async fn undo(layout: &Layout) {
     }
     if let Err(error) = membership::leave(layout, clock::wall_ms()) {
         tracing::error!(%error, "the membership cannot be taken back");
+    }
+}
+
+/// Deletes what we had in an etcd that operators keep, when it counts no more: after everything else, so that it is there until then.
+async fn give_back(layout: &Layout, former: &Membership, tasks: &Group) {
+    let Some(etcd) = &former.external else { return };
+    let inner = Group::new("store for a moment", tasks.shutdown().clone());
+    let given = async {
+        let store = connect(layout, former, &inner)?;
+        Ok::<_, Cause>(external::give_back(former, &store).await?)
+    };
+    let given = given.await;
+    inner.finish(Duration::from_secs(5)).await;
+    if let Err(error) = given {
+        tracing::warn!(%error, "what was at {} stays there; nothing asks for it", etcd.place());
     }
 }
 

@@ -8,6 +8,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use pressroom_agent::cluster::Cluster;
 use pressroom_agent::cluster::backups::{self, BackupError};
+use pressroom_agent::cluster::external::{self, Contents, ExternalError};
 use pressroom_agent::cluster::founding::{self, Founder, FoundingError};
 use pressroom_agent::cluster::joining::JoiningError;
 use pressroom_agent::cluster::nodes::NodeError;
@@ -15,6 +16,7 @@ use pressroom_agent::cluster::removed::Removal;
 use pressroom_agent::cluster::restoring::{self, Wanted};
 use pressroom_api::cluster::{self, ChangeOf, Founding, NodeChange};
 use pressroom_api::failure::Failure;
+use pressroom_model::external::Etcd;
 use pressroom_model::id::NodeName;
 use pressroom_runtime::clock;
 use pressroom_wire::http::any_body;
@@ -35,13 +37,18 @@ pub(crate) const ADDRESS_HINT: &str = "name this machine's own address (`ip -bri
 const ELECTION: Duration = Duration::from_secs(6);
 
 impl ThisOperator {
-    pub(crate) fn found(&self, wish: &Founding) -> Result<(), Failure> {
+    pub(crate) async fn found(&self, wish: Founding) -> Result<(), Failure> {
         let config = self.config()?;
+        if let (Some(etcd), None) = (&wish.etcd, &self.agent.cluster) {
+            // No token is its yet: what is there must be nobody's.
+            unfit(etcd, external::check(etcd, Contents::FreeFor("")).await)?;
+        }
         let founder = Founder {
             node: config.node.name,
             zone: config.node.zone,
             address: wish.address,
             port: wish.port,
+            external: wish.etcd,
         };
         founding::found(&self.agent.layout, &founder, clock::wall_ms()).map_err(|error| {
             let is_address = matches!(error, FoundingError::Address { .. });
@@ -53,13 +60,18 @@ impl ThisOperator {
         Ok(())
     }
 
-    pub(crate) async fn restore(&self, wish: cluster::Restoration) -> Result<(), Failure> {
+    pub(crate) async fn restore(&self, mut wish: cluster::Restoration) -> Result<(), Failure> {
         if !wish.force && self.agent.store_answers(ELECTION).await {
             return Err(Failure::yours("the cluster's state works: nothing was restored")
                 .state("nothing was changed")
                 .hint("`--force` goes back to the copy all the same; what was changed since then is lost"));
         }
-        let wanted = Wanted { from: wish.from, at_ms: clock::wall_ms() };
+        if let (Some(etcd), Some(cluster)) = (&mut wish.etcd, &self.agent.cluster) {
+            let own = cluster.membership();
+            fill(etcd, own.external.as_ref().ok_or_else(not_external)?);
+            unfit(etcd, external::check(etcd, Contents::FreeFor(&own.token)).await)?;
+        }
+        let wanted = Wanted { from: wish.from, at_ms: clock::wall_ms(), external: wish.etcd };
         restoring::begin(&self.agent.layout, &wanted).map_err(|error| {
             let mut failure = Failure::yours("nothing was restored").state("nothing was changed");
             let copies = backups::list(&self.agent.layout).unwrap_or_default();
@@ -70,6 +82,17 @@ impl ThisOperator {
         })?;
         self.restart.fire("it goes back to a state that was kept");
         Ok(())
+    }
+
+    /// Asks for the state at other endpoints of the etcd that operators keep, or as another user, and tells the other nodes.
+    pub(crate) async fn reach_by(&self, mut etcd: Etcd) -> Result<(), Failure> {
+        let own = self.agent.cluster.as_ref().map(|cluster| cluster.membership());
+        let own = own.ok_or_else(not_external)?;
+        fill(&mut etcd, own.external.as_ref().ok_or_else(not_external)?);
+        unfit(&etcd, external::check(&etcd, Contents::StateOf(&own.token)).await)?;
+        self.agent
+            .reach_by(etcd)
+            .map_err(|error| Failure::ours("this node asks where it asked before").cause(error))
     }
 
     pub(crate) async fn back_up(&self) -> Result<cluster::Backup, Failure> {
@@ -224,4 +247,35 @@ fn leaderless() -> Failure {
     Failure::ours("the cluster has no leader that answers at the moment")
         .state("what runs goes on, and sites are served; nothing was changed")
         .hint("try again in a few seconds; `pressroom node list` shows who is heard")
+}
+
+/// What is not said anew stays: the prefix.
+fn fill(etcd: &mut Etcd, former: &Etcd) {
+    if etcd.prefix.is_empty() {
+        etcd.prefix.clone_from(&former.prefix);
+    }
+}
+
+fn not_external() -> Failure {
+    Failure::yours("this cluster's state is not in an etcd of yours")
+        .state("nothing was changed")
+        .hint("`pressroom cluster init --etcd URL` founds a cluster whose state is there")
+}
+
+/// What an etcd of operators' lacks, as they are told.
+fn unfit(etcd: &Etcd, checked: Result<(), ExternalError>) -> Result<(), Failure> {
+    checked.map_err(|error| {
+        let failure = Failure::yours(format!("the state cannot be in etcd, {}", etcd.place()))
+            .state("nothing was changed, there and here; what runs goes on");
+        let failure = match &error {
+            ExternalError::Denied { prefix, .. } => failure.hint(format!(
+                "its user has to read and write there: `etcdctl role grant-permission ROLE --prefix=true readwrite {prefix}`"
+            )),
+            ExternalError::Endpoints(_) => failure.hint(
+                "look at the addresses, the authority (`--etcd-ca`), the certificate and the password",
+            ),
+            _ => failure,
+        };
+        failure.cause(error)
+    })
 }

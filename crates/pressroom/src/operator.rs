@@ -27,6 +27,7 @@ use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::cluster::Standing;
 use pressroom_model::config::Config;
 use pressroom_model::environment::MadeBy;
+use pressroom_model::external::Etcd;
 use pressroom_model::id::{EnvironmentName, SiteName};
 use pressroom_model::process::ProcessSpec;
 use pressroom_model::rollout::Record;
@@ -298,11 +299,15 @@ pub(crate) fn step(event: Event) -> Step {
 
 impl Operator for ThisOperator {
     fn found_cluster(&self, wish: Founding) -> Answer<'_, ()> {
-        Box::pin(async move { self.found(&wish) })
+        Box::pin(async move { self.found(wish).await })
     }
 
     fn restore_cluster(&self, wish: cluster::Restoration) -> Answer<'_, ()> {
         Box::pin(async move { self.restore(wish).await })
+    }
+
+    fn reach_cluster(&self, etcd: Etcd) -> Answer<'_, ()> {
+        Box::pin(async move { self.reach_by(etcd).await })
     }
 
     fn back_up_cluster(&self) -> Answer<'_, cluster::Backup> {

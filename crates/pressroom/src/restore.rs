@@ -1,12 +1,14 @@
 //! Going back to a state of the cluster that was kept: between two agents, while everything that serves goes on.
 //!
 //! The wish is a file, which is there until this has ended, so an agent that dies here does it again. What fails is taken back:
-//! etcd has what it had, and the node goes on as it was.
+//! etcd has what it had, and the node goes on as it was. Into an etcd that operators keep a copy is written by whoever leads: this
+//! node takes the office for that, so that nobody else decides by half a state.
 
 use std::time::Duration;
 
 use pressroom_agent::cluster::membership::{self, Membership, Stage};
 use pressroom_agent::cluster::restoring::{self, Wanted};
+use pressroom_agent::cluster::{backups, external, keys};
 use pressroom_agent::engine::etcd::Etcd;
 use pressroom_agent::keeper;
 use pressroom_agent::layout::Layout;
@@ -16,6 +18,7 @@ use pressroom_model::process::{Reply, Request as Ask};
 use pressroom_plan::machine::ETCD;
 use pressroom_runtime::clock;
 use pressroom_runtime::tasks::Group;
+use pressroom_store::copy::{Entries, lasting, make_equal};
 use pressroom_store::etcd::{EtcdStore, Identity, Tls};
 
 use crate::node::{self, Cause, Opened};
@@ -31,9 +34,18 @@ pub(crate) async fn restored(
     wanted: &Wanted,
     tasks: &Group,
 ) -> Result<Opened, Failure> {
-    let done = restore(layout, &own, wanted, tasks).await;
+    let is_external = wanted.external(&own).is_some();
+    let done = match is_external {
+        true => write_over(layout, &own, wanted, tasks).await,
+        false => restore(layout, &own, wanted, tasks).await,
+    };
     let (own, note) = match done {
         Ok(own) => (own, "the cluster's state was restored".to_owned()),
+        Err(error) if is_external => {
+            let note = format!("the cluster's state was not restored: {error}");
+            tracing::error!("{note}");
+            (own, note)
+        }
         Err(error) => {
             let note =
                 format!("the cluster's state was not restored: {error}; nothing was changed");
@@ -47,6 +59,60 @@ pub(crate) async fn restored(
     })?;
     let opened = node::clustered(layout, own, tasks)?;
     Ok(Opened { note: Some(note), ..opened })
+}
+
+/// Writes a copy over what is in the etcd that operators keep. What fails on the way is written back.
+async fn write_over(
+    layout: &Layout,
+    own: &Membership,
+    wanted: &Wanted,
+    tasks: &Group,
+) -> Result<Membership, Cause> {
+    let from = wanted.from.as_deref().ok_or("no copy is named")?;
+    let entries = backups::read(from)?;
+    let own = restoring::moved(own, wanted);
+    let inner = Group::new("store for a moment", tasks.shutdown().clone());
+    let store = node::connect(layout, &own, &inner)?;
+    let written = write_as_leader(layout, &own, &store, entries).await;
+    drop(store);
+    inner.finish(Duration::from_secs(5)).await;
+    written?;
+    own.write(layout)?;
+    Ok(own)
+}
+
+async fn write_as_leader(
+    layout: &Layout,
+    own: &Membership,
+    store: &EtcdStore,
+    mut entries: Entries,
+) -> Result<(), Cause> {
+    node::first_answer(store).await?;
+    external::claim(own, store).await?;
+    let before = lasting(store).await?;
+    let office = tokio::time::timeout(ENDS, restoring::depose(own, store)).await;
+    let mut office =
+        office.map_err(|_| format!("another node leads, and did not give way in {ENDS:?}"))??;
+    entries.insert(keys::mark(), own.token.clone().into_bytes());
+    let write = async {
+        make_equal(store, &entries).await?;
+        restoring::mend(layout, own, store).await
+    };
+    let written = tokio::select! {
+        written = write => written,
+        lost = office.hold() => Err(lost),
+    };
+    if let Err(error) = &written {
+        tracing::error!(%error, "what was there is written back");
+        make_equal(store, &before).await.map_err(|later| {
+            format!(
+                "{error}; and what was there could not be written back ({later}): restore once more"
+            )
+        })?;
+    }
+    // Others may lead again; if that is not heard, when the lease has ended.
+    let _ = office.resign().await;
+    Ok(written?)
 }
 
 async fn restore(

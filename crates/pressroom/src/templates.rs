@@ -104,8 +104,12 @@ fn source(place: &Place, backend: &Backend, group: &Group) -> Result<Source, Fai
         Backend::Files(paths) => Ok(Source::Files(paths.clone())),
         Backend::Etcd { endpoints, authority, identity } => {
             let tls = authority.as_deref().map(|authority| tls(authority, identity.as_ref()));
-            let options =
-                Options { endpoints: endpoints.clone(), prefix: "/".into(), tls: tls.transpose()? };
+            let options = Options {
+                endpoints: endpoints.clone(),
+                prefix: "/".into(),
+                tls: tls.transpose()?,
+                user: None,
+            };
             let store = EtcdStore::connect(&options, group).map_err(|error| {
                 Failure::yours(format!("etcd cannot be asked at {}", endpoints.join(", ")))
                     .cause(error)

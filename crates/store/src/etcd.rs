@@ -7,12 +7,14 @@
 //! - [`connection`](self) which endpoint is asked; another one within two seconds when it fails
 //! - [`membership`] who votes
 //! - [`access`] who may ask
+//! - [`fitness`] whether an etcd that others keep will do
 //! - `watching` changes without a gap, whichever endpoint tells them
 //! - `proto` etcd's messages
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use pressroom_model::secret::Secret;
 use pressroom_runtime::tasks::Group;
 use tonic::{Code, Status};
 
@@ -24,6 +26,7 @@ use crate::{Later, Lease, LeaseId, Store, StoreError};
 
 pub mod access;
 mod connection;
+pub mod fitness;
 pub mod membership;
 #[doc(hidden)]
 pub mod proto;
@@ -52,6 +55,17 @@ pub struct Options {
     pub prefix: String,
     /// TLS, for `https` endpoints.
     pub tls: Option<Tls>,
+    /// Who we are there, where a certificate does not say it.
+    pub user: Option<User>,
+}
+
+/// A user of etcd's.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// What proves it.
+    pub password: Secret,
 }
 
 /// Whom to believe, and who we are.
@@ -104,6 +118,12 @@ impl EtcdStore {
     /// The same etcd with another prefix.
     pub fn at(&self, prefix: &str) -> Self {
         Self { prefix: prefix.into(), ..self.clone() }
+    }
+
+    /// Whether an endpoint answered when it was looked at last, a second or two ago. A watch goes on by itself when one answers again, so
+    /// that it says nothing does not say this.
+    pub fn is_reached(&self) -> bool {
+        self.connection.follow().borrow().is_some()
     }
 
     /// Replaces the endpoints.

@@ -7,7 +7,7 @@
 //! - [`transaction`] compare, then write all or nothing
 //! - [`watch`] what changed since a revision
 //! - [`election`] one leader at a time, with a fence
-//! - [`embedded`] the store of a single machine, in one file; [`etcd`] that of a cluster; [`copy()`] from one to the other
+//! - [`embedded`] the store of a single machine, in one file; [`etcd`] that of a cluster; [`mod@copy`] from one to the other, or to a file
 //! - [`battery`] the tests that every implementation passes
 //!
 //! Always: a transaction that was answered `Committed` is on disk. Revisions grow by one with every committed
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 #[doc(hidden)]
 pub mod battery;
-mod copy;
+pub mod copy;
 pub mod election;
 pub mod embedded;
 pub mod entry;

@@ -107,7 +107,7 @@ pub async fn restrict(etcd: &EtcdStore, own: &str) -> Result<(), StoreError> {
 impl Agent {
     /// Keeps etcd's users what the nodes are, for as long as the agent runs; as the leader alone.
     pub(crate) async fn keep_access(self: Arc<Self>, cluster: Arc<Cluster>, shutdown: Shutdown) {
-        let Some(etcd) = self.etcd.clone() else { return };
+        let Some(etcd) = self.kept_etcd() else { return };
         let mut compared: Option<(BTreeSet<String>, Instant)> = None;
         while !shutdown.is_requested() {
             match self.leads() {
@@ -153,7 +153,7 @@ impl Agent {
 
     /// Has etcd answer these keys nothing any more, at once. What fails here the leader's next look does.
     pub(super) async fn shut_out(&self, keys: &BTreeSet<String>) {
-        let Some(etcd) = &self.etcd else { return };
+        let Some(etcd) = self.kept_etcd() else { return };
         for key in keys {
             if let Err(error) = etcd.refuse(key).await {
                 tracing::warn!(%error, "a removed node can ask the store for some seconds more");

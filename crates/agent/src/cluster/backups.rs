@@ -1,10 +1,11 @@
-//! Copies of the cluster's state, on every node that votes: what etcd's own tools take for a snapshot of it.
+//! Copies of the cluster's state, on every node that votes: what etcd's own tools take for a snapshot of it. Of an etcd that
+//! operators keep every node that may lead copies what is ours, as a file of entries.
 //!
 //! A copy counts when it is whole on the disk and its digest is right; only then older ones go. It holds the sealed secrets, and
 //! not the key to them: that is on the nodes' disks, in the folder of the membership.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use std::time::{Duration, SystemTime};
 use pressroom_plan::backup::{is_due, outlived};
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
-use pressroom_store::StoreError;
+use pressroom_store::copy::{Entries, from_bytes, lasting, to_bytes};
+use pressroom_store::{Store, StoreError};
 use sha2::{Digest as _, Sha256};
 
 use super::Cluster;
@@ -24,7 +26,10 @@ use crate::layout::Layout;
 
 /// Between two looks whether one is due.
 const LOOK: Duration = Duration::from_secs(30);
+/// Of a snapshot of etcd.
 const ENDING: &str = ".db";
+/// Of a file of entries.
+const ENTRIES: &str = ".entries";
 /// The name of one that is not whole yet.
 const TAKING: &str = ".taking";
 /// Bytes at the end of a snapshot: the SHA-256 of everything before.
@@ -42,8 +47,8 @@ pub enum BackupError {
     /// The disk.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What was read or written is no whole snapshot.
-    #[error("{} is no whole snapshot of etcd's: {because}", .path.display())]
+    /// What was read or written is no whole copy.
+    #[error("{} is no whole copy: {because}", .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -52,7 +57,7 @@ pub enum BackupError {
     },
 }
 
-/// Whether a file is a whole snapshot: its last 32 bytes are the digest of all others.
+/// Whether a file is a whole copy: its last 32 bytes are the digest of all others.
 pub fn check(path: &Path) -> Result<(), BackupError> {
     let damaged = |because| BackupError::Damaged { path: path.to_owned(), because };
     let mut file = File::open(path).map_err(|error| files::naming(path, &error))?;
@@ -75,6 +80,29 @@ pub fn check(path: &Path) -> Result<(), BackupError> {
     }
 }
 
+/// Whether a file is a whole snapshot of etcd's.
+pub fn check_snapshot(path: &Path) -> Result<(), BackupError> {
+    check(path)?;
+    match path.to_string_lossy().ends_with(ENTRIES) {
+        false => Ok(()),
+        true => Err(BackupError::Damaged {
+            path: path.to_owned(),
+            because: "it is of a cluster whose etcd others keep",
+        }),
+    }
+}
+
+/// The entries of a copy that is a file of them.
+pub fn read(path: &Path) -> Result<Entries, BackupError> {
+    check(path)?;
+    let mut bytes = std::fs::read(path).map_err(|error| files::naming(path, &error))?;
+    bytes.truncate(bytes.len() - DIGEST);
+    from_bytes(&bytes).ok_or_else(|| BackupError::Damaged {
+        path: path.to_owned(),
+        because: "it is of a cluster whose etcd Pressroom keeps, or of something else",
+    })
+}
+
 /// The copies here, by when they were taken (milliseconds since 1970), the oldest first.
 pub fn list(layout: &Layout) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut all = Vec::new();
@@ -84,7 +112,9 @@ pub fn list(layout: &Layout) -> io::Result<Vec<(u64, PathBuf)>> {
     };
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().ends_with(ENDING) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(ENDING) || name.ends_with(ENTRIES) {
             let since = entry.metadata()?.modified()?.duration_since(SystemTime::UNIX_EPOCH);
             let ms = since.unwrap_or_default().as_millis();
             all.push((u64::try_from(ms).unwrap_or(u64::MAX), entry.path()));
@@ -103,7 +133,7 @@ impl Agent {
             let (now, layout) = (clock::wall_ms(), self.layout.clone());
             let taken = off_the_loop(move || list(&layout)).await.unwrap_or_default();
             let taken: Vec<u64> = taken.into_iter().map(|(at, _)| at).collect();
-            if !cluster.membership().is_voter() || !is_due(&taken, now) {
+            if !cluster.membership().takes_copies() || !is_due(&taken, now) {
                 continue;
             }
             match self.back_up().await {
@@ -132,13 +162,18 @@ impl Agent {
         let fresh = folder.join(TAKING);
         let mut open = File::options();
         let mut file = open.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        let written = etcd.snapshot(&mut file).await;
+        let (written, ending) = match self.kept_etcd() {
+            Some(etcd) => {
+                (etcd.snapshot(&mut file).await.map(drop).map_err(BackupError::from), ENDING)
+            }
+            None => (write_entries(etcd, &mut file).await, ENTRIES),
+        };
         let (layout, path) =
-            (self.layout.clone(), folder.join(format!("{}{ENDING}", clock::stamp(now))));
+            (self.layout.clone(), folder.join(format!("{}{ending}", clock::stamp(now))));
         let kept = path.clone();
         let ended = match written {
-            Err(error) => Err(error.into()),
-            Ok(_) => off_the_loop(move || keep(&layout, &file, &path, now)).await,
+            Err(error) => Err(error),
+            Ok(()) => off_the_loop(move || keep(&layout, &file, &path, now)).await,
         };
         if ended.is_err() {
             // The next one writes over it.
@@ -146,6 +181,14 @@ impl Agent {
         }
         ended.map(|()| kept)
     }
+}
+
+/// Writes what lasts of the state, and its digest behind that.
+pub async fn write_entries(store: &dyn Store, file: &mut File) -> Result<(), BackupError> {
+    let bytes = to_bytes(&lasting(store).await?);
+    file.write_all(&bytes)?;
+    file.write_all(&Sha256::digest(&bytes))?;
+    Ok(())
 }
 
 /// Keeps a copy that was written, and deletes those that it outdates.

@@ -102,6 +102,7 @@ impl Agent {
     ) -> Result<(), StoreError> {
         let all = Prefix::all();
         let listing = self.store.list(&all).await?;
+        cluster.check_ours(&listing.entries)?;
         let mut watch = self.store.watch(&all, listing.revision).await?;
         self.take_all(cluster, &listing.entries);
         let was_heard = std::mem::replace(&mut self.state.lock().known.is_heard, true);
@@ -119,6 +120,7 @@ impl Agent {
                 Err(StoreError::Compacted { .. }) => return Ok(()),
                 changes => changes?,
             };
+            cluster.check_still_ours(&changes.changes)?;
             for change in changes.changes {
                 let value = change.now.as_ref().map(|entry| entry.value.as_slice());
                 self.take(cluster, &change.key, value);

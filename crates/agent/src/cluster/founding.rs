@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use pressroom_model::cluster::{Node, Role};
+use pressroom_model::external;
 use pressroom_model::id::NodeName;
 use pressroom_store::Store as _;
 use pressroom_store::etcd::EtcdStore;
@@ -71,6 +72,8 @@ pub struct Founder {
     pub address: IpAddr,
     /// The first of its ports for others.
     pub port: u16,
+    /// The etcd that operators keep, if the state is to be there.
+    pub external: Option<external::Etcd>,
 }
 
 /// Writes everything that makes this machine the first node. `now_ms`: milliseconds since 1970.
@@ -112,8 +115,12 @@ pub fn found(layout: &Layout, founder: &Founder, now_ms: u64) -> Result<Membersh
         token: secrets::random(16).reveal().to_owned(),
         restored_ms: 0,
         removed_ms: 0,
-        voters: [(founder.node.clone(), etcd)].into(),
+        voters: match &founder.external {
+            None => [(founder.node.clone(), etcd)].into(),
+            Some(_) => BTreeMap::new(),
+        },
         member: None,
+        external: founder.external.clone(),
         nodes: [(founder.node.clone(), node)].into(),
     };
     membership.write(layout)?;
@@ -129,15 +136,17 @@ pub async fn first_records(
     let own = &membership.node;
     let node = membership.nodes.get(own).expect("its founder wrote it");
     let text = serde_json::to_vec(node).expect("plain data");
-    let members = store.members().await?;
-    let id = members.first().map_or(0, |member| member.id);
-    let voters = serde_json::json!({ own.as_str(): id }).to_string();
     let refused = Refused::known(layout).unwrap_or_default();
     let mut transaction = Transaction::new()
         .put(keys::refused(), refused.text())
         .put(keys::node(own), text)
-        .put(keys::data(), own.as_str())
-        .put(keys::voters(), voters);
+        .put(keys::data(), own.as_str());
+    if membership.external.is_none() {
+        let members = store.members().await?;
+        let id = members.first().map_or(0, |member| member.id);
+        let voters = serde_json::json!({ own.as_str(): id }).to_string();
+        transaction = transaction.put(keys::voters(), voters);
+    }
     for (key, sealed) in super::secrets::sealed(layout)? {
         transaction = transaction.put(key, sealed);
         if transaction.writes.len() >= MOST_WRITES {
@@ -145,8 +154,10 @@ pub async fn first_records(
         }
     }
     store.commit(transaction).await?;
-    let key = node.keys.first().expect("its founder has one");
-    access::restrict(store, key).await?;
+    if membership.external.is_none() {
+        let key = node.keys.first().expect("its founder has one");
+        access::restrict(store, key).await?;
+    }
     Ok(())
 }
 

@@ -408,7 +408,7 @@ impl Agent {
                 "somebody else joined with this token or name at the same moment".into(),
             );
         }
-        if let Some(etcd) = &self.etcd
+        if let Some(etcd) = self.kept_etcd()
             && let Err(error) = etcd.allow(shown.as_str()).await
         {
             tracing::warn!(node = %asking.node, %error, "it can ask the store some seconds later");
@@ -428,6 +428,7 @@ impl Agent {
             removed_ms: 0,
             voters: ours.voters,
             member: None,
+            external: ours.external,
             nodes,
         };
         // It is let in by us at once; by the others when they have heard of it.

@@ -80,6 +80,11 @@ pub fn is_of_cluster(key: &Key) -> bool {
         || key.as_str().starts_with("observed/nodes/")
 }
 
+/// Whose state it is, where etcd is not ours: the membership's token.
+pub fn mark() -> Key {
+    Key::literal("cluster/mark")
+}
+
 /// Set when all other nodes were removed: the cluster becomes one machine again.
 pub(crate) fn dissolving() -> Key {
     Key::literal("cluster/dissolving")

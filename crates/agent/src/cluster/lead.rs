@@ -80,6 +80,7 @@ impl Agent {
             campaign(Arc::clone(&self.store), keys::leader(), node.as_str(), TTL).await?;
         // What the one before us has stored counts: it is read after the office is ours, when nobody else can write any more.
         let listing = self.store.list(&Prefix::all()).await?;
+        cluster.check_ours(&listing.entries)?;
         self.take_all(cluster, &listing.entries);
         cluster.take_office(Some(office.fence()));
         tracing::info!(%node, "leads now");

@@ -8,14 +8,18 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use pressroom_model::cluster::Node;
+use pressroom_model::cluster::{Node, Role};
+use pressroom_model::external;
 use pressroom_model::id::NodeName;
-use pressroom_store::etcd::{self as store, Tls};
+use pressroom_store::etcd::{self as store, Options, Tls};
 use pressroom_wire::identity::{Identity, Paths};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::layout::Layout;
+
+/// Where our keys are in an etcd that we keep.
+const PREFIX: &str = "/pressroom/";
 
 /// Why the files of a membership cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +78,9 @@ pub struct Membership {
     /// etcd's number of this node; `None`: it does not vote, or founds the cluster.
     #[serde(default)]
     pub member: Option<u64>,
+    /// The etcd that operators keep, if the state is there: then nobody votes, and no etcd runs here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<external::Etcd>,
     /// The nodes that were known last: what is let in before the store is heard.
     #[serde(default)]
     pub nodes: BTreeMap<NodeName, Node>,
@@ -110,8 +117,29 @@ impl Membership {
         self.voters.contains_key(&self.node)
     }
 
+    /// Whether copies of the state are taken here.
+    pub fn takes_copies(&self) -> bool {
+        let manages =
+            || self.nodes.get(&self.node).is_some_and(|own| own.roles.contains(&Role::Manager));
+        self.is_voter() || self.external.is_some() && manages()
+    }
+
+    /// How the store is reached.
+    pub fn options(&self, layout: &Layout) -> Result<Options, MembershipError> {
+        match &self.external {
+            Some(etcd) => super::external::options(etcd),
+            None => {
+                let (endpoints, tls) = (self.endpoints(), Some(tls(layout)?));
+                Ok(Options { endpoints, prefix: PREFIX.into(), tls, user: None })
+            }
+        }
+    }
+
     /// Where etcd answers, its own first.
     pub fn endpoints(&self) -> Vec<String> {
+        if let Some(etcd) = &self.external {
+            return etcd.endpoints.clone();
+        }
         let own = self.voters.get(&self.node);
         let others = self.voters.iter().filter(|(name, _)| **name != self.node);
         own.into_iter()

@@ -119,6 +119,10 @@ impl Agent {
                 membership.voters.remove(&own);
                 membership.member = None;
             }
+            // What opens an etcd that others keep is for nodes alone.
+            if membership.external.take().is_some() {
+                cluster.endpoints.send_replace(Vec::new());
+            }
             membership.clone()
         };
         cluster.lose_office();

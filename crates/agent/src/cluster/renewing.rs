@@ -189,7 +189,7 @@ impl Agent {
             return;
         }
         cluster.wire.set_identity(fresh);
-        if let (Some(etcd), Ok(tls)) = (&self.etcd, membership::tls(&self.layout)) {
+        if let (Some(etcd), Ok(tls)) = (self.kept_etcd(), membership::tls(&self.layout)) {
             etcd.set_tls(Some(tls));
         }
         let own = cluster.membership();

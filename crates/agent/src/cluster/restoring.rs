@@ -1,11 +1,11 @@
 //! Going back to a state that was kept, when the voters that had it are gone for good, or when it is not the state any more that
-//! operators want.
+//! operators want. In an etcd that operators keep, a copy is written over what is there.
 //!
 //! One node does it: its agent ends, the next one lays the state out as the only member of a new etcd, and sites are served
 //! all the while (see the binary's `restore.rs`). It then tells the nodes that do not report where the store is now; they give up
 //! the former one, whatever that says, because its restoring came later. So a former quorum that comes back is no second store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,10 +17,13 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use pressroom_model::external;
 use pressroom_model::id::NodeName;
+use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
+use pressroom_store::election::{Leadership, campaign};
 use pressroom_store::etcd::EtcdStore;
-use pressroom_store::key::Key;
+use pressroom_store::key::{Key, Prefix};
 use pressroom_store::transaction::Transaction;
 use pressroom_store::{Store as _, StoreError};
 use pressroom_wire::http::{AnyBody, any_body};
@@ -42,6 +45,8 @@ const FILE: &str = "restore.json";
 /// Between two looks who has to be told.
 const LOOK: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Longest wait for the office after it was taken from its holder.
+const DEPOSED: Duration = Duration::from_secs(1);
 
 /// Why nothing is restored.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +76,16 @@ pub struct Wanted {
     pub from: Option<PathBuf>,
     /// When that was said, milliseconds since 1970.
     pub at_ms: u64,
+    /// The etcd that operators keep, where it is another one than before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<external::Etcd>,
+}
+
+impl Wanted {
+    /// The etcd of operators that the state is to be in, if it is one.
+    pub fn external<'a>(&'a self, own: &'a Membership) -> Option<&'a external::Etcd> {
+        self.external.as_ref().or(own.external.as_ref())
+    }
 }
 
 /// Where the store is since it was restored, for a node that asks a former one.
@@ -82,15 +97,19 @@ pub struct Restored {
     pub token: String,
     /// See [`Membership::voters`].
     pub voters: BTreeMap<NodeName, SocketAddr>,
+    /// See [`Membership::external`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<external::Etcd>,
 }
 
 /// Keeps a wish to restore, for the agent that starts next.
 pub fn begin(layout: &Layout, wanted: &Wanted) -> Result<(), RestoringError> {
     let own = Membership::read(layout)?.ok_or(RestoringError::Alone)?;
-    match &wanted.from {
-        Some(path) => backups::check(path)?,
-        None if own.is_voter() => {}
-        None => return Err(RestoringError::NoVoter),
+    match (&wanted.from, wanted.external(&own)) {
+        (Some(path), Some(_)) => drop(backups::read(path)?),
+        (Some(path), None) => backups::check_snapshot(path)?,
+        (None, None) if own.is_voter() => {}
+        (None, _) => return Err(RestoringError::NoVoter),
     }
     Ok(keep(layout, FILE, &serde_json::to_vec(wanted).expect("plain data"))?)
 }
@@ -123,6 +142,33 @@ pub fn sole(own: &Membership, wanted: &Wanted) -> Membership {
     }
 }
 
+/// The membership of a node that puts a copy into the etcd that operators keep.
+pub fn moved(own: &Membership, wanted: &Wanted) -> Membership {
+    match &wanted.external {
+        None => own.clone(),
+        Some(etcd) => Membership {
+            restored_ms: wanted.at_ms.max(own.restored_ms + 1),
+            external: Some(etcd.clone()),
+            removed_ms: 0,
+            ..own.clone()
+        },
+    }
+}
+
+/// Takes the office from whoever has it, so that what is written next is decided by nobody else. The former leader's writes are
+/// refused from then on, and it stands for the office again.
+pub async fn depose(own: &Membership, store: &EtcdStore) -> Result<Leadership, StoreError> {
+    loop {
+        store.commit(Transaction::new().delete(keys::leader())).await?;
+        let stood =
+            campaign(Arc::new(store.clone()), keys::leader(), own.node.as_str(), super::lead::TTL);
+        // Somebody else may have been faster.
+        if let Ok(office) = tokio::time::timeout(DEPOSED, stood).await {
+            return office;
+        }
+    }
+}
+
 /// A certificate with its key, PEM, that etcd takes for its own administrator's: for a state in which this node was none yet.
 pub fn administrator(layout: &Layout, now: u64) -> Result<(String, String), MembershipError> {
     let damaged = |error: pressroom_wire::WireError| MembershipError::Damaged {
@@ -140,15 +186,16 @@ pub fn administrator(layout: &Layout, now: u64) -> Result<(String, String), Memb
 /// Makes a restored state one that this node can go on with: it is the only voter, the nodes are those that it knew last, and
 /// nobody leads or reports who did when the copy was taken.
 pub async fn mend(layout: &Layout, own: &Membership, store: &EtcdStore) -> Result<(), StoreError> {
-    let member = store.members().await?.first().map_or(0, |member| member.id);
-    let voters = serde_json::json!({ own.node.as_str(): member }).to_string();
     let here = Refused::known(layout).unwrap_or_default();
     let mut refused = Refused::stored(store).await?;
     if refused.list.is_empty() || refused.keys.len() < here.keys.len() {
         refused = here;
     }
-    let former = [keys::nodes(), keys::reports()];
-    let mut gone: Vec<Key> = vec![keys::leader(), keys::dissolving()];
+    let (former, mut gone): (Vec<Prefix>, Vec<Key>) = match own.external {
+        None => (vec![keys::nodes(), keys::reports()], vec![keys::leader(), keys::dissolving()]),
+        // There we lead, and reports are of nodes that report.
+        Some(_) => (vec![keys::nodes()], vec![keys::voters(), keys::dissolving()]),
+    };
     for prefix in &former {
         let listing = store.list(prefix).await?;
         gone.extend(listing.entries.into_iter().map(|entry| entry.key));
@@ -159,8 +206,12 @@ pub async fn mend(layout: &Layout, own: &Membership, store: &EtcdStore) -> Resul
         .map(|(name, node)| (keys::node(name), serde_json::to_vec(node).expect("plain data")))
         .collect();
     gone.retain(|key| !records.contains_key(key));
-    let mut writes =
-        Transaction::new().put(keys::voters(), voters).put(keys::refused(), refused.text());
+    let mut writes = Transaction::new().put(keys::refused(), refused.text());
+    if own.external.is_none() {
+        let member = store.members().await?.first().map_or(0, |member| member.id);
+        let voters = serde_json::json!({ own.node.as_str(): member }).to_string();
+        writes = writes.put(keys::voters(), voters);
+    }
     for key in gone {
         writes = writes.delete(key);
         writes = committed(store, writes).await?;
@@ -170,6 +221,9 @@ pub async fn mend(layout: &Layout, own: &Membership, store: &EtcdStore) -> Resul
         writes = committed(store, writes).await?;
     }
     store.commit(writes).await?;
+    if own.external.is_some() {
+        return Ok(());
+    }
     let key = own.nodes.get(&own.node).and_then(|node| node.keys.first().cloned());
     access::restrict(store, &key.unwrap_or_default()).await
 }
@@ -184,36 +238,51 @@ async fn committed(store: &EtcdStore, writes: Transaction) -> Result<Transaction
 }
 
 impl Agent {
-    /// Tells nodes that do not report where the restored store is, for as long as the agent runs; as the leader alone.
+    /// Tells nodes that do not report where the restored store is, for as long as the agent runs; as the leader alone. Where
+    /// operators keep etcd, everybody tells all others once: they may ask at endpoints that are about to go.
     pub(crate) async fn tell_restored(self: Arc<Self>, cluster: Arc<Cluster>, shutdown: Shutdown) {
+        let mut heard: BTreeSet<NodeName> = BTreeSet::new();
         while !shutdown.is_requested() {
             tokio::select! { () = shutdown.requested() => return, () = tokio::time::sleep(LOOK) => {} }
             let own = cluster.membership();
-            if own.restored_ms == 0 || !self.leads() {
+            if own.restored_ms == 0
+                || own.removed_ms != 0
+                || !self.leads() && own.external.is_none()
+            {
                 continue;
             }
             let silent: Vec<NodeName> = {
                 let known = &self.state.lock().known;
                 let nodes = known.nodes.keys();
-                nodes.filter(|name| !known.reports.contains_key(*name)).cloned().collect()
+                let is_told = |name: &NodeName| match own.external {
+                    Some(_) => heard.contains(name),
+                    None => known.reports.contains_key(name),
+                };
+                nodes.filter(|name| !is_told(name)).cloned().collect()
             };
             let told = silent.iter().filter(|name| **name != own.node).map(|name| {
                 let text = serde_json::to_vec(&Restored {
                     restored_ms: own.restored_ms,
                     token: own.token.clone(),
                     voters: own.voters.clone(),
+                    external: own.external.clone(),
                 });
                 let body = any_body(Full::new(Bytes::from(text.expect("plain data"))));
                 let request = Request::post("/restored").body(body).expect("a good path");
                 let cluster = &cluster;
                 async move {
                     let asked = tokio::time::timeout(PATIENCE, cluster.client.call(name, request));
-                    if let Ok(Err(error)) = asked.await {
-                        tracing::debug!(%name, %error, "it does not hear of the restored store");
+                    match asked.await {
+                        Ok(Ok(answer)) => answer.status().is_success().then(|| name.clone()),
+                        Ok(Err(error)) => {
+                            tracing::debug!(%name, %error, "it does not hear of the restored store");
+                            None
+                        }
+                        Err(_) => None,
                     }
                 }
             });
-            crate::probe::futures(told).await;
+            heard.extend(crate::probe::futures(told).await.into_iter().flatten());
         }
     }
 
@@ -233,15 +302,31 @@ impl Agent {
         }
     }
 
+    /// Goes on with the same state at other endpoints of the etcd that operators keep, or as another user, and tells the other nodes;
+    /// that it is there was looked at.
+    pub fn reach_by(&self, etcd: external::Etcd) -> Result<(), RestoringError> {
+        let cluster = self.cluster.as_ref().ok_or(RestoringError::Alone)?;
+        let own = cluster.membership();
+        let moved = Restored {
+            restored_ms: clock::wall_ms().max(own.restored_ms + 1),
+            token: own.token,
+            voters: BTreeMap::new(),
+            external: Some(etcd),
+        };
+        Ok(self.go_on_with(cluster, moved)?)
+    }
+
     fn go_on_with(&self, cluster: &Cluster, restored: Restored) -> Result<(), MembershipError> {
         let own = cluster.membership();
-        if restored.restored_ms <= own.restored_ms || restored.voters.is_empty() {
+        let is_nowhere = restored.voters.is_empty() && restored.external.is_none();
+        if restored.restored_ms <= own.restored_ms || is_nowhere {
             return Ok(());
         }
         let own = Membership {
             restored_ms: restored.restored_ms,
             token: restored.token,
             voters: restored.voters,
+            external: restored.external,
             member: None,
             ..own
         };
@@ -249,7 +334,7 @@ impl Agent {
         own.write(&self.layout)?;
         Remembered::forget_voters(&self.layout, own.voters.keys())?;
         tracing::warn!(
-            "the cluster's state was restored elsewhere: this agent ends, the next one asks there"
+            "the cluster's state is elsewhere: this agent ends, the next one asks there"
         );
         // Every watch of the former store ends with it.
         self.end.notify_one();

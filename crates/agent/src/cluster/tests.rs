@@ -30,6 +30,7 @@ use super::{Cluster, files_of, keys};
 use crate::agent::Agent;
 use crate::layout::Layout;
 
+mod external;
 mod histories;
 
 /// Longest wait for anything here.
@@ -122,7 +123,13 @@ impl House {
         let layout = self.layout("n1");
         let founded = (0..100).find_map(|_| {
             let address = [127, 0, 0, 1].into();
-            let founder = Founder { node: name("n1"), zone: "a".into(), address, port: port() };
+            let founder = Founder {
+                node: name("n1"),
+                zone: "a".into(),
+                address,
+                port: port(),
+                external: None,
+            };
             found(&layout, &founder, clock::wall_ms()).ok()
         });
         let membership = Membership { stage: Stage::Formed, ..founded.expect("free ports") };
@@ -181,6 +188,7 @@ impl House {
             endpoints: vec!["https://127.0.0.1:1".into()],
             prefix: "/".into(),
             tls: None,
+            user: None,
         };
         let etcd = EtcdStore::connect(&options, &group).expect("good options");
         let store = store.unwrap_or_else(|| Arc::new(etcd.clone()));

@@ -34,11 +34,14 @@ type Silent = BTreeMap<u64, Instant>;
 impl Agent {
     /// Keeps the voters for as long as the agent runs; as the leader alone.
     pub(crate) async fn keep_voters(self: Arc<Self>, shutdown: Shutdown) {
-        let Some(etcd) = self.etcd.clone() else { return };
         let mut silent = Silent::new();
         while !shutdown.is_requested() {
             if self.leads() {
-                if let Err(error) = self.look_at_voters(&etcd, &mut silent).await {
+                let looked = match self.kept_etcd() {
+                    Some(etcd) => self.look_at_voters(&etcd, &mut silent).await,
+                    None => self.look_whether_alone().await,
+                };
+                if let Err(error) = looked {
                     tracing::warn!(%error, "the store's voters stay as they are for now");
                 }
             } else {
@@ -56,9 +59,7 @@ impl Agent {
         let known = self.state.lock().known.clone();
         let members = seen(etcd, &known, silent).await?;
         self.tell_voters(&known, &members).await?;
-        if let ([_], 1) = (members.as_slice(), known.nodes.len())
-            && self.store.get(&keys::dissolving()).await?.is_some()
-        {
+        if members.len() == 1 && known.nodes.len() == 1 && self.is_dissolving().await? {
             self.dissolve();
             return Ok(());
         }
@@ -84,9 +85,22 @@ impl Agent {
         self.tell_voters(&known, &members).await
     }
 
+    /// The same where nobody votes.
+    async fn look_whether_alone(&self) -> Result<(), StoreError> {
+        let is_alone = self.state.lock().known.nodes.len() == 1;
+        if is_alone && self.is_dissolving().await? {
+            self.dissolve();
+        }
+        Ok(())
+    }
+
+    async fn is_dissolving(&self) -> Result<bool, StoreError> {
+        Ok(self.store.get(&keys::dissolving()).await?.is_some())
+    }
+
     /// Takes a node's vote, before it is refused by all: what is refused cannot vote, and is missed until it has left.
     pub(super) async fn end_vote(&self, name: &NodeName) -> Result<(), NodeError> {
-        let Some(etcd) = &self.etcd else { return Ok(()) };
+        let Some(etcd) = &self.kept_etcd() else { return Ok(()) };
         let known = self.state.lock().known.clone();
         let members = seen(etcd, &known, &mut Silent::new()).await?;
         let of_node = members.iter().find(|member| member.node.as_ref() == Some(name));

@@ -45,7 +45,8 @@ impl First {
         let membership = (0..100).find_map(|_| {
             let port = rand::random_range(20_000..60_000);
             let address = [127, 0, 0, 1].into();
-            let founder = Founder { node: name("n1"), zone: "a".into(), address, port };
+            let founder =
+                Founder { node: name("n1"), zone: "a".into(), address, port, external: None };
             found(&layout, &founder, clock::wall_ms()).ok()
         });
         let membership = membership.expect("free ports");
@@ -99,7 +100,7 @@ impl First {
         let authority = self.authority().pem().to_owned();
         let tls = Some(Tls { authority, identity: Some(Identity { chain, key }) });
         let endpoints = self.membership.endpoints();
-        let options = Options { endpoints, prefix: "/pressroom/".into(), tls };
+        let options = Options { endpoints, prefix: "/pressroom/".into(), tls, user: None };
         EtcdStore::connect(&options, &self.tasks).expect("good options")
     }
 
@@ -211,7 +212,7 @@ async fn a_copy_of_the_state_and_what_etcd_had_can_be_gone_back_to() {
     first.membership.nodes.insert(name("n2"), key);
     put(&own, "leader").await.expect("stored");
 
-    let from_copy = Wanted { from: Some(copy), at_ms: 1 };
+    let from_copy = Wanted { from: Some(copy), at_ms: 1, external: None };
     let former = first.membership.clone();
     let store = first.restore(&from_copy).await;
     assert!(has(&store, "before").await && !has(&store, "after").await);
@@ -222,7 +223,7 @@ async fn a_copy_of_the_state_and_what_etcd_had_can_be_gone_back_to() {
 
     // Without a copy: what etcd has here, its last word included.
     put(&store, "last").await.expect("stored");
-    let store = first.restore(&Wanted { from: None, at_ms: 2 }).await;
+    let store = first.restore(&Wanted { from: None, at_ms: 2, external: None }).await;
     assert!(has(&store, "before").await && has(&store, "last").await);
 
     // A state in which this node was none yet is opened as its administrator.

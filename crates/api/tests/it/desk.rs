@@ -291,6 +291,7 @@ fn status() -> Status {
         templates: Vec::new(),
         addresses: Vec::new(),
         media_store: None,
+        state: None,
         traffic: None,
     }
 }

@@ -6,6 +6,7 @@ use pressroom_api::cluster::{ChangeOf, NodeChange, TokenWish};
 use pressroom_api::failure::Failure;
 use pressroom_model::cluster::{Role, Share, Standing};
 use pressroom_model::id::NodeName;
+use pressroom_model::status::State;
 
 use super::{Context, Done};
 use crate::args::{Join, Node};
@@ -154,7 +155,19 @@ fn list(context: &Context<'_>, json: bool) -> Done {
         ));
     }
     context.talk.data(lines.join("\n"));
+    if let Some(state) = external_state(context, &nodes) {
+        context.talk.say(format!("nobody votes: the state is {state}"));
+    }
     Ok(0)
+}
+
+/// Where the state is, if operators keep it themselves.
+fn external_state(context: &Context<'_>, nodes: &[Standing]) -> Option<State> {
+    if nodes.iter().any(|node| node.voter) {
+        return None;
+    }
+    let status = context.wait(context.client.status()).ok()?;
+    status.state.filter(|state| state.is_external)
 }
 
 /// How a node is, in a few words.
@@ -238,7 +251,11 @@ fn remove(context: &Context<'_>, name: &NodeName, yes: bool) -> Done {
         return Err(Failure::yours("nothing was changed").hint("give `--yes` to remove it"));
     }
     have_another_lead(context, name)?;
-    change(context, name, NodeChange::Remove, "is no node any more")
+    change(context, name, NodeChange::Remove, "is no node any more")?;
+    if external_state(context, &nodes).is_some() {
+        context.talk.say("if somebody else has that machine now: it knew the password or key of your etcd, so make another one there, and say it by `pressroom cluster etcd`");
+    }
+    Ok(0)
 }
 
 /// The node that leads cannot end its own membership: it rests first, until another one leads.

@@ -77,6 +77,7 @@ fn without_agent(keeper: Option<i32>, failure: &Failure) -> Status {
         templates: Vec::new(),
         addresses: Vec::new(),
         media_store: None,
+        state: None,
         traffic: None,
     }
 }
@@ -99,6 +100,7 @@ fn page(talk: &Talk, status: &Status) -> String {
     }
     lines.push(format!("  {:<16} process {}", "agent", pid(status.agent.pid)));
     lines.push(format!("  {:<16} process {}", "keeper", pid(status.keeper.pid)));
+    lines.extend(status.state.iter().map(|state| format!("  {:<16} {state}", "state")));
     lines.extend(status.addresses.iter().map(address_line));
     lines.extend(status.templates.iter().map(super::config::template_line));
     lines.extend(status.media_store.iter().map(media_store_line));

@@ -597,6 +597,7 @@ fn status(config: Option<&Config>) -> Status {
         templates: Vec::new(),
         addresses: Vec::new(),
         media_store: None,
+        state: None,
         traffic: None,
     }
 }

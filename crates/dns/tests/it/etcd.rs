@@ -45,7 +45,12 @@ impl Etcd {
     }
 
     pub(crate) async fn store(&self, tasks: &Group) -> EtcdStore {
-        let options = Options { endpoints: vec![self.url.clone()], prefix: "/".into(), tls: None };
+        let options = Options {
+            endpoints: vec![self.url.clone()],
+            prefix: "/".into(),
+            tls: None,
+            user: None,
+        };
         let store = EtcdStore::connect(&options, tasks).unwrap();
         let late = Instant::now() + Duration::from_secs(30);
         while let Err(error) = store.list(&Prefix::all()).await {

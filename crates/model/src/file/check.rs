@@ -163,6 +163,11 @@ fn engine(span: Range<usize>, known: &key::Key, value: &DeValue<'_>, faults: &mu
         _ => false,
     };
     let table = known.path.trim_end_matches(".engine");
+    if is_external && table == "state" {
+        let what = "an external `[state]` is not named here, because nodes have to know it before they can read this";
+        let hint = "name your etcd when you found the cluster: `pressroom cluster init --etcd URL`";
+        return faults.add_with_hint(span, what.to_owned(), hint.to_owned());
+    }
     let what = if is_external {
         format!("an external `[{table}]` is not in this version, which runs its own")
     } else {

@@ -121,7 +121,7 @@ pub const KEYS: &[Key] = keys! {
     "cache.memory", Kind::Size(16 * MIB), Follows("a sixteenth of the machine's, between 64 MiB and 1 GiB"), "Memory of the object cache.";
 
     "state", Kind::Table, Nothing, "Where intent and observation are kept.";
-    "state.engine", Kind::Engine, Is(r#""managed""#), "Who runs it. Managed is a store inside the agent; in a cluster etcd, on nodes that are chosen.";
+    "state.engine", Kind::Engine, Is(r#""managed""#), "Who runs it. Managed is a store inside the agent; in a cluster etcd, on nodes that are chosen. An etcd of your own is named when the cluster is founded: `pressroom cluster init --etcd URL`.";
 
     "media", Kind::Table, Nothing, "Uploaded files.";
     "media.engine", Kind::Engine, Is(r#""managed""#), "Who keeps them. Managed is the local disk, of all nodes in a cluster.";

@@ -395,6 +395,12 @@ fn an_external_engine_is_for_later() {
             ],
         );
     }
+    check(
+        "[state]\nengine = { external = 'https://etcd:2379' }",
+        &[
+            "2:10: an external `[state]` is not named here, because nodes have to know it before they can read this (name your etcd when you found the cluster: `pressroom cluster init --etcd URL`)",
+        ],
+    );
     good("[state]\nengine = 'managed'\n[media]\nengine = 'managed'");
 }
 

@@ -11,6 +11,7 @@ mod containers;
 mod contract;
 mod docker;
 mod environments;
+mod external;
 mod faults;
 mod floating;
 #[path = "../../../media/tests/it/garage.rs"]

@@ -3,6 +3,9 @@
 //! A task asks the endpoint in use a question that needs the quorum, once a second, and others when it fails; whoever met a
 //! failure wakes it. So a member that is dead, frozen or cut off is left within two seconds, also by watches, which otherwise
 //! would wait for ever.
+//!
+//! Where a password says who we are, each endpoint that comes into use is told it once, for a token that goes with every
+//! question; a token that counts no more is as an endpoint that does not answer.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -15,14 +18,15 @@ use pressroom_runtime::shutdown::Shutdown;
 use pressroom_runtime::tasks::Group;
 use rand::seq::SliceRandom as _;
 use tokio::sync::{Notify, watch};
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{
     Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TonicIdentity,
 };
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::proto::{RangeRequest, RangeResponse};
-use super::{Options, Tls};
+use super::proto::{AuthenticateRequest, AuthenticateResponse, RangeRequest, RangeResponse};
+use super::{Options, Tls, User};
 use crate::StoreError;
 
 /// Longest wait for one answer to a question that may be asked again.
@@ -42,7 +46,24 @@ const LARGEST: usize = 512 << 20;
 #[derive(Clone)]
 pub(super) struct InUse {
     pub(super) url: String,
-    pub(super) channel: Channel,
+    pub(super) channel: Line,
+}
+
+/// The way to an endpoint, with what says there who we are.
+#[derive(Clone)]
+pub(super) struct Line {
+    channel: Channel,
+    token: Option<MetadataValue<Ascii>>,
+}
+
+impl Line {
+    fn request<Q>(&self, question: Q) -> Request<Q> {
+        let mut request = Request::new(question);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("token", token.clone());
+        }
+        request
+    }
 }
 
 /// Whether a question may be asked twice.
@@ -61,6 +82,9 @@ pub(super) struct Connection {
     in_use: watch::Sender<Option<InUse>>,
     trouble: Notify,
     probe: Vec<u8>,
+    user: Option<User>,
+    /// Why the endpoint that was asked last was not taken.
+    silence: Mutex<String>,
 }
 
 impl Connection {
@@ -71,6 +95,8 @@ impl Connection {
             in_use: watch::Sender::new(None),
             trouble: Notify::new(),
             probe: format!("{}leader", options.prefix).into_bytes(),
+            user: options.user.clone(),
+            silence: Mutex::default(),
         });
         for url in &options.endpoints {
             connection.endpoint(url)?;
@@ -104,7 +130,8 @@ impl Connection {
         self.in_use.subscribe()
     }
 
-    pub(super) fn endpoint(&self, url: &str) -> Result<Channel, StoreError> {
+    /// The way to an endpoint, without a user.
+    pub(super) fn endpoint(&self, url: &str) -> Result<Line, StoreError> {
         let bad = |cause: String| StoreError::Failed { doing: "connecting to etcd", cause };
         let endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(|error| bad(format!("{url}: {error}")))?
@@ -122,7 +149,43 @@ impl Connection {
                 endpoint.tls_config(config).map_err(|error| bad(words(&error)))?
             }
         };
-        Ok(endpoint.connect_lazy())
+        Ok(Line { channel: endpoint.connect_lazy(), token: None })
+    }
+
+    /// The same as our user, where there is one.
+    pub(super) async fn line(&self, url: &str) -> Result<Line, StoreError> {
+        let line = self.endpoint(url)?;
+        let Some(User { name, password }) = &self.user else { return Ok(line) };
+        let failed = |cause: String| StoreError::Failed {
+            doing: "showing etcd the password",
+            cause: format!("{url}: {cause}"),
+        };
+        let question =
+            AuthenticateRequest { name: name.clone(), password: password.reveal().to_owned() };
+        let path = "/etcdserverpb.Auth/Authenticate";
+        let asked = unary::<_, AuthenticateResponse>(line.clone(), path, question);
+        match tokio::time::timeout(ONE_TRY, asked).await {
+            Ok(Ok(answer)) => {
+                let token = MetadataValue::try_from(answer.token);
+                let token = token.map_err(|error| failed(error.to_string()))?;
+                Ok(Line { token: Some(token), ..line })
+            }
+            // Then nobody is asked who he is.
+            Ok(Err(status)) if status.message().contains("authentication is not enabled") => {
+                Ok(line)
+            }
+            Ok(Err(status)) => Err(failed(words(&status))),
+            Err(_) => Err(failed(format!("no answer within {ONE_TRY:?}"))),
+        }
+    }
+
+    /// Nobody answers, and why.
+    pub(super) fn nobody(&self) -> String {
+        let silence = self.silence.lock();
+        match silence.is_empty() {
+            true => "no endpoint of etcd answers".into(),
+            false => format!("no endpoint of etcd answers ({silence})"),
+        }
     }
 
     /// Asks one question, of another endpoint when one does not answer.
@@ -141,7 +204,8 @@ impl Connection {
         let mut last = None;
         loop {
             let Some(in_use) = self.an_endpoint(late).await else {
-                return Err(CallError::Away { doing, cause: last.unwrap_or_else(nobody) });
+                let cause = last.unwrap_or_else(|| self.nobody());
+                return Err(CallError::Away { doing, cause });
             };
             let limit = match again {
                 Again::Harmless => ONE_TRY,
@@ -154,6 +218,10 @@ impl Connection {
                 Err(_) => Status::deadline_exceeded(format!("no answer within {limit:?}")),
             };
             if is_other_access(&status) && clock::now() < late {
+                if self.user.is_some() {
+                    // Its token is of the time before.
+                    self.left(&in_use);
+                }
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -181,7 +249,7 @@ impl Connection {
         A: prost::Message + Default + 'static,
     {
         let late = clock::now() + PATIENCE;
-        let mut last = nobody();
+        let mut last = None;
         while let Some(in_use) = self.an_endpoint(late).await {
             let path = "/etcdserverpb.Lease/LeaseKeepAlive";
             let asked = async {
@@ -192,8 +260,8 @@ impl Connection {
             };
             match tokio::time::timeout(ONE_TRY, asked).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(status)) => last = format!("{}: {}", in_use.url, words(&status)),
-                Err(_) => last = format!("{}: no answer within {ONE_TRY:?}", in_use.url),
+                Ok(Err(status)) => last = Some(format!("{}: {}", in_use.url, words(&status))),
+                Err(_) => last = Some(format!("{}: no answer within {ONE_TRY:?}", in_use.url)),
             }
             self.left(&in_use);
             if clock::now() >= late {
@@ -201,7 +269,7 @@ impl Connection {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        Err(StoreError::Failed { doing, cause: last })
+        Err(StoreError::Failed { doing, cause: last.unwrap_or_else(|| self.nobody()) })
     }
 
     /// The endpoint in use, once there is one.
@@ -230,7 +298,7 @@ impl Connection {
         let mut urls = self.endpoints.lock().clone();
         if let Some(in_use) = &in_use
             && urls.contains(&in_use.url)
-            && self.answers(in_use.channel.clone()).await
+            && self.answers(in_use.channel.clone()).await.is_ok()
         {
             return;
         }
@@ -238,25 +306,34 @@ impl Connection {
         // The one that failed just now comes last.
         urls.sort_by_key(|url| in_use.as_ref().is_some_and(|in_use| in_use.url == *url));
         for url in urls {
-            let Ok(channel) = self.endpoint(&url) else { continue };
-            if self.answers(channel.clone()).await {
-                tracing::debug!(url, "uses this endpoint of etcd");
-                self.in_use.send_replace(Some(InUse { url, channel }));
-                return;
+            let asked = async {
+                let channel = self.line(&url).await.map_err(|error| error.to_string())?;
+                self.answers(channel.clone()).await.map_err(|cause| format!("{url}: {cause}"))?;
+                Ok::<_, String>(channel)
+            };
+            match asked.await {
+                Ok(channel) => {
+                    tracing::debug!(url, "uses this endpoint of etcd");
+                    self.in_use.send_replace(Some(InUse { url, channel }));
+                    return;
+                }
+                Err(because) => *self.silence.lock() = because,
             }
         }
         self.in_use.send_if_modified(|in_use| in_use.take().is_some());
     }
 
     /// Whether a member answers that has the quorum behind it.
-    async fn answers(&self, channel: Channel) -> bool {
+    async fn answers(&self, channel: Line) -> Result<(), String> {
         let question =
             RangeRequest { key: self.probe.clone(), count_only: true, ..RangeRequest::default() };
         let asked = unary::<_, RangeResponse>(channel, "/etcdserverpb.KV/Range", question);
         match tokio::time::timeout(ONE_TRY, asked).await {
             // Whoever may not ask here may not ask elsewhere: that is to be said, not waited out.
-            Ok(Err(status)) => status.code() == Code::PermissionDenied,
-            asked => matches!(asked, Ok(Ok(_))),
+            Ok(Err(status)) if status.code() == Code::PermissionDenied => Ok(()),
+            Ok(Err(status)) => Err(words(&status)),
+            Ok(Ok(_)) => Ok(()),
+            Err(_) => Err(format!("no answer within {ONE_TRY:?}")),
         }
     }
 }
@@ -266,7 +343,12 @@ async fn keep(connection: std::sync::Weak<Connection>, stop: Shutdown) {
         let Some(connection) = connection.upgrade() else { return };
         connection.look().await;
         let is_found = connection.in_use.borrow().is_some();
-        let pause = if is_found { LOOK } else { PAUSE };
+        let pause = match (is_found, &connection.user) {
+            (true, _) => LOOK,
+            (false, None) => PAUSE,
+            // A password costs etcd much to look at.
+            (false, Some(_)) => LOOK / 2,
+        };
         tokio::select! {
             () = stop.requested() => {}
             () = connection.trouble.notified() => {}
@@ -299,30 +381,23 @@ impl CallError {
     }
 }
 
-fn nobody() -> String {
-    "no endpoint of etcd answers".into()
-}
-
 /// One question, one answer.
-pub(super) async fn unary<Q, A>(
-    channel: Channel,
-    path: &'static str,
-    question: Q,
-) -> Result<A, Status>
+pub(super) async fn unary<Q, A>(line: Line, path: &'static str, question: Q) -> Result<A, Status>
 where
     Q: prost::Message + 'static,
     A: prost::Message + Default + 'static,
 {
-    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(LARGEST);
+    let mut grpc =
+        tonic::client::Grpc::new(line.channel.clone()).max_decoding_message_size(LARGEST);
     ready(&mut grpc).await?;
     let codec: ProstCodec<Q, A> = ProstCodec::default();
-    let answer = grpc.unary(Request::new(question), PathAndQuery::from_static(path), codec).await?;
+    let answer = grpc.unary(line.request(question), PathAndQuery::from_static(path), codec).await?;
     Ok(answer.into_inner())
 }
 
 /// One question, a stream of answers.
 pub(super) async fn server_stream<Q, A>(
-    channel: Channel,
+    line: Line,
     path: &'static str,
     question: Q,
 ) -> Result<Streaming<A>, Status>
@@ -330,11 +405,12 @@ where
     Q: prost::Message + 'static,
     A: prost::Message + Default + 'static,
 {
-    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(LARGEST);
+    let mut grpc =
+        tonic::client::Grpc::new(line.channel.clone()).max_decoding_message_size(LARGEST);
     ready(&mut grpc).await?;
     let codec: ProstCodec<Q, A> = ProstCodec::default();
     let path = PathAndQuery::from_static(path);
-    Ok(grpc.server_streaming(Request::new(question), path, codec).await?.into_inner())
+    Ok(grpc.server_streaming(line.request(question), path, codec).await?.into_inner())
 }
 
 /// A stream of one question.
@@ -353,7 +429,7 @@ impl<Q: Unpin> futures_core::Stream for Once<Q> {
 
 /// A stream of questions, a stream of answers.
 pub(super) async fn streaming<S, A>(
-    channel: Channel,
+    line: Line,
     path: &'static str,
     questions: S,
 ) -> Result<Streaming<A>, Status>
@@ -362,11 +438,12 @@ where
     S::Item: prost::Message + Send + Sync + 'static,
     A: prost::Message + Default + 'static,
 {
-    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(LARGEST);
+    let mut grpc =
+        tonic::client::Grpc::new(line.channel.clone()).max_decoding_message_size(LARGEST);
     ready(&mut grpc).await?;
     let codec: ProstCodec<S::Item, A> = ProstCodec::default();
     let answer =
-        grpc.streaming(Request::new(questions), PathAndQuery::from_static(path), codec).await?;
+        grpc.streaming(line.request(questions), PathAndQuery::from_static(path), codec).await?;
     Ok(answer.into_inner())
 }
 
@@ -383,6 +460,8 @@ fn is_trouble(status: &Status) -> bool {
             | Code::Unknown
             | Code::Cancelled
             | Code::Internal
+            // A token that counts no more: the member has started again.
+            | Code::Unauthenticated
     )
 }
 
@@ -395,6 +474,9 @@ fn is_other_access(status: &Status) -> bool {
 
 /// Whether the question certainly did not reach etcd.
 fn is_unheard(status: &Status) -> bool {
+    if status.code() == Code::Unauthenticated {
+        return true;
+    }
     let mut cause = status.source();
     while let Some(error) = cause {
         if error.is::<tonic::ConnectError>() {

@@ -30,6 +30,8 @@ pub struct Member {
 pub struct Status {
     /// etcd's number of it.
     pub id: u64,
+    /// etcd's number of all its members together.
+    pub cluster: u64,
     /// Its etcd.
     pub version: String,
     /// Who leads, as far as it knows; 0: nobody.
@@ -93,14 +95,15 @@ impl EtcdStore {
     pub async fn status(&self, url: &str) -> Result<Status, StoreError> {
         let doing = "asking a member of etcd";
         let failed = |cause: String| StoreError::Failed { doing, cause };
-        let channel = self.connection.endpoint(url)?;
+        let channel = self.connection.line(url).await?;
         let asked =
             unary::<_, StatusResponse>(channel, "/etcdserverpb.Maintenance/Status", Empty {});
         let answer = tokio::time::timeout(ALONE, asked).await;
         let answer = answer.map_err(|_| failed(format!("{url}: no answer within {ALONE:?}")))?;
         let answer = answer.map_err(|status| failed(format!("{url}: {}", words(&status))))?;
         Ok(Status {
-            id: answer.header.map_or(0, |header| header.member_id),
+            id: answer.header.as_ref().map_or(0, |header| header.member_id),
+            cluster: answer.header.as_ref().map_or(0, |header| header.cluster_id),
             version: answer.version,
             leader: answer.leader,
             index: answer.raft_index,
@@ -114,7 +117,7 @@ impl EtcdStore {
         let doing = "taking a snapshot of etcd";
         let failed = |cause: String| StoreError::Failed { doing, cause };
         let in_use = self.connection.follow().borrow().clone();
-        let in_use = in_use.ok_or_else(|| failed("no endpoint of etcd answers".into()))?;
+        let in_use = in_use.ok_or_else(|| failed(self.connection.nobody()))?;
         let path = "/etcdserverpb.Maintenance/Snapshot";
         let mut pieces = server_stream::<_, SnapshotResponse>(in_use.channel, path, Empty {})
             .await

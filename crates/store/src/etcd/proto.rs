@@ -3,6 +3,8 @@
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Header {
+    #[prost(uint64, tag = "1")]
+    pub cluster_id: u64,
     #[prost(uint64, tag = "2")]
     pub member_id: u64,
     #[prost(int64, tag = "3")]
@@ -40,8 +42,12 @@ pub struct RangeRequest {
     pub key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub range_end: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub limit: i64,
     #[prost(int64, tag = "4")]
     pub revision: i64,
+    #[prost(bool, tag = "8")]
+    pub keys_only: bool,
     #[prost(bool, tag = "9")]
     pub count_only: bool,
 }
@@ -296,6 +302,20 @@ pub struct SnapshotResponse {
     pub remaining_bytes: u64,
     #[prost(bytes = "vec", tag = "3")]
     pub blob: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AuthenticateRequest {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub password: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AuthenticateResponse {
+    #[prost(string, tag = "2")]
+    pub token: String,
 }
 
 /// Of adding a role and of deleting a user.

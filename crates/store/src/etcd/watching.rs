@@ -46,7 +46,7 @@ pub(super) async fn begin(
     after: Revision,
 ) -> Result<Watch, StoreError> {
     let mut running = start(store, &prefix, after).await?;
-    if is_forgotten(store, after).await? {
+    if is_forgotten(store, &prefix, after).await? {
         return Err(match next(store, &mut running).await {
             Said::Compacted(oldest) => StoreError::Compacted { oldest },
             _ => StoreError::Failed { doing: "starting a watch", cause: "history is gone".into() },
@@ -65,9 +65,14 @@ pub(super) async fn begin(
 }
 
 /// Whether the changes right behind `after` are not known any more.
-async fn is_forgotten(store: &EtcdStore, after: Revision) -> Result<bool, StoreError> {
+async fn is_forgotten(
+    store: &EtcdStore,
+    prefix: &Prefix,
+    after: Revision,
+) -> Result<bool, StoreError> {
     let doing = "starting a watch";
-    let (key, _) = store.range(&Prefix::all());
+    // What is watched may be all that may be read.
+    let (key, _) = store.range(prefix);
     let question = RangeRequest {
         key,
         revision: number(after.next()),
@@ -91,7 +96,7 @@ async fn start(store: &EtcdStore, prefix: &Prefix, after: Revision) -> Result<Ru
     let mut follower = store.connection.follow();
     let at = tokio::time::timeout(BEGIN, follower.wait_for(Option::is_some)).await;
     let at = at.ok().and_then(Result::ok).and_then(|at| at.clone());
-    let at = at.ok_or_else(|| failed("no endpoint of etcd answers".into()))?;
+    let at = at.ok_or_else(|| failed(store.connection.nobody()))?;
     let (key, range_end) = store.range(prefix);
     let create = WatchCreateRequest { key, range_end, start_revision: number(after.next()) };
     let (questions, asked) = mpsc::channel(1);

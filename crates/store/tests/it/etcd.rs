@@ -151,6 +151,7 @@ impl Cluster {
             endpoints: self.members.iter().map(|member| member.url.clone()).collect(),
             prefix: prefix.into(),
             tls: Some(Tls { authority: self.file("ca.pem"), identity: Some(identity) }),
+            user: None,
         }
     }
 

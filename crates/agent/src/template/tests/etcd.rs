@@ -87,7 +87,8 @@ async fn a_file_outlives_its_store_and_follows_it_again() {
     let mut server = Server::start(desk.path("etcd"));
     let (trigger, stop) = shutdown::pair();
     let tasks = Group::new("test", stop);
-    let options = Etcd { endpoints: vec![server.url.clone()], prefix: "/".into(), tls: None };
+    let options =
+        Etcd { endpoints: vec![server.url.clone()], prefix: "/".into(), tls: None, user: None };
     let store = EtcdStore::connect(&options, &tasks).expect("a store");
     let watched = Watched::of(desk, Arc::new(store.clone()), trigger, tasks.clone());
     write(&store, &[("app/a", Some("1")), ("other/b", Some("2"))]).await;
