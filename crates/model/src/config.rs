@@ -272,6 +272,9 @@ pub struct Site {
     /// Scheduled events.
     #[serde(default)]
     pub cron: Cron,
+    /// Where it may run in a cluster.
+    #[serde(default)]
+    pub placement: crate::placement::Rules,
 }
 
 /// How a site's scheduled events are run.

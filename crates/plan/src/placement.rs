@@ -8,14 +8,21 @@
 //! [`steps`] changes one thing of a site at a time and waits until that is so. More instances come before fewer: a node that rests goes
 //! on until others answer in its place. While something of a site is not as it should be, nothing of it moves that need not.
 //!
+//! Rules of a site narrow that ([`share`]): the nodes that it may use, and sites with which it conflicts, which divide the nodes between
+//! them. A node that is no longer a site's is left as one that rests is. Where sites are equal otherwise, they run on the nodes of those
+//! beside which they are to be. No rule leaves a site without instances: where its own nodes do not answer, others do.
+//!
 //! Always: no step leaves a site with fewer answering instances than it wants and had, unless memory is too short for what a node that
 //! rests has run; and what a node has run that is away stays its own. Memory is an estimate: a site that nobody runs is started all
 //! the same.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use pressroom_model::id::{NodeName, SiteName};
-use pressroom_model::placement::Placement;
+use pressroom_model::placement::{Placement, Rules};
+
+use self::share::{Share, shares};
 
 /// A node as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +31,8 @@ pub struct Node {
     pub name: NodeName,
     /// Its failure domain.
     pub zone: String,
+    /// Words of operators about it.
+    pub labels: BTreeMap<String, String>,
     /// It is heard.
     pub is_up: bool,
     /// It has not been heard for so long that others take its share.
@@ -53,6 +62,8 @@ pub struct Site {
     pub max: u16,
     /// Memory of one instance, MiB.
     pub instance_mib: u64,
+    /// Where it may run, beside whom and apart from whom.
+    pub rules: Rules,
     /// Another version is on its way: nothing moves meanwhile.
     pub is_moving: bool,
     /// Where it is to run, as stored; `None`: nobody has said so yet.
@@ -80,7 +91,11 @@ pub const PATIENCE_MS: u64 = 60_000;
 /// The next changes, at most one for each site, whoever lacks most first.
 pub fn steps(nodes: &[Node], sites: &[Site], now_ms: u64) -> Vec<Step> {
     let mut used = used(nodes, sites);
-    let mut views: Vec<View<'_>> = sites.iter().map(|site| View::of(site, nodes, now_ms)).collect();
+    let shares = shares(nodes, sites);
+    let mut views: Vec<View<'_>> = sites
+        .iter()
+        .map(|site| View::of(site, nodes, &shares[&site.name], sites, now_ms))
+        .collect();
     views.sort_by_key(|view| (view.total() >= view.site.floor(), view.total(), &view.site.name));
     let are_settled = views.iter().all(View::is_all_settled);
     let mut steps: BTreeMap<SiteName, Step> = BTreeMap::new();
@@ -88,11 +103,12 @@ pub fn steps(nodes: &[Node], sites: &[Site], now_ms: u64) -> Vec<Step> {
         if steps.contains_key(&view.site.name) {
             continue;
         }
-        let step = view.step(&used, now_ms).or_else(|| {
+        let board = Board { views: &views, used: &used };
+        let step = view.step(board, now_ms).or_else(|| {
             let lacks = view.total() < view.site.floor() && are_settled;
-            let room = lacks.then(|| view.make_room(&views, &used, now_ms)).flatten();
+            let room = lacks.then(|| view.make_room(board, now_ms)).flatten();
             room.filter(|it| !steps.contains_key(&it.site)).or_else(|| {
-                (lacks && view.total() == 0).then(|| view.all_the_same(&used, now_ms)).flatten()
+                (lacks && view.total() == 0).then(|| view.all_the_same(board, now_ms)).flatten()
             })
         });
         let Some(step) = step else { continue };
@@ -102,7 +118,31 @@ pub fn steps(nodes: &[Node], sites: &[Site], now_ms: u64) -> Vec<Step> {
         }
         steps.insert(step.site.clone(), step);
     }
+    if steps.is_empty() && are_settled {
+        // One at a time, or two would go after each other.
+        let board = Board { views: &views, used: &used };
+        return views.iter().find_map(|view| view.nearer(board, now_ms)).into_iter().collect();
+    }
     steps.into_values().collect()
+}
+
+/// Sites that do not run as their rules say, and why.
+pub fn compromises(nodes: &[Node], sites: &[Site]) -> BTreeMap<SiteName, String> {
+    let shares = shares(nodes, sites);
+    shares.into_iter().filter_map(|(site, share)| Some((site, share.because?))).collect()
+}
+
+/// What a site's step depends on beside itself.
+#[derive(Clone, Copy)]
+struct Board<'a> {
+    views: &'a [View<'a>],
+    used: &'a BTreeMap<NodeName, u64>,
+}
+
+impl Board<'_> {
+    fn used_on(&self, node: &Node) -> u64 {
+        self.used.get(&node.name).copied().unwrap_or_default()
+    }
 }
 
 /// Memory that is taken, or promised, on each node.
@@ -138,6 +178,11 @@ impl Site {
 struct View<'a> {
     site: &'a Site,
     nodes: &'a [Node],
+    share: &'a Share,
+    /// All sites.
+    sites: &'a [Site],
+    /// No node of its share answers, so it may use all others.
+    is_astray: bool,
     /// Where new instances may go.
     takers: Vec<&'a Node>,
     /// How many there should be.
@@ -147,17 +192,34 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn of(site: &'a Site, nodes: &'a [Node], now_ms: u64) -> Self {
-        let all = nodes.iter().filter(|node| node.runs_php).count();
-        let all = u16::try_from(all).unwrap_or(u16::MAX);
+    fn of(
+        site: &'a Site,
+        nodes: &'a [Node],
+        share: &'a Share,
+        sites: &'a [Site],
+        now_ms: u64,
+    ) -> Self {
         let since_ms = site.placed.as_ref().map_or(0, |placed| placed.since_ms);
+        let up: Vec<&Node> = nodes.iter().filter(|node| node.is_up && !node.rests()).collect();
+        let own = |node: &&Node| share.nodes.contains(&node.name);
+        let is_astray = !up.iter().any(own);
         Self {
             site,
             nodes,
-            takers: nodes.iter().filter(|node| node.is_up && !node.rests()).collect(),
-            wanted: all.max(site.min).min(site.max).max(1),
+            share,
+            sites,
+            is_astray,
+            takers: up.into_iter().filter(|node| is_astray || own(node)).collect(),
+            wanted: share.count.max(site.min).min(site.max).max(1),
             is_late: now_ms >= since_ms.saturating_add(PATIENCE_MS),
         }
+    }
+
+    /// Whether a node is to be left.
+    fn leaves(&self, node: &Node) -> bool {
+        let is_others = !self.is_astray && !self.share.nodes.contains(&node.name);
+        // What a node has run that is lost stays its own.
+        node.rests() || is_others && !node.is_lost
     }
 
     fn placed_on(&self, node: &NodeName) -> u16 {
@@ -175,7 +237,7 @@ impl<'a> View<'a> {
 
     /// Nodes that will be back in a moment.
     fn away(&self) -> impl Iterator<Item = &'a Node> {
-        self.nodes.iter().filter(|node| !node.is_up && !node.is_lost && !node.rests())
+        self.nodes.iter().filter(|node| !node.is_up && !node.is_lost && !self.leaves(node))
     }
 
     /// Instances that can be counted upon where they may stay; while none answers, those that are away are not waited for.
@@ -210,22 +272,76 @@ impl<'a> View<'a> {
     }
 
     /// Whether one more has room there.
-    fn fits(&self, node: &Node, used: &BTreeMap<NodeName, u64>) -> bool {
-        let used = used.get(&node.name).copied().unwrap_or_default();
-        node.room_mib.is_none_or(|room| used + self.site.instance_mib <= room)
+    fn fits(&self, node: &Node, board: Board<'_>) -> bool {
+        node.room_mib.is_none_or(|room| board.used_on(node) + self.site.instance_mib <= room)
+    }
+
+    /// Sites with which it conflicts that are on a node, or were just now.
+    fn met<'b>(&'b self, node: &'b Node, board: Board<'b>) -> impl Iterator<Item = &'b View<'b>> {
+        let is_rival = move |other: &&View<'_>| {
+            self.share.rivals.iter().any(|rival| self.sites[*rival].name == other.site.name)
+        };
+        let views: &'b [View<'b>] = if self.share.rivals.is_empty() { &[] } else { board.views };
+        views.iter().filter(is_rival).filter(move |other| other.site.most_on(&node.name) > 0)
+    }
+
+    /// How many of those sites are on a node beside which it is to run.
+    fn company(&self, node: &Node) -> usize {
+        let kin = self.share.kin.iter().map(|at| &self.sites[*at]);
+        kin.filter(|other| other.placed_on(&node.name) > 0).count()
+    }
+
+    /// Whether it may come to a node: those with which it conflicts and that are leaving it have done so, unless they cannot.
+    fn may_enter(&self, node: &Node, board: Board<'_>) -> bool {
+        if self.is_astray || self.share.is_crowded || self.placed_on(&node.name) > 0 {
+            return true;
+        }
+        let is_nowhere = self.site.answering.values().all(|count| *count == 0);
+        self.met(node, board).all(|other| {
+            let can_leave = !other.site.is_moving && other.answering() >= other.wanted;
+            let has_left = other.placed_on(&node.name) == 0;
+            match () {
+                // It has nowhere else to be.
+                () if !other.leaves(node) => true,
+                () if has_left && other.is_late => true,
+                () if is_nowhere => !can_leave && !has_left,
+                () => {
+                    let is_busy = other.site.is_moving || !other.is_late;
+                    !is_busy && !can_leave && !other.can_grow(board)
+                }
+            }
+        })
+    }
+
+    /// Whether one more can come where none of those is with which it conflicts.
+    fn can_grow(&self, board: Board<'_>) -> bool {
+        self.takers.iter().any(|node| {
+            let is_free = self.placed_on(&node.name) > 0 || self.met(node, board).count() == 0;
+            is_free && self.fits(node, board) && self.is_settled(node)
+        })
     }
 
     /// Where one more would run best.
-    fn next(&self, used: &BTreeMap<NodeName, u64>) -> Option<&'a Node> {
+    fn next(&self, board: Board<'_>) -> Option<&'a Node> {
         let fit = self.takers.iter().copied();
-        let fit = fit.filter(|node| self.fits(node, used) && self.is_settled(node));
-        fit.min_by_key(|node| (self.load(node), used.get(&node.name).copied(), &node.name))
+        let fit = fit.filter(|node| self.fits(node, board) && self.is_settled(node));
+        let fit = fit.filter(|node| self.may_enter(node, board));
+        fit.min_by_key(|node| {
+            let company = Reverse(self.company(node));
+            (
+                self.met(node, board).count(),
+                self.load(node),
+                company,
+                board.used_on(node),
+                &node.name,
+            )
+        })
     }
 
     /// Where one is missed least.
     fn fullest(&self) -> Option<&'a Node> {
         let with = self.takers.iter().copied().filter(|node| self.placed_on(&node.name) > 0);
-        with.max_by_key(|node| (self.load(node), &node.name))
+        with.max_by_key(|node| (self.load(node), Reverse(self.company(node)), &node.name))
     }
 
     fn change(&self, node: &Node, count: u16, now_ms: u64, because: &str) -> Step {
@@ -236,7 +352,11 @@ impl<'a> View<'a> {
         }
         let (site, name) = (&self.site.name, &node.name);
         let before = self.placed_on(name);
-        let because = format!("`{name}` runs {count} of `{site}` instead of {before}: {because}");
+        let mut because =
+            format!("`{name}` runs {count} of `{site}` instead of {before}: {because}");
+        if let Some(compromise) = self.share.because.as_ref().filter(|_| count > before) {
+            because = format!("{because}; {compromise}");
+        }
         let placement = Placement { nodes, since_ms: now_ms, because: because.clone() };
         Step { site: site.clone(), placement, because }
     }
@@ -248,25 +368,25 @@ impl<'a> View<'a> {
         counts.filter(|(_, count)| *count > 0).collect()
     }
 
-    fn step(&self, used: &BTreeMap<NodeName, u64>, now_ms: u64) -> Option<Step> {
+    fn step(&self, board: Board<'_>, now_ms: u64) -> Option<Step> {
         if self.site.placed.is_none() {
-            return self.begin(used, now_ms);
+            return self.begin(board, now_ms);
         }
         let is_settled = self.is_all_settled();
         // The change before this one is waited for; one that never comes to its end is counted upon no more.
         if self.site.is_moving || !is_settled && !self.is_late {
             return None;
         }
-        self.more(used, now_ms)
-            .or_else(|| self.empty(used, is_settled, now_ms))
+        self.more(board, now_ms)
+            .or_else(|| self.empty(board, is_settled, now_ms))
             .or_else(|| is_settled.then(|| self.fewer(now_ms)).flatten())
-            .or_else(|| is_settled.then(|| self.even(used, now_ms)).flatten())
+            .or_else(|| is_settled.then(|| self.even(board, now_ms)).flatten())
     }
 
     /// A site that nobody has placed stays where it answers, and gets at least its `min`; more comes later, one by one, so that each
     /// site has its turn.
-    fn begin(&self, used: &BTreeMap<NodeName, u64>, now_ms: u64) -> Option<Step> {
-        let mut used = used.clone();
+    fn begin(&self, board: Board<'_>, now_ms: u64) -> Option<Step> {
+        let mut used = board.used.clone();
         let nodes = self.nodes.iter().filter(|node| self.site.answering_on(&node.name) > 0);
         let nodes = nodes.map(|node| (node.name.clone(), self.site.answering_on(&node.name)));
         let mut site = Site {
@@ -276,9 +396,10 @@ impl<'a> View<'a> {
         loop {
             // What was just placed counts as done, so that the next one finds its place beside it.
             site.answering = site.placed.iter().flat_map(|placed| placed.nodes.clone()).collect();
-            let view = View { site: &site, ..View::of(&site, self.nodes, now_ms) };
+            let view = View::of(&site, self.nodes, self.share, self.sites, now_ms);
             let lacks = view.total() < site.floor();
-            let Some(step) = lacks.then(|| view.more(&used, now_ms)).flatten() else { break };
+            let board = Board { used: &used, ..board };
+            let Some(step) = lacks.then(|| view.more(board, now_ms)).flatten() else { break };
             used = with(used, &site, &step);
             site.placed = Some(step.placement);
         }
@@ -289,27 +410,35 @@ impl<'a> View<'a> {
     }
 
     /// One more, where it is lacking.
-    fn more(&self, used: &BTreeMap<NodeName, u64>, now_ms: u64) -> Option<Step> {
+    fn more(&self, board: Board<'_>, now_ms: u64) -> Option<Step> {
         let total = self.total();
         if total >= self.wanted {
             return None;
         }
-        let node = self.next(used)?;
+        let node = self.next(board)?;
         let because = format!("{} are wanted, {total} can be counted upon", self.wanted);
         Some(self.change(node, self.placed_on(&node.name) + 1, now_ms, &because))
     }
 
-    /// A node that rests is left once others answer in its place.
-    fn empty(&self, used: &BTreeMap<NodeName, u64>, is_settled: bool, now_ms: u64) -> Option<Step> {
-        let mut resting = self.nodes.iter().filter(|node| node.rests());
-        let node = resting.find(|node| self.placed_on(&node.name) > 0)?;
+    /// A node that rests, or is others', is left once as many answer elsewhere.
+    fn empty(&self, board: Board<'_>, is_settled: bool, now_ms: u64) -> Option<Step> {
+        let mut left = self.nodes.iter().filter(|node| self.leaves(node));
+        let node = left.find(|node| self.placed_on(&node.name) > 0)?;
+        let why = match () {
+            () if node.rests() => "it rests",
+            () if self.site.rules.allow(&node.labels) => {
+                "a site that conflicts with it has the node"
+            }
+            () => "its rules name other nodes",
+        };
         let answering = self.answering();
+        let has_room = |node: &&Node| self.fits(node, board) && self.is_settled(node);
         let because = match () {
-            () if answering >= self.wanted => format!("it rests, and {answering} answer elsewhere"),
+            () if answering >= self.wanted => format!("{why}, and {answering} answer elsewhere"),
             () if answering == 0 => return None,
-            () if self.site.answering_on(&node.name) == 0 => "it rests".to_owned(),
-            () if is_settled && self.next(used).is_none() => {
-                format!("it rests, and memory elsewhere is enough for {answering}")
+            () if self.site.answering_on(&node.name) == 0 => why.to_owned(),
+            () if is_settled && !self.takers.iter().any(has_room) => {
+                format!("{why}, and memory elsewhere is enough for {answering}")
             }
             () => return None,
         };
@@ -328,11 +457,11 @@ impl<'a> View<'a> {
     }
 
     /// One more where there are few, so that there can be one less where there are many.
-    fn even(&self, used: &BTreeMap<NodeName, u64>, now_ms: u64) -> Option<Step> {
+    fn even(&self, board: Board<'_>, now_ms: u64) -> Option<Step> {
         if self.away().next().is_some() || self.answering() < self.total() {
             return None;
         }
-        let (low, high) = (self.next(used)?, self.fullest()?);
+        let (low, high) = (self.next(board)?, self.fullest()?);
         let ((few, zone_few), (many, zone_many)) = (self.load(low), self.load(high));
         let because = match () {
             () if many > few + SKEW => format!("`{}` runs {many}", high.name),
@@ -344,24 +473,46 @@ impl<'a> View<'a> {
         Some(self.change(low, few + 1, now_ms, &because))
     }
 
+    /// One more where those are beside which it is to run, so that there can be one less elsewhere: zones stay as even as they are.
+    fn nearer(&self, board: Board<'_>, now_ms: u64) -> Option<Step> {
+        let is_calm = self.answering() == self.total() && self.away().next().is_none();
+        if self.site.is_moving || self.site.placed.is_none() || !is_calm {
+            return None;
+        }
+        let high = self.fullest()?;
+        let ((many, zone_many), company) = (self.load(high), self.company(high));
+        let is_better = |low: &&Node| {
+            let (few, zone_few) = self.load(low);
+            few < many
+                && (low.zone == high.zone || zone_few < zone_many)
+                && self.company(low) > company
+                && self.fits(low, board)
+                && self.may_enter(low, board)
+                && self.met(low, board).count() == 0
+        };
+        let low = self.takers.iter().copied().filter(is_better);
+        let low = low.max_by_key(|node| (self.company(node), Reverse(&node.name)))?;
+        let because = format!("it is nearer to its company there than on `{}`", high.name);
+        Some(self.change(low, self.placed_on(&low.name) + 1, now_ms, &because))
+    }
+
     /// One less of another site that has more than its `min`, where that is enough for one of ours.
-    fn make_room(
-        &self,
-        views: &[View<'_>],
-        used: &BTreeMap<NodeName, u64>,
-        now_ms: u64,
-    ) -> Option<Step> {
+    fn make_room(&self, board: Board<'_>, now_ms: u64) -> Option<Step> {
         if self.site.is_moving {
             return None;
         }
-        let rich = views
+        let rich = board
+            .views
             .iter()
             .filter(|other| !other.site.is_moving && other.answering() > other.site.floor());
         let places = rich.flat_map(|other| {
             let frees = move |node: &&Node| {
-                let used = used.get(&node.name).copied().unwrap_or_default();
-                let after = (used + self.site.instance_mib).saturating_sub(other.site.instance_mib);
-                other.placed_on(&node.name) > 0 && node.room_mib.is_none_or(|room| after <= room)
+                let after = (board.used_on(node) + self.site.instance_mib)
+                    .saturating_sub(other.site.instance_mib);
+                let is_ours = self.takers.iter().any(|taker| taker.name == node.name);
+                is_ours
+                    && other.placed_on(&node.name) > 0
+                    && node.room_mib.is_none_or(|room| after <= room)
             };
             other.takers.iter().copied().filter(frees).map(move |node| (other, node))
         });
@@ -372,12 +523,12 @@ impl<'a> View<'a> {
     }
 
     /// One where memory is least short.
-    fn all_the_same(&self, used: &BTreeMap<NodeName, u64>, now_ms: u64) -> Option<Step> {
+    fn all_the_same(&self, board: Board<'_>, now_ms: u64) -> Option<Step> {
         let free = |node: &&Node| {
-            let used = used.get(&node.name).copied().unwrap_or_default();
-            node.room_mib.map_or(u64::MAX, |room| room.saturating_sub(used))
+            node.room_mib.map_or(u64::MAX, |room| room.saturating_sub(board.used_on(node)))
         };
-        let node = self.takers.iter().copied().max_by_key(free)?;
+        let may = self.takers.iter().copied().filter(|node| self.may_enter(node, board));
+        let node = may.max_by_key(free)?;
         let because = "nobody runs it, and memory is short everywhere";
         Some(self.change(node, self.placed_on(&node.name).max(1), now_ms, because))
     }
@@ -392,5 +543,6 @@ fn with(mut used: BTreeMap<NodeName, u64>, site: &Site, step: &Step) -> BTreeMap
     used
 }
 
+mod share;
 #[cfg(test)]
 mod tests;

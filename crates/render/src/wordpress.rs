@@ -151,6 +151,7 @@ mod tests {
             certificate: None,
             deploy: Default::default(),
             cron: Default::default(),
+            placement: Default::default(),
             page_cache: PageCache {
                 enabled: true,
                 ttl_max: Span::seconds(3600),

@@ -33,6 +33,15 @@ impl Claims {
         for machine in &world.machines {
             one_version(machine, world.second)?;
         }
+        // Nothing that moves sites has happened: those that conflict are apart.
+        if self.is_harmless
+            && world.second >= BEGIN
+            && world.is_apart
+            && world.machines.len() > 1
+            && let Some(both) = world.conflicts().next()
+        {
+            return Err(Broken(format!("both sites are on {both}, and they conflict")));
+        }
         // What operators do is noticed by nobody.
         if self.is_planned && world.second >= BEGIN {
             for site in world.store.sites.keys() {

@@ -28,8 +28,11 @@ impl std::fmt::Display for Failure {
         writeln!(f, "seed {seed}: {}", broken.0)?;
         writeln!(
             f,
-            "{} machines, min {:?}, {:?}",
-            schedule.machines, schedule.min, schedule.happenings
+            "{} machines, min {:?}, {}, {:?}",
+            schedule.machines,
+            schedule.min,
+            if schedule.is_apart { "apart" } else { "together" },
+            schedule.happenings
         )?;
         history.iter().try_for_each(|line| writeln!(f, "{line}"))
     }

@@ -55,6 +55,8 @@ pub struct Schedule {
     pub machines: usize,
     /// Fewest instances of each site.
     pub min: [u16; 2],
+    /// The second site conflicts with the first.
+    pub is_apart: bool,
     /// Everything, in order.
     pub happenings: Vec<(u64, Happening)>,
 }
@@ -84,7 +86,7 @@ impl Schedule {
                 second += 1 + chance.below(40);
             }
         }
-        Self { machines, min, happenings }
+        Self { machines, min, is_apart: seed % 4 == 3, happenings }
     }
 }
 

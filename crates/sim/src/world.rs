@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pressroom_model::id::{NodeName, SiteName};
+use pressroom_model::placement::Rules;
 use pressroom_model::rollout::Stage;
 use pressroom_plan::machine::{Action, Step};
 use pressroom_plan::rollout::{Candidate, PARKED_MS, Parked};
@@ -33,6 +34,8 @@ pub struct World {
     pub store: Arc<Stored>,
     /// Fewest instances by site.
     pub min: BTreeMap<SiteName, u16>,
+    /// The second site conflicts with the first.
+    pub is_apart: bool,
     /// Whether the history is kept, which takes most of the time.
     pub is_told: bool,
     /// What happened and was done, for people.
@@ -67,6 +70,7 @@ impl World {
             machines: machines.map(|n| Machine::new(name(n), n % 3, Arc::clone(&store))).collect(),
             store,
             min,
+            is_apart: schedule.is_apart,
             is_told: false,
             history: Vec::new(),
             cut: (0, 0),
@@ -320,6 +324,7 @@ impl World {
             nodes.push(placement::Node {
                 name: machine.name.clone(),
                 zone: machine.zone.to_string(),
+                labels: BTreeMap::new(),
                 is_up,
                 is_lost,
                 runs_php: true,
@@ -327,7 +332,9 @@ impl World {
                 room_mib: None,
             });
         }
+        let first = known.sites.keys().next();
         let sites = known.sites.iter().map(|(name, facts)| {
+            let others = first.filter(|first| self.is_apart && *first != name);
             let answering = known.reports.iter().filter_map(|(node, report)| {
                 Some((node.clone(), *report.sites.get(name)?.1.get(&facts.serving)?))
             });
@@ -336,6 +343,10 @@ impl World {
                 min: self.min.get(name).copied().unwrap_or(1),
                 max: MOST,
                 instance_mib: 100,
+                rules: Rules {
+                    conflicts: others.cloned().into_iter().collect(),
+                    ..Rules::default()
+                },
                 is_moving: facts.candidate.is_some(),
                 placed: known.placements.get(name).cloned(),
                 answering: answering.collect(),
@@ -464,15 +475,48 @@ impl World {
         }
         let wanted = self.wanted(name);
         let total: u16 = counts.iter().sum();
+        if self.is_apart && counts.len() > 1 {
+            let used: Vec<u16> = counts.iter().copied().filter(|count| *count > 0).collect();
+            if used.len() < (counts.len() / 2).min(wanted.into()) {
+                return Some(format!(
+                    "{name}: {counts:?} are placed, half of the machines are its own"
+                ));
+            }
+            if let Some(both) = self.conflicts().next() {
+                return Some(format!(
+                    "both sites are on {both}, and there is room to keep them apart"
+                ));
+            }
+            counts = used;
+        }
         let skew = counts.iter().max()? - counts.iter().min()?;
         (total != wanted || skew > placement::SKEW)
             .then(|| format!("{name}: {counts:?} are placed, {wanted} are wanted"))
     }
 
+    /// Machines on which both sites run.
+    pub fn conflicts(&self) -> impl Iterator<Item = &NodeName> {
+        let runs = |machine: &Machine, site: &SiteName| {
+            let placed = self.store.placements.get(site).map_or(0, |it| it.on(&machine.name));
+            placed > 0 || !machine.answering(site).is_empty()
+        };
+        let both = move |machine: &&Machine| {
+            let mut sites = self.store.sites.keys();
+            sites.all(|site| runs(machine, site))
+        };
+        self.machines.iter().filter(both).map(|machine| &machine.name)
+    }
+
     /// How many instances of a site there should be.
     pub fn wanted(&self, site: &SiteName) -> u16 {
         let fewest = self.min.get(site).copied().unwrap_or(1);
-        u16::try_from(self.machines.len()).unwrap_or(u16::MAX).max(fewest).min(MOST)
+        let is_first = self.store.sites.keys().next() == Some(site);
+        let own = match self.machines.len() {
+            all if !self.is_apart || all == 1 => all,
+            all if is_first => all.div_ceil(2),
+            all => all / 2,
+        };
+        u16::try_from(own).unwrap_or(u16::MAX).max(fewest).min(MOST)
     }
 
     /// The end of a history: faults are over, and somebody may lead.

@@ -25,27 +25,32 @@ const LOST: Duration = Duration::from_secs(45);
 
 /// Since when nodes have not been heard.
 type Silent = BTreeMap<NodeName, Instant>;
+/// What people were told of sites that do not run as their rules say.
+type Told = BTreeMap<SiteName, String>;
 
 impl Agent {
     /// Keeps sites placed for as long as the agent runs; as the leader alone.
     pub(crate) async fn keep_placement(self: Arc<Self>, shutdown: Shutdown) {
-        let mut silent = Silent::new();
+        let (mut silent, mut told) = (Silent::new(), Told::new());
         while !shutdown.is_requested() {
             match self.leads() {
                 true => {
-                    if let Err(error) = self.place(&mut silent).await {
+                    if let Err(error) = self.place(&mut silent, &mut told).await {
                         tracing::warn!(%error, "sites stay where they are for now");
                     }
                 }
                 // Who leads next begins to count anew: a node is rather waited for twice.
-                false => silent.clear(),
+                false => {
+                    silent.clear();
+                    told.clear();
+                }
             }
             tokio::select! { () = shutdown.requested() => {}, () = tokio::time::sleep(LOOK) => {} }
         }
     }
 
-    async fn place(&self, silent: &mut Silent) -> Result<(), StoreError> {
-        let (steps, gone) = {
+    async fn place(&self, silent: &mut Silent, told: &mut Told) -> Result<(), StoreError> {
+        let (steps, gone, compromises) = {
             let state = self.state.lock();
             // Before everything was heard, nodes and placements may be missing.
             if !state.known.is_heard {
@@ -56,8 +61,16 @@ impl Agent {
             let placed = state.known.placements.keys();
             let gone = placed.filter(|name| sites.iter().all(|site| site.name != **name));
             let gone: Vec<SiteName> = gone.cloned().collect();
-            (placement::steps(&nodes, &sites, clock::wall_ms()), gone)
+            let compromises = placement::compromises(&nodes, &sites);
+            (placement::steps(&nodes, &sites, clock::wall_ms()), gone, compromises)
         };
+        for (site, text) in &compromises {
+            if told.get(site) != Some(text) {
+                tracing::warn!(%site, "{text}");
+                self.notice(text.clone());
+            }
+        }
+        *told = compromises;
         for step in steps {
             let text = serde_json::to_vec(&step.placement).expect("plain data");
             self.commit(Transaction::new().put(keys::placement(&step.site), text)).await?;
@@ -99,6 +112,7 @@ fn nodes(known: &Known, silent: &mut Silent) -> Vec<placement::Node> {
         placement::Node {
             name: name.clone(),
             zone: node.zone.clone(),
+            labels: node.labels.clone(),
             is_up,
             is_lost,
             runs_php: runs_php(node),
@@ -126,6 +140,7 @@ fn sites(state: &State) -> Vec<placement::Site> {
             min: site.php.instances.min,
             max: site.php.instances.max,
             instance_mib: capacity::instance_memory_mib(site.php.workers),
+            rules: site.placement.clone(),
             is_moving,
             placed: state.known.placements.get(&site.name).cloned(),
             answering: answering.collect(),

@@ -8,6 +8,7 @@ use super::domain;
 use crate::config::{MediaStore, Source};
 use crate::floating::Floating;
 use crate::id::{NodeName, SiteName};
+use crate::placement::NodeRule;
 
 /// One key.
 #[derive(Debug)]
@@ -188,6 +189,11 @@ pub const KEYS: &[Key] = keys! {
     "site.cron", Kind::Table, Nothing, "Scheduled events.";
     "site.cron.interrupted", Kind::Choice(&["again", "report"]), Is(r#""again""#), "What becomes of an event whose runner died inside it (its machine was lost, its memory was taken): `again`: it is run once more, so what it did before may be done twice; `report`: it is only told of.";
 
+    "site.placement", Kind::Table, Nothing, "Where it runs in a cluster. None of this leaves a site without PHP: where it cannot be so, it is otherwise for that time, and `status` says why.";
+    "site.placement.nodes", Kind::Texts("label", node_rule), Is("[]"), "Labels (`pressroom node label`) that its nodes have, as `disk=ssd`, or do not have, as `!rack=7`.";
+    "site.placement.beside", Kind::Texts("site", site_name), Is("[]"), "Sites on whose nodes it runs, where memory and zones allow it (affinity). It is enough that one of two sites says it.";
+    "site.placement.conflicts", Kind::Texts("site", site_name), Is("[]"), "Sites with which it shares no node while there are nodes enough (anti-affinity): they divide the nodes between them. It is enough that one of two sites says it.";
+
     "site.page_cache", Kind::Table, Nothing, "The page cache. Names below are exact, or end in `*`.";
     "site.page_cache.enabled", Kind::Flag, Is("true"), "Whether pages are stored.";
     "site.page_cache.ttl_max", Kind::Span(SECOND), Is(r#""1 d""#), "Upper bound of the time for which a page counts as fresh. Changes purge it at once, whatever this says.";
@@ -257,6 +263,10 @@ fn image(value: &str) -> Result<(), String> {
     let is_name =
         value.starts_with(|c: char| c.is_ascii_alphanumeric()) && value.chars().all(is_plain);
     require(is_name, "write it as Docker does: `registry.example.com/php:8.2`")
+}
+
+fn node_rule(value: &str) -> Result<(), String> {
+    value.parse::<NodeRule>().map(drop).map_err(|bad| bad.to_string())
 }
 
 fn site_name(value: &str) -> Result<(), String> {

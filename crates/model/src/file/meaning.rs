@@ -17,6 +17,7 @@ use crate::config::{
 };
 use crate::floating::Floating;
 use crate::id::{NodeName, SiteName};
+use crate::placement::{NodeRule, Rules};
 use crate::snapshot::{HealthRules, LogFormat, Network};
 use crate::unit::ByteSize;
 
@@ -255,7 +256,72 @@ fn sites(file: &Reader<'_>, facts: &Facts, faults: &mut Faults, is_broken: bool)
         }
         sites.push(site);
     }
+    for table in file.tables("site") {
+        let name = table.text("name");
+        if let Some(site) = sites.iter().find(|site| Some(site.name.as_str()) == name.as_deref()) {
+            company(&table.within("placement"), site, &sites, faults);
+        }
+    }
     sites
+}
+
+/// What a site says of others must be about some, and must not be against itself.
+fn company(table: &Reader<'_>, site: &Site, sites: &[Site], faults: &mut Faults) {
+    let own = &site.name;
+    for (word, says) in [("beside", "runs beside"), ("conflicts", "conflicts with")] {
+        let named = table.texts(word);
+        for (n, name) in named.iter().enumerate() {
+            let span = table.span_of_item(word, n);
+            let other = sites.iter().find(|other| other.name.as_str() == name);
+            let Some(other) = other else {
+                let known: Vec<String> = sites
+                    .iter()
+                    .filter(|other| other.name != *own)
+                    .map(|other| format!("`{}`", other.name))
+                    .collect();
+                let hint = match known.is_empty() {
+                    true => "there is no other site in this file".to_owned(),
+                    false => format!("other sites here are {}", known.join(", ")),
+                };
+                faults.add_with_hint(span, format!("there is no site `{name}`"), hint);
+                continue;
+            };
+            if named[..n].contains(name) {
+                faults.add(span.clone(), format!("`{name}` is there twice"));
+            }
+            let is_kin =
+                site.placement.beside.contains(&other.name) || other.placement.beside.contains(own);
+            if other.name == *own {
+                faults.add(span, format!("no site {says} itself"));
+            } else if word == "conflicts" && is_kin {
+                let fault =
+                    format!("`{own}` and `{name}` cannot be beside each other and conflict");
+                faults.add_with_hint(span, fault, "leave one of the two out");
+            }
+        }
+    }
+}
+
+fn placement(table: &Reader<'_>, faults: &mut Faults) -> Rules {
+    let mut nodes: Vec<NodeRule> = Vec::new();
+    for (n, text) in table.texts("nodes").iter().enumerate() {
+        let Ok(rule) = text.parse::<NodeRule>() else { continue };
+        let is_against = |other: &&NodeRule| {
+            other.key == rule.key
+                && match (other.is_not, rule.is_not) {
+                    (false, false) => other.value != rule.value,
+                    (true, true) => false,
+                    _ => other.value == rule.value,
+                }
+        };
+        if let Some(other) = nodes.iter().find(is_against) {
+            let fault = format!("no node is as `{other}` and `{rule}` say: all of the list counts");
+            faults.add(table.span_of_item("nodes", n), fault);
+        }
+        nodes.push(rule);
+    }
+    let sites = |word| table.texts(word).iter().filter_map(|name| name.parse().ok()).collect();
+    Rules { nodes, beside: sites("beside"), conflicts: sites("conflicts") }
 }
 
 fn site(
@@ -286,6 +352,7 @@ fn site(
                 _ => Interrupted::Again,
             },
         },
+        placement: placement(&table.within("placement"), faults),
         domains,
         name,
     }

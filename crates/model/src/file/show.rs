@@ -7,6 +7,8 @@ use std::path::Path;
 use crate::config::{
     Cache, Config, Database, Dns, Limits, Registrar, Site, Source, Templates, WordPress,
 };
+use crate::id::SiteName;
+use crate::placement::Rules;
 use crate::snapshot::{HealthRules, LogFormat};
 use crate::unit::ByteSize;
 
@@ -182,6 +184,15 @@ impl Page {
         self.texts("after", &site.deploy.after);
         self.head("[site.cron]");
         self.text("interrupted", site.cron.interrupted.word());
+        if site.placement != Rules::default() {
+            let named =
+                |sites: &[SiteName]| sites.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let nodes = site.placement.nodes.iter().map(ToString::to_string);
+            self.head("[site.placement]");
+            self.texts("nodes", &nodes.collect::<Vec<_>>());
+            self.texts("beside", &named(&site.placement.beside));
+            self.texts("conflicts", &named(&site.placement.conflicts));
+        }
         self.page_cache(site);
     }
 

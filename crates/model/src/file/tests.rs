@@ -110,6 +110,8 @@ const EVERYTHING: &str = r#"
         ini = { "opcache.jit" = "off", max_input_vars = 5_000, short_open_tag = false }
         [site.deploy]
         before = ["php lint.php", "echo 'a b'"]
+        [site.placement]
+        nodes = ["disk=ssd"]
         [site.page_cache]
         enabled = false
         vary_cookies = ["currency"]
@@ -356,6 +358,49 @@ fn bounds_and_pairs_must_agree() {
         &["3:15: `key` is missing in `site.certificate`"],
     );
     check("[[site]]\ntitle = 'x'", &["1:1: `name` is missing in `site`"]);
+}
+
+#[test]
+fn sites_run_beside_and_apart_from_others_and_never_both() {
+    let text = "[[site]]\nname = 'a'\n[[site]]\nname = 'b'\n[site.placement]\nnodes = ['disk=ssd', '!rack=7', '!rack=8']\nbeside = ['a']\n[[site]]\nname = 'c'\nplacement = { conflicts = ['a', 'b'] }";
+    let config = good(text);
+    let rules = &config.sites[1].placement;
+    let allows = |labels: &[(&str, &str)]| {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        rules.allow(&labels.collect())
+    };
+    assert!(allows(&[("disk", "ssd"), ("rack", "1")]) && allows(&[("disk", "ssd")]));
+    assert!(!allows(&[("disk", "ssd"), ("rack", "8")]) && !allows(&[]));
+    assert_eq!(config.sites[2].placement.conflicts.len(), 2);
+    assert_eq!(good(&show(&config)), config);
+    let site = |rules: &str| {
+        format!("[[site]]\nname = 'a'\nplacement = {{ {rules} }}\n[[site]]\nname = 'b'\n")
+    };
+    check(
+        &site("beside = ['c', 'a'], conflicts = ['a', 'b', 'b']"),
+        &[
+            "3:25: there is no site `c` (other sites here are `b`)",
+            "3:30: no site runs beside itself",
+            "3:49: no site conflicts with itself",
+            "3:59: `b` is there twice",
+        ],
+    );
+    let both = "`a` and `b` cannot be beside each other and conflict (leave one of the two out)";
+    check(&site("beside = ['b'], conflicts = ['b']"), &[&format!("3:44: {both}")]);
+    check(
+        &format!("{}placement = {{ beside = ['a'] }}", site("conflicts = ['b']")),
+        &[&format!("3:28: {both}")],
+    );
+    check(
+        &site("nodes = ['ssd']"),
+        &[
+            "3:24: `site.placement.nodes` cannot be `ssd` (write a label of nodes as `KEY=VALUE`, or `!KEY=VALUE` for nodes without it)",
+        ],
+    );
+    check(
+        &site("nodes = ['rack=1', 'rack=2']"),
+        &["3:34: no node is as `rack=1` and `rack=2` say: all of the list counts"],
+    );
 }
 
 #[test]
