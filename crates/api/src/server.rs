@@ -448,8 +448,9 @@ fn is_for_leader(path: &str) -> bool {
     }
 }
 
-fn leaderless() -> Failure {
-    Failure::ours("the cluster has no leader at the moment")
+/// What only the leader does was asked for, and no node that leads is found. Nothing has begun.
+pub fn leaderless() -> Failure {
+    Failure::ours("the cluster has no leader that answers at the moment")
         .state("what runs goes on, and sites are served; nothing was changed")
         .hint("try again in a few seconds; `pressroom node list` shows who is heard")
 }

@@ -16,6 +16,7 @@ use pressroom_agent::cluster::removed::Removal;
 use pressroom_agent::cluster::restoring::{self, Wanted};
 use pressroom_api::cluster::{self, ChangeOf, Founding, NodeChange};
 use pressroom_api::failure::Failure;
+use pressroom_api::server::leaderless;
 use pressroom_model::external::Etcd;
 use pressroom_model::id::NodeName;
 use pressroom_runtime::clock;
@@ -241,12 +242,6 @@ enum Asked {
     Answered(Response<Incoming>),
     /// Nothing has begun; why.
     Not(String),
-}
-
-fn leaderless() -> Failure {
-    Failure::ours("the cluster has no leader that answers at the moment")
-        .state("what runs goes on, and sites are served; nothing was changed")
-        .hint("try again in a few seconds; `pressroom node list` shows who is heard")
 }
 
 /// What is not said anew stays: the prefix.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use pressroom_model::config::Source;
 use pressroom_release::overlay::Overlay;
+use pressroom_release::wordpress;
 
 use super::*;
 use crate::facts::{Origin, Release};
@@ -16,16 +17,6 @@ struct Room {
     facts: SiteFacts,
     clock: u64,
 }
-
-const CORE: [&str; 7] = [
-    "index.php",
-    "wp-load.php",
-    "wp-settings.php",
-    "wp-login.php",
-    "wp-admin/admin.php",
-    "wp-includes/version.php",
-    "wp-includes/functions.php",
-];
 
 impl Room {
     fn new() -> Option<Self> {
@@ -40,7 +31,7 @@ impl Room {
             hook: "#!/bin/sh\nexit 1\n".to_owned(),
         };
         let room = Self { folder, work, facts: SiteFacts::default(), clock: 1_769_000_000_000 };
-        for path in CORE {
+        for path in wordpress::missing(|_| false) {
             room.write(path, "<?php\n$wp_version = '6.1.9';\n");
         }
         Some(room)

@@ -4,20 +4,11 @@ use pressroom_model::config::Source;
 use pressroom_model::id::SiteName;
 use pressroom_release::overlay::Overlay;
 use pressroom_release::releases::Releases;
+use pressroom_release::wordpress;
 
 use super::*;
 use crate::facts::{Kept, Origin, Release, SiteFacts};
 use crate::git::repository::{GIT, GitError, is_installed};
-
-const CORE: [&str; 7] = [
-    "index.php",
-    "wp-load.php",
-    "wp-settings.php",
-    "wp-login.php",
-    "wp-admin/admin.php",
-    "wp-includes/version.php",
-    "wp-includes/functions.php",
-];
 
 fn blog() -> SiteName {
     "blog".parse().expect("a name")
@@ -27,7 +18,7 @@ impl Machine {
     /// Has a release of `blog` that served at that time.
     fn served(&self, at_ms: u64) -> SiteFacts {
         let tree = self.layout.data().join("tree");
-        for path in CORE {
+        for path in wordpress::missing(|_| false) {
             let path = tree.join(path);
             std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
             std::fs::write(path, "<?php\n$wp_version = '6.1.9';\n").expect("written");
