@@ -124,12 +124,12 @@ fn recovery(
     kind: Signal,
     struck: Instant,
 ) -> Option<Duration> {
-    let replaced = || match name {
-        "php worker" => !is_stopped(pid),
-        _ => house.pids().iter().all(|(_, now)| *now != i64::from(pid)),
+    let recovered = || match name {
+        "php worker" => !is_stopped(pid) && house.is_healthy(),
+        _ => house.is_healthy_without(pid),
     };
     while struck.elapsed() < DEADLINE {
-        if replaced() && house.is_healthy() && (kind == Signal::KILL || !is_stopped(pid)) {
+        if recovered() && (kind == Signal::KILL || !is_stopped(pid)) {
             return Some(struck.elapsed());
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -262,12 +262,6 @@ fn changes_reach_visitors_while_the_agent_is_away() {
     assert!(changed.iter().all(|name| name == "keeper"), "restarted: {changed:?}");
 }
 
-/// Whether everything is healthy without this process: right after its death the status may not know of it yet.
-fn is_replaced(house: &House, killed: i32) -> bool {
-    // In this order: healthy is also what was before anybody noticed.
-    house.pids().iter().all(|(_, pid)| *pid != i64::from(killed)) && house.is_healthy()
-}
-
 #[test]
 fn a_cart_outlives_the_cache_redis() {
     let (house, mut reader, _) = furnished();
@@ -279,9 +273,9 @@ fn a_cart_outlives_the_cache_redis() {
         "pears,plums",
         "while the cache Redis is away"
     );
-    wait_until("another one", DEADLINE, || is_replaced(&house, killed));
+    wait_until("another one", DEADLINE, || house.is_healthy_without(killed));
     let killed = house.engine("redis-sessions");
     signal(killed, Signal::KILL);
-    wait_until("another one", DEADLINE, || is_replaced(&house, killed));
+    wait_until("another one", DEADLINE, || house.is_healthy_without(killed));
     assert_eq!(reader.get("/cart.php").body, "pears,plums", "after the sessions Redis was killed");
 }

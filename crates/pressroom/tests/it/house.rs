@@ -191,36 +191,37 @@ impl House {
 
     /// Name and process id of everything that the status names.
     pub(crate) fn pids(&self) -> Vec<(String, i64)> {
-        let status = self.status();
-        let mut pids = Vec::new();
-        for name in ["keeper", "agent", "edge"] {
-            pids.push((name.to_owned(), status[name]["pid"].as_i64().unwrap_or(0)));
-        }
-        let instances = status["sites"].as_array().expect("sites").iter();
-        let instances =
-            instances.flat_map(|site| site["instances"].as_array().expect("instances").iter());
-        for process in status["engines"].as_array().expect("engines").iter().chain(instances) {
-            let name =
-                process["name"].as_str().or(process["id"].as_str()).expect("a name").to_owned();
-            pids.push((name, process["pid"].as_i64().unwrap_or(0)));
-        }
-        pids
+        pids_in(&self.status())
     }
 
     /// Whether everything in the status is healthy (or busy, which is no fault).
     pub(crate) fn is_healthy(&self) -> bool {
+        self.healthy_status().is_some()
+    }
+
+    /// Whether everything is healthy without this process. One status says both: right after a death it may say that
+    /// all is well with what is dead, and while the agent is away there is none.
+    pub(crate) fn is_healthy_without(&self, killed: i32) -> bool {
+        let status = self.healthy_status();
+        status
+            .is_some_and(|status| pids_in(&status).iter().all(|(_, pid)| *pid != i64::from(killed)))
+    }
+
+    /// The status, if everything in it is healthy.
+    fn healthy_status(&self) -> Option<Value> {
         let output = self.run(&["status", "--json"]);
-        let Ok(status) = serde_json::from_slice::<Value>(&output.stdout) else { return false };
+        let status: Value = serde_json::from_slice(&output.stdout).ok()?;
         let fine = |value: &Value| {
             matches!(value["verdict"].as_str(), Some("healthy" | "busy")) && value["pid"].is_i64()
         };
         let all = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(fine));
         let sites = status["sites"].as_array();
-        status["agent"]["pid"].is_i64()
+        let is_healthy = status["agent"]["pid"].is_i64()
             && status["keeper"]["pid"].is_i64()
             && fine(&status["edge"])
             && all(&status["engines"])
-            && sites.is_some_and(|sites| sites.iter().all(|site| all(&site["instances"])))
+            && sites.is_some_and(|sites| sites.iter().all(|site| all(&site["instances"])));
+        is_healthy.then_some(status)
     }
 
     /// The home URL of a site without the slash at its end.
@@ -353,4 +354,19 @@ pub(crate) fn tree_with(folder: &Path, files: &[(&str, &str)]) -> PathBuf {
         fs::write(path, text).expect("the file");
     }
     tree
+}
+
+fn pids_in(status: &Value) -> Vec<(String, i64)> {
+    let mut pids = Vec::new();
+    for name in ["keeper", "agent", "edge"] {
+        pids.push((name.to_owned(), status[name]["pid"].as_i64().unwrap_or(0)));
+    }
+    let instances = status["sites"].as_array().expect("sites").iter();
+    let instances =
+        instances.flat_map(|site| site["instances"].as_array().expect("instances").iter());
+    for process in status["engines"].as_array().expect("engines").iter().chain(instances) {
+        let name = process["name"].as_str().or(process["id"].as_str()).expect("a name").to_owned();
+        pids.push((name, process["pid"].as_i64().unwrap_or(0)));
+    }
+    pids
 }

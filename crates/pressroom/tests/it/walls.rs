@@ -363,12 +363,13 @@ fn a_release_is_compiled_once_and_no_site_can_change_its_bytecode() {
     }
     let running: Vec<_> =
         house.pids().into_iter().filter(|(name, _)| name.starts_with("one-")).collect();
-    for pid in running.iter().filter_map(|(_, pid)| i32::try_from(*pid).ok()).filter(|pid| *pid > 0)
-    {
-        signal(pid, Signal::KILL);
+    let killed: Vec<_> =
+        running.iter().map(|(_, pid)| *pid as i32).filter(|pid| *pid > 0).collect();
+    for pid in &killed {
+        signal(*pid, Signal::KILL);
     }
     wait_until("another instance", Duration::from_secs(30), || {
-        house.is_healthy() && !house.pids().iter().any(|now| running.contains(now))
+        killed.iter().all(|pid| house.is_healthy_without(*pid))
     });
     assert_eq!(house.visitor("one").get("/?damaged").status, 200);
     assert!(house.is_healthy(), "{}", house.status());
