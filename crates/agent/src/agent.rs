@@ -688,6 +688,8 @@ impl Agent {
         let (agent, it) = with();
         group.spawn("follow", move |stop| agent.follow_store(it, stop));
         let (agent, it) = with();
+        group.spawn("hearsay", move |stop| agent.ask_what_is_heard(it, stop));
+        let (agent, it) = with();
         group.spawn("stand", move |stop| agent.stand(it, stop));
         let (agent, it) = with();
         group.spawn("presence", move |stop| agent.be_present(it, stop));

@@ -2,6 +2,7 @@
 //!
 //! - [`membership`] what is on this node's disk of the cluster; [`founding`] the first node; [`joining`] all others
 //! - [`follow`] everything that the store knows, taken over as it changes
+//! - [`hearsay`] the same from other nodes, where the way to the store is bad
 //! - [`lead`] at most one node decides for all; its writes are fenced
 //! - [`presence`] what this node says of itself, under a lease
 //! - [`secrets`] the same secrets on all nodes; [`sealing`] how the store keeps them, [`rotating`] with which key
@@ -25,6 +26,7 @@ pub mod door;
 pub mod external;
 pub mod follow;
 pub mod founding;
+pub(crate) mod hearsay;
 pub mod joining;
 pub mod keys;
 pub mod lead;
@@ -78,6 +80,10 @@ pub struct Cluster {
     lost: watch::Sender<u64>,
     /// Where etcd answers, as it was heard last.
     pub endpoints: watch::Sender<Vec<String>>,
+    /// What was heard of the store last. May be locked while `taking` is.
+    heard: Mutex<hearsay::Heard>,
+    /// Held while something is taken over, so that it is in the order of revisions.
+    taking: Mutex<()>,
     /// The store was restored elsewhere: what is still heard of the former one counts no more.
     is_elsewhere: std::sync::atomic::AtomicBool,
     /// Held while the state is copied.
@@ -144,6 +150,8 @@ impl Cluster {
             office: Mutex::default(),
             lost: watch::Sender::new(0),
             endpoints: watch::Sender::new(endpoints),
+            heard: Mutex::default(),
+            taking: Mutex::default(),
             is_elsewhere: std::sync::atomic::AtomicBool::default(),
             copying: tokio::sync::Mutex::default(),
             sealing: tokio::sync::Mutex::default(),

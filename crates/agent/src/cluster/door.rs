@@ -12,6 +12,7 @@
 //! | `POST /histories/SITE` | nodes | commits that are had, one a line → a line of JSON with names, then a pack of what is lacking |
 //! | `GET /histories/SITE/ROOT` | nodes | how many commits are here of the history that begins with that one |
 //! | `POST /histories/SITE/ROOT` | nodes | the same as the leader's, of what is here |
+//! | `POST /heard` | nodes | up to where the store is heard → what is heard here behind that ([`super::hearsay`]) |
 //! | `POST /restored` | nodes | [`super::restoring::Restored`] → 204, and this node goes on with that store |
 //! | `POST /media/SITE/offer` | nodes | [`pressroom_media::exchange::Offer`] → what is wanted of it |
 //! | `POST /media/SITE/put` | nodes | a line of JSON, then a file's bytes |
@@ -85,6 +86,7 @@ impl Agent {
                     Err(_) => short(StatusCode::NOT_FOUND, "no such site"),
                 }
             }
+            (Peer::Node(node), &Method::POST, ["heard"]) => self.answer_heard(node, request).await,
             (Peer::Node(_), &Method::POST, ["restored"]) => self.answer_restored(request).await,
             (Peer::Node(_), &Method::POST, ["media", site, verb]) => match site.parse() {
                 Ok(site) if *verb == "offer" => self.answer_offer(&site, request).await,

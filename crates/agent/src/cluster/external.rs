@@ -16,8 +16,8 @@ use pressroom_store::copy::{Entries, lasting, make_equal};
 use pressroom_store::entry::Entry;
 use pressroom_store::etcd::fitness::is_new_enough;
 use pressroom_store::etcd::{EtcdStore, Identity, Options, Tls, User};
+use pressroom_store::key::Key;
 use pressroom_store::transaction::{Compare, Outcome, Transaction};
-use pressroom_store::watch::Change;
 use pressroom_store::{Store, StoreError};
 
 use super::founding::{self, FirstRecordsError};
@@ -223,10 +223,13 @@ impl Cluster {
     }
 
     /// The same of what changes.
-    pub(crate) fn check_still_ours(&self, changes: &[Change]) -> Result<(), StoreError> {
-        match changes.iter().find(|change| change.key == keys::mark()) {
+    pub(crate) fn check_still_ours(
+        &self,
+        changes: &[(Key, Option<Vec<u8>>)],
+    ) -> Result<(), StoreError> {
+        match changes.iter().find(|(key, _)| *key == keys::mark()) {
             None => Ok(()),
-            Some(change) => self.check_mark(change.now.as_ref().map(|now| now.value.as_slice())),
+            Some((_, mark)) => self.check_mark(mark.as_deref()),
         }
     }
 

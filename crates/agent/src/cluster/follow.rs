@@ -11,10 +11,11 @@ use pressroom_model::id::{NodeName, SiteName};
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_store::StoreError;
-use pressroom_store::entry::Entry;
+use pressroom_store::entry::{Entry, Revision};
 use pressroom_store::key::{Key, Prefix};
 use serde::{Deserialize, Serialize};
 
+use super::hearsay::News;
 use super::{Cluster, Known, members, membership};
 use crate::agent::{Agent, Intent};
 use crate::facts::SiteFacts;
@@ -104,7 +105,11 @@ impl Agent {
         let listing = self.store.list(&all).await?;
         cluster.check_ours(&listing.entries)?;
         let mut watch = self.store.watch(&all, listing.revision).await?;
-        self.take_all(cluster, &listing.entries);
+        {
+            let _order = cluster.taking.lock();
+            cluster.heard.lock().begin(listing.revision);
+            self.take_all(cluster, &listing.entries);
+        }
         let was_heard = std::mem::replace(&mut self.state.lock().known.is_heard, true);
         if !was_heard {
             self.notice("the cluster's store is heard");
@@ -120,13 +125,29 @@ impl Agent {
                 Err(StoreError::Compacted { .. }) => return Ok(()),
                 changes => changes?,
             };
-            cluster.check_still_ours(&changes.changes)?;
-            for change in changes.changes {
-                let value = change.now.as_ref().map(|entry| entry.value.as_slice());
-                self.take(cluster, &change.key, value);
+            if self.take_news(cluster, &changes.into(), listing.revision)? {
+                self.heard(cluster);
             }
-            self.heard(cluster);
         }
+    }
+
+    /// Takes a transaction over, unless it was; whether it was not. The store says it, or another node that heard it earlier.
+    /// Whoever says it knows all that is behind `after`.
+    pub(super) fn take_news(
+        &self,
+        cluster: &Cluster,
+        news: &News,
+        after: Revision,
+    ) -> Result<bool, StoreError> {
+        let _order = cluster.taking.lock();
+        cluster.check_still_ours(&news.changes)?;
+        if !cluster.heard.lock().take(news, after, clock::now()) {
+            return Ok(false);
+        }
+        for (key, value) in &news.changes {
+            self.take(cluster, key, value.as_deref());
+        }
+        Ok(true)
     }
 
     /// Takes everything over as it is, and forgets what is there no more: at once, because a decision in between would not
@@ -171,7 +192,7 @@ impl Agent {
     }
 
     /// What follows from something that was heard: who is let in, what is kept on disk, and a decision.
-    fn heard(&self, cluster: &Cluster) {
+    pub(super) fn heard(&self, cluster: &Cluster) {
         if cluster.is_elsewhere.load(Ordering::Relaxed) {
             return;
         }

@@ -31,6 +31,7 @@ use crate::agent::Agent;
 use crate::layout::Layout;
 
 mod external;
+mod hearsay;
 mod histories;
 
 /// Longest wait for anything here.
