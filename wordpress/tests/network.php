@@ -71,6 +71,25 @@ for ( $i = 0; $i < 3; ++$i ) {
 }
 Lab::claim( 'a page of a network takes few round trips, too', Lab::cost()['trips'] <= 4, Lab::cost() );
 
+// A network from before WordPress 3.5 has its files among the uploads, under their former addresses, too.
+$places = 'foreach([1,2] as $b){switch_to_blog($b);$u=wp_get_upload_dir();echo str_replace(WP_CONTENT_DIR,"",$u["basedir"])," ",$u["baseurl"],"\n";restore_current_blog();}';
+$usual  = Lab::wp( $places );
+Lab::same( 'a network of today leads nobody there', 404, Lab::request( '/second/files/2026/a.jpg' )['status'] );
+Lab::wp( 'update_site_option("ms_files_rewriting",1);switch_to_blog(2);update_option("upload_path","wp-content/blogs.dir/2/files");' );
+Lab::same( 'where files have addresses of their own, only the main blog does', array( strtok( $usual, "\n" ), '/uploads/blogs.dir/2/files https://lab.test/second/wp-content/uploads/blogs.dir/2/files' ), explode( "\n", trim( Lab::wp( $places ) ) ) );
+$made = Lab::wp( 'switch_to_blog(2);$u=wp_upload_bits("old.pdf",null,"old");echo $u["error"]?:str_replace(ABSPATH,"",$u["file"]);' );
+Lab::claim( 'an upload lies there', 0 === strpos( $made, 'wp-content/uploads/blogs.dir/2/files/' ) && 'old' === file_get_contents( getenv( 'LAB_ROOT' ) . "/$made" ), $made );
+$response = Lab::request( '/second/files/2026/a%20b.jpg?w=1' );
+$to       = 'https://lab.test/second/wp-content/uploads/blogs.dir/2/files/2026/a%20b.jpg?w=1';
+Lab::claim( 'a former address leads to it', 301 === $response['status'] && false !== stripos( $response['headers'], "Location: $to\r\n" ), $response['headers'] );
+Lab::same( 'not so at the main blog', 404, Lab::request( '/files/2026/a.jpg' )['status'] );
+for ( $i = 0; $i < 3; ++$i ) {
+	Lab::done( Lab::request( '/second/' ) );
+}
+Lab::claim( 'pages of such a network take as few round trips', Lab::cost()['trips'] <= 4, Lab::cost() );
+Lab::wp( 'update_site_option("ms_files_rewriting",0);switch_to_blog(2);update_option("upload_path","");' );
+Lab::same( 'and it may be given up', $usual, Lab::wp( $places ) );
+
 // Cron runs one blog at a time, with that blog's plugins.
 mkdir( getenv( 'LAB_ROOT' ) . '/wp-content/plugins/only', 0755, true );
 file_put_contents( getenv( 'LAB_ROOT' ) . '/wp-content/plugins/only/only.php', '<?php /* Plugin Name: Only */ add_action("lab_only",function(){update_option("lab_only_ran",get_current_blog_id().home_url("/"));});' );

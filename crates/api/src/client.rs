@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use pressroom_model::affirmation::{Purge, Receipt};
 use pressroom_model::cluster::Standing;
+use pressroom_model::config::Config;
 use pressroom_model::external::Etcd;
 use pressroom_model::id::{EnvironmentName, SiteName};
 use pressroom_model::process::ProcessSpec;
@@ -99,6 +100,11 @@ impl Client {
     /// See [`crate::operator::Operator::status`].
     pub async fn status(&self) -> Result<Status, Error> {
         self.get("/v1/status", AT_ONCE).await
+    }
+
+    /// See [`crate::operator::Operator::applied`].
+    pub async fn applied(&self) -> Result<Option<Config>, Error> {
+        self.get("/v1/config", AT_ONCE).await
     }
 
     /// See [`crate::operator::Operator::doctor`].

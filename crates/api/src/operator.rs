@@ -216,6 +216,9 @@ pub trait Operator: Send + Sync + 'static {
     /// shown: it is given once, then forgotten.
     fn take_initial_admin(&self, name: SiteName) -> Answer<'_, Option<InitialAdmin>>;
 
+    /// The configuration that is applied, as it holds on this machine; `None`: there was none yet.
+    fn applied(&self) -> Answer<'_, Option<Config>>;
+
     /// Looks for what is wrong or will be.
     fn doctor(&self) -> Answer<'_, Vec<Check>>;
 

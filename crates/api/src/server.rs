@@ -3,6 +3,7 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | `GET /v1/status` | | `model::status::Status` |
+//! | `GET /v1/config` | | the `model::config::Config` that is applied, or `null` |
 //! | `GET /v1/doctor` | | list of [`crate::operator::Check`] |
 //! | `POST /v1/plan` | [`Wish`] | list of [`crate::operator::Planned`] |
 //! | `POST /v1/apply` | [`Wish`] | [`crate::operation::Event`] lines |
@@ -212,6 +213,7 @@ impl Server {
         let operator = Arc::clone(&self.operator);
         match (&method, parts.as_slice()) {
             (&Method::GET, ["v1", "status"]) => Ok(good(&operator.status().await?)),
+            (&Method::GET, ["v1", "config"]) => Ok(good(&operator.applied().await?)),
             (&Method::GET, ["v1", "doctor"]) => Ok(good(&operator.doctor().await?)),
             (&Method::GET, ["v1", "environments"]) => Ok(good(&operator.environments().await?)),
             (&Method::GET, ["v1", "nodes"]) => Ok(good(&operator.nodes().await?)),

@@ -588,7 +588,7 @@ pub(crate) enum Config {
     /// Say everything that is wrong with the file
     Check,
     /// Show what the file means, with all defaults
-    Show(Json),
+    Show(ShowConfig),
     /// Print the reference of all keys, as Markdown
     Reference,
     /// Bring other programs' configuration files to what templates say, once (confd's folders as they are)
@@ -597,6 +597,15 @@ pub(crate) enum Config {
     Watch(templates::Watch),
     /// Templates that drive HAProxy, nginx or Varnish from what Pressroom discovers: list them, or copy them into a folder
     Examples(templates::Examples),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowConfig {
+    /// What is applied, instead of the file: on any node of a cluster, what all of them have in common
+    #[arg(long)]
+    pub(crate) applied: bool,
+    #[command(flatten)]
+    pub(crate) json: Json,
 }
 
 #[derive(Debug, Subcommand)]

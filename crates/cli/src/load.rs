@@ -35,14 +35,51 @@ pub(crate) fn config(context: &Context<'_>) -> Result<Config, Failure> {
     meaning(context, &text(path)?)
 }
 
-/// The text of the file, for a change of it. A node that joined a cluster has no file and must not begin one: sites that are not in it
-/// would be served no more.
+/// The text of the file, for a change of it. On a node of a cluster it must have all sites that the cluster has, because those that are not
+/// in it would be served no more: a node that joined has no file and must not begin one, and a copy may be of an earlier time.
 pub(crate) fn to_change(context: &Context<'_>) -> Result<String, Failure> {
     let path = &context.place.config;
-    match without_file(context)? {
-        Some(node) => Err(elsewhere(path, &node)),
-        None => text(path),
+    if let Some(node) = without_file(context)? {
+        return Err(elsewhere(path, &node));
     }
+    let text = text(path)?;
+    if context.machine.membership(&context.place)?.is_some()
+        && context.machine.keeper(&context.place).is_some()
+    {
+        let here = meaning(context, &text)?;
+        is_whole(path, &here, &applied(context)?)?;
+    }
+    Ok(text)
+}
+
+/// What is applied, whatever the file says.
+pub(crate) fn applied(context: &Context<'_>) -> Result<Config, Failure> {
+    context.ask(context.client.applied())?.ok_or_else(|| {
+        Failure::yours("nothing is applied yet").hint(format!(
+            "`{}` makes a first site, `{}` applies a file",
+            context.command("up"),
+            context.command("apply")
+        ))
+    })
+}
+
+fn is_whole(path: &Path, file: &Config, applied: &Config) -> Result<(), Failure> {
+    let lacking: Vec<String> = applied
+        .sites
+        .iter()
+        .filter(|site| file.sites.iter().all(|own| own.name != site.name))
+        .map(|site| format!("`{}`", site.name))
+        .collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::yours(format!("`{}` does not have all sites of the cluster", path.display()))
+        .cause(format!("it lacks {}", lacking.join(", ")))
+        .state("nothing was changed")
+        .hint(
+            "if it is an old copy, replace it by what `pressroom config show --applied` prints; \
+             if they are to be served no more, `pressroom apply` it first",
+        ))
 }
 
 /// The node that this machine is, if it has no file because the cluster's is on another one.
@@ -59,7 +96,10 @@ fn elsewhere(path: &Path, node: &NodeName) -> Failure {
             "this machine is node `{node}`, and the configuration of its cluster is on another one"
         ))
         .state("nothing was changed")
-        .hint("type it on the node that has `pressroom.toml`, or copy that file here first")
+        .hint(
+            "type it on the node that has `pressroom.toml`, or copy that file here first; \
+             if that node is lost, `pressroom config show --applied` prints what a file must say",
+        )
 }
 
 /// What a text means.

@@ -110,10 +110,38 @@ fn a_node_that_has_no_file_begins_none_and_says_where_it_is() {
         assert_eq!(done.status, 1, "{verb}");
         assert!(done.talk.contains("this machine is node `n2`"), "{done:?}");
         assert!(done.talk.contains("the node that has `pressroom.toml`"), "{done:?}");
+        assert!(done.talk.contains("`pressroom config show --applied`"), "{done:?}");
     }
     assert!(!stage.data().join("pressroom.toml").exists());
     let doctor = stage.run("doctor");
     assert!(!doctor.data.contains("configuration"), "{doctor:?}");
+}
+
+#[test]
+fn an_old_copy_of_the_file_takes_no_site_of_a_cluster_away_and_is_replaced_by_what_is_applied() {
+    let stage = Stage::new();
+    assert_eq!(stage.run(UP).status, 0);
+    let stage = stage.node("n1");
+    let old = stage.file();
+    assert_eq!(stage.run("site add shop").status, 0);
+    stage.write(&old);
+    for verb in ["site add forum", "site remove blog --yes"] {
+        let done = stage.run(verb);
+        assert_eq!(done.status, 1, "{verb}: {done:?}");
+        assert!(done.talk.contains("it lacks `shop`"), "{done:?}");
+        assert_eq!(stage.file(), old, "{verb}");
+    }
+    let shown = stage.run("config show --applied");
+    assert_eq!(shown.status, 0, "{shown:?}");
+    stage.write(&shown.data);
+    assert_eq!(stage.run("site add forum").status, 0);
+    assert!(stage.run("config show --applied --json").data.contains("\"forum\""));
+}
+
+#[test]
+fn nothing_applied_is_said_so() {
+    let stage = Stage::new();
+    assert_eq!(stage.run("config show --applied").status, 1);
 }
 
 #[test]

@@ -433,6 +433,10 @@ impl Operator for ThisOperator {
         })
     }
 
+    fn applied(&self) -> Answer<'_, Option<Config>> {
+        Box::pin(async move { Ok(self.agent.written()) })
+    }
+
     fn doctor(&self) -> Answer<'_, Vec<Check>> {
         Box::pin(async move {
             use pressroom_api::operator::CheckState;

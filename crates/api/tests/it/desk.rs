@@ -160,6 +160,10 @@ impl Operator for Clerk {
         })
     }
 
+    fn applied(&self) -> Answer<'_, Option<pressroom_model::config::Config>> {
+        Box::pin(async { Ok(Some(wish().config)) })
+    }
+
     fn doctor(&self) -> Answer<'_, Vec<Check>> {
         Box::pin(async {
             let (check, state) = ("disk".to_owned(), CheckState::Good);

@@ -35,6 +35,7 @@ async fn every_question_gets_its_answer() {
     assert_eq!(client.status().await.expect("status").sites[0].name, blog());
     assert_eq!(client.plan(&wish()).await.expect("plan")[0].because, "it is not there");
     assert!(client.visit(&blog()).await.expect("visit").is_good);
+    assert_eq!(client.applied().await.expect("a configuration"), Some(wish().config));
     assert_eq!(client.doctor().await.expect("doctor").len(), 1);
     let purge = Purge { all: true, ..Purge::default() };
     assert_eq!(client.purge(&blog(), &purge).await.expect("purge").pages, 7);

@@ -8,7 +8,7 @@ use pressroom_model::file;
 use pressroom_model::template::{Standing, State};
 
 use super::{Context, Done};
-use crate::args::{Config, Json, templates as args};
+use crate::args::{Config, templates as args};
 use crate::load;
 use crate::machine::{Backend, Templates};
 
@@ -23,8 +23,16 @@ pub(super) fn run(context: &Context<'_>, verb: &Config) -> Done {
             };
             context.talk.say(format!("`{}` is good: {sites}.", context.place.config.display()));
         }
-        Config::Show(Json { json: true }) => context.talk.json(&load::config(context)?),
-        Config::Show(_) => context.talk.data(file::show(&load::config(context)?)),
+        Config::Show(show) => {
+            let config = match show.applied {
+                true => load::applied(context)?,
+                false => load::config(context)?,
+            };
+            match show.json.json {
+                true => context.talk.json(&config),
+                false => context.talk.data(file::show(&config)),
+            }
+        }
         Config::Reference => context.talk.data(file::reference()),
         Config::Render(templates) => return render(context, templates),
         Config::Watch(watch) => {

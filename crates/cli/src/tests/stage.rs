@@ -396,6 +396,10 @@ impl Operator for Clerk {
         })
     }
 
+    fn applied(&self) -> Answer<'_, Option<Config>> {
+        Box::pin(async { Ok(open(&self.desk).config.clone()) })
+    }
+
     fn doctor(&self) -> Answer<'_, Vec<Check>> {
         Box::pin(async { Ok(Vec::new()) })
     }

@@ -79,6 +79,7 @@ fn a_site_becomes_a_network_of_subdirectories() {
     sees(&mut reader, "/two/", "The second");
     serves_the_places_of_wordpress(&mut editor, &mut reader);
     keeps_purges_apart(&house, &mut editor, &mut reader);
+    keeps_old_files(&house, &mut reader);
     runs_schedules_on_time(&house, &mut editor, &mut reader);
     stays_a_network(&house);
 
@@ -144,6 +145,23 @@ fn keeps_purges_apart(house: &House, editor: &mut Visitor, reader: &mut Visitor)
     }
     house.must(&["cache", "purge", "net", "--tag", "2:site"]);
     assert_eq!(reader.get("/").cache(), "hit", "nor a purge by hand");
+}
+
+/// As networks have them that were made before WordPress 3.5.
+fn keeps_old_files(house: &House, reader: &mut Visitor) {
+    house.php("net", "update_site_option( 'ms_files_rewriting', 1 );");
+    let file = house.php(
+        "net",
+        "switch_to_blog( 2 ); update_option( 'upload_path', 'wp-content/blogs.dir/2/files' ); \
+         echo wp_parse_url( wp_upload_bits( 'old.pdf', null, 'of old' )['url'], PHP_URL_PATH );",
+    );
+    let (_, name) = file.split_once("/blogs.dir/2/files/").expect("a path");
+    let led = reader.get(&format!("/two/files/{name}"));
+    let to = format!("{}/two/wp-content/uploads/blogs.dir/2/files/{name}", house.home("net"));
+    assert_eq!((led.status, led.header("location")), (301, to.as_str()));
+    assert_eq!(reader.get(&file).body, "of old");
+    house.php("net", "update_site_option( 'ms_files_rewriting', 0 );");
+    house.php("net", "switch_to_blog( 2 ); update_option( 'upload_path', '' );");
 }
 
 fn runs_schedules_on_time(house: &House, editor: &mut Visitor, reader: &mut Visitor) {
