@@ -77,11 +77,13 @@ $usual  = Lab::wp( $places );
 Lab::same( 'a network of today leads nobody there', 404, Lab::request( '/second/files/2026/a.jpg' )['status'] );
 Lab::wp( 'update_site_option("ms_files_rewriting",1);switch_to_blog(2);update_option("upload_path","wp-content/blogs.dir/2/files");' );
 Lab::same( 'where files have addresses of their own, only the main blog does', array( strtok( $usual, "\n" ), '/uploads/blogs.dir/2/files https://lab.test/second/wp-content/uploads/blogs.dir/2/files' ), explode( "\n", trim( Lab::wp( $places ) ) ) );
+Lab::wp( 'switch_to_blog(2);update_option("upload_path","/home/old/htdocs/wp-content/blogs.dir/2/files");' );
 $made = Lab::wp( 'switch_to_blog(2);$u=wp_upload_bits("old.pdf",null,"old");echo $u["error"]?:str_replace(ABSPATH,"",$u["file"]);' );
 Lab::claim( 'an upload lies there', 0 === strpos( $made, 'wp-content/uploads/blogs.dir/2/files/' ) && 'old' === file_get_contents( getenv( 'LAB_ROOT' ) . "/$made" ), $made );
 $response = Lab::request( '/second/files/2026/a%20b.jpg?w=1' );
 $to       = 'https://lab.test/second/wp-content/uploads/blogs.dir/2/files/2026/a%20b.jpg?w=1';
 Lab::claim( 'a former address leads to it', 301 === $response['status'] && false !== stripos( $response['headers'], "Location: $to\r\n" ), $response['headers'] );
+Lab::same( 'a page of that name is none', 404, Lab::request( '/second/files/?w=1' )['status'] );
 Lab::same( 'not so at the main blog', 404, Lab::request( '/files/2026/a.jpg' )['status'] );
 for ( $i = 0; $i < 3; ++$i ) {
 	Lab::done( Lab::request( '/second/' ) );

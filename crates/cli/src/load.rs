@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pressroom_api::failure::Failure;
 use pressroom_model::config::Config;
@@ -9,6 +10,7 @@ use pressroom_model::file::{self, Fault};
 use pressroom_model::id::NodeName;
 
 use crate::commands::Context;
+use crate::edit::Edit;
 
 /// The text of the file; empty if there is none.
 pub(crate) fn text(path: &Path) -> Result<String, Failure> {
@@ -46,8 +48,16 @@ pub(crate) fn to_change(context: &Context<'_>) -> Result<String, Failure> {
     if context.machine.membership(&context.place)?.is_some()
         && context.machine.keeper(&context.place).is_some()
     {
-        let here = meaning(context, &text)?;
-        is_whole(path, &here, &applied(context)?)?;
+        let there = Edit::of(&text)?.sites();
+        // Of what was removed a moment ago this node may hear a moment late.
+        let mut left = 6;
+        while let Err(failure) = is_whole(path, &there, &applied(context)?) {
+            left -= 1;
+            if left == 0 {
+                return Err(failure);
+            }
+            context.rest(Duration::from_millis(500));
+        }
     }
     Ok(text)
 }
@@ -63,11 +73,11 @@ pub(crate) fn applied(context: &Context<'_>) -> Result<Config, Failure> {
     })
 }
 
-fn is_whole(path: &Path, file: &Config, applied: &Config) -> Result<(), Failure> {
+fn is_whole(path: &Path, there: &[String], applied: &Config) -> Result<(), Failure> {
     let lacking: Vec<String> = applied
         .sites
         .iter()
-        .filter(|site| file.sites.iter().all(|own| own.name != site.name))
+        .filter(|site| there.iter().all(|name| name != site.name.as_str()))
         .map(|site| format!("`{}`", site.name))
         .collect();
     if lacking.is_empty() {
@@ -82,11 +92,12 @@ fn is_whole(path: &Path, file: &Config, applied: &Config) -> Result<(), Failure>
         ))
 }
 
-/// The node that this machine is, if it has no file because the cluster's is on another one.
+/// The node that this machine is, if it has no file because the cluster's is on another one. An empty one is what a redirection leaves
+/// behind that went wrong: it is none.
 pub(crate) fn without_file(context: &Context<'_>) -> Result<Option<NodeName>, Failure> {
-    match context.place.config.exists() {
-        true => Ok(None),
-        false => context.machine.membership(&context.place),
+    match text(&context.place.config)?.trim().is_empty() {
+        true => context.machine.membership(&context.place),
+        false => Ok(None),
     }
 }
 

@@ -28,11 +28,11 @@ final class Pressroom_Files {
 		if ( ! is_array( $uploads ) || ! is_string( $uploads['basedir'] ?? null ) ) {
 			return $uploads;
 		}
-		$was = WP_CONTENT_DIR . '/blogs.dir/';
-		if ( 0 !== strpos( $uploads['basedir'], $was ) ) {
+		// A blog may still have the folder of another machine in its options.
+		if ( ! preg_match( '#(?<!/uploads)/blogs\.dir/(\d+/files)/?$#D', $uploads['basedir'], $match ) ) {
 			return $uploads;
 		}
-		$folder             = '/uploads/blogs.dir/' . substr( $uploads['basedir'], strlen( $was ) );
+		$folder             = '/uploads/blogs.dir/' . $match[1];
 		$uploads['basedir'] = WP_CONTENT_DIR . $folder;
 		$uploads['baseurl'] = untrailingslashit( (string) get_option( 'siteurl' ) ) . '/wp-content' . $folder;
 		$uploads['path']    = $uploads['basedir'] . $uploads['subdir'];
@@ -42,10 +42,10 @@ final class Pressroom_Files {
 
 	/** Ends a request for a file by its former address. */
 	private static function lead( string $uri, string $prefix ): void {
-		if ( 0 !== strpos( $uri, $prefix ) || '' === substr( $uri, strlen( $prefix ) ) ) {
+		$file = (string) substr( $uri, strlen( $prefix ) );
+		if ( 0 !== strpos( $uri, $prefix ) || ! strcspn( $file, '?#' ) ) {
 			return;
 		}
-		$file = substr( $uri, strlen( $prefix ) );
 		header( 'Location: ' . content_url( '/uploads/blogs.dir/' . get_current_blog_id() . '/files/' . $file ), true, 301 );
 		header( 'Cache-Control: max-age=' . self::REMEMBERED );
 		exit;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pressroom_model::cluster::Report;
 use pressroom_model::id::{NodeName, SiteName};
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
@@ -24,6 +25,9 @@ use crate::layout::Layout;
 
 /// Between two tries while the store is away.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// A report is not later than another one by more than this: then a clock was set.
+const LATEST_MS: u64 = 10_000;
 
 /// What a node remembers of the store.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -109,12 +113,12 @@ impl Agent {
             let _order = cluster.taking.lock();
             cluster.heard.lock().begin(listing.revision);
             self.take_all(cluster, &listing.entries);
+            let was_heard = std::mem::replace(&mut self.state.lock().known.is_heard, true);
+            if !was_heard {
+                self.notice("the cluster's store is heard");
+            }
+            self.heard(cluster);
         }
-        let was_heard = std::mem::replace(&mut self.state.lock().known.is_heard, true);
-        if !was_heard {
-            self.notice("the cluster's store is heard");
-        }
-        self.heard(cluster);
         loop {
             let changes = tokio::select! {
                 changes = watch.next() => changes,
@@ -125,29 +129,35 @@ impl Agent {
                 Err(StoreError::Compacted { .. }) => return Ok(()),
                 changes => changes?,
             };
-            if self.take_news(cluster, &changes.into(), listing.revision)? {
-                self.heard(cluster);
-            }
+            cluster.heard.lock().watched(changes.revision);
+            self.take_news(cluster, &[changes.into()], listing.revision)?;
         }
     }
 
-    /// Takes a transaction over, unless it was; whether it was not. The store says it, or another node that heard it earlier.
-    /// Whoever says it knows all that is behind `after`.
+    /// Takes transactions over, in their order, but for those that were; whether any was new. The store says them, or another node that
+    /// heard them earlier. Whoever says them knows all that is behind `after`.
     pub(super) fn take_news(
         &self,
         cluster: &Cluster,
-        news: &News,
+        news: &[News],
         after: Revision,
     ) -> Result<bool, StoreError> {
         let _order = cluster.taking.lock();
-        cluster.check_still_ours(&news.changes)?;
-        if !cluster.heard.lock().take(news, after, clock::now()) {
-            return Ok(false);
+        let mut is_new = false;
+        let taken = news.iter().try_for_each(|news| {
+            cluster.check_still_ours(&news.changes)?;
+            if cluster.heard.lock().take(news, after, clock::now()) {
+                for (key, value) in &news.changes {
+                    self.take(cluster, key, value.as_deref());
+                }
+                is_new = true;
+            }
+            Ok(())
+        });
+        if is_new {
+            self.heard(cluster);
         }
-        for (key, value) in &news.changes {
-            self.take(cluster, key, value.as_deref());
-        }
-        Ok(true)
+        taken.map(|()| is_new)
     }
 
     /// Takes everything over as it is, and forgets what is there no more: at once, because a decision in between would not
@@ -191,8 +201,9 @@ impl Agent {
         }
     }
 
-    /// What follows from something that was heard: who is let in, what is kept on disk, and a decision.
-    pub(super) fn heard(&self, cluster: &Cluster) {
+    /// What follows from something that was heard: who is let in, what is kept on disk, and a decision. Called while `taking` is held, or
+    /// what was known earlier would be kept.
+    fn heard(&self, cluster: &Cluster) {
         if cluster.is_elsewhere.load(Ordering::Relaxed) {
             return;
         }
@@ -236,14 +247,27 @@ impl Agent {
 }
 
 impl Known {
+    /// Whether a node has said something later than that: reports come by the store and from the node itself. A clock that was set
+    /// back far is no reason.
+    pub(super) fn is_superseded(&self, node: &NodeName, report: &Report) -> bool {
+        let known = self.reports.get(node);
+        let ahead = known.map_or(0, |(known, _)| known.at_ms.saturating_sub(report.at_ms));
+        ahead > 0 && ahead <= LATEST_MS
+    }
+
     /// Takes one value over; `None`: it is gone.
     fn take(&mut self, key: &Key, value: Option<&[u8]>) {
         let name = || text(value).and_then(|it| it.parse().ok());
         let parts: Vec<&str> = key.as_str().split('/').collect();
         match parts.as_slice() {
             ["observed", "nodes", name] => {
-                let report = parsed(key, value).map(|report| (report, clock::wall_ms()));
-                with(&mut self.reports, name, report);
+                let report: Option<Report> = parsed(key, value);
+                let Ok(node) = name.parse() else { return };
+                match report {
+                    None => drop(self.reports.remove(&node)),
+                    Some(report) if self.is_superseded(&node, &report) => {}
+                    Some(report) => drop(self.reports.insert(node, (report, clock::wall_ms()))),
+                }
             }
             ["nodes", name] => with(&mut self.nodes, name, parsed(key, value)),
             ["placement", site] => with(&mut self.placements, site, parsed(key, value)),

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Cluster;
 use super::door::{short, whole};
+use super::membership::Membership;
 use crate::agent::Agent;
 
 /// Between two questions where the store is heard well.
@@ -47,7 +48,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const KEPT: usize = 1024;
 /// And so many bytes of them.
 const KEPT_BYTES: usize = 16 << 20;
-/// Largest answer: all that is kept, as text.
+/// So many bytes are told at a time, if it is not one transaction.
+const TOLD_BYTES: usize = 1 << 20;
+/// Largest answer: a large transaction, as text.
 const ANSWER: usize = 2 * KEPT_BYTES;
 
 /// A transaction, as it is taken over.
@@ -84,6 +87,8 @@ impl News {
 pub(crate) struct Heard {
     /// The last revision that was taken over; none before the store was listed.
     last: Option<Revision>,
+    /// The last revision that the store itself told.
+    watched: Revision,
     /// Everything behind this one is kept.
     from: Revision,
     kept: VecDeque<(Instant, News)>,
@@ -93,7 +98,23 @@ pub(crate) struct Heard {
 impl Heard {
     /// Everything was listed: what came before is not told.
     pub(crate) fn begin(&mut self, revision: Revision) {
-        *self = Self { last: Some(revision), from: revision, ..Self::default() };
+        *self = Self { last: Some(revision), watched: revision, from: revision, ..Self::default() };
+    }
+
+    /// The store itself told this one.
+    pub(crate) fn watched(&mut self, revision: Revision) {
+        self.watched = self.watched.max(revision);
+    }
+
+    /// Whether nothing was heard that is later than this revision.
+    pub(crate) fn is_behind(&self, revision: Revision) -> bool {
+        self.last.is_none_or(|last| last <= revision)
+    }
+
+    /// Whether something is known here for a while that the store itself has not told.
+    fn is_late(&self, now: Instant) -> bool {
+        self.last.is_some()
+            && (self.watched < self.from || self.behind(self.watched, now).1 >= LATE)
     }
 
     /// Keeps what was heard now of all that is behind `after`; whether it is new. Nothing is, where what is known ends before
@@ -113,22 +134,29 @@ impl Heard {
         true
     }
 
-    /// What was heard behind a revision, and for how long the first of it is known; nothing, where that is not kept any more.
+    /// What was heard behind a revision, as much as one answer has, and for how long the first of it is known; nothing, where that is
+    /// not kept any more.
     fn behind(&self, after: Revision, now: Instant) -> (Vec<&News>, Duration) {
         if self.last.is_none() || after < self.from {
             return (Vec::new(), Duration::ZERO);
         }
         let begin = self.kept.partition_point(|(_, news)| news.revision <= after);
         let age = self.kept.get(begin).map_or(Duration::ZERO, |(at, _)| now.duration_since(*at));
-        (self.kept.range(begin..).map(|(_, news)| news).collect(), age)
+        let mut bytes = 0;
+        let fits = |news: &&News| {
+            let is_first = bytes == 0;
+            bytes += news.size();
+            is_first || bytes <= TOLD_BYTES
+        };
+        (self.kept.range(begin..).map(|(_, news)| news).take_while(fits).collect(), age)
     }
 }
 
 /// What a node asks.
 #[derive(Serialize, Deserialize)]
 struct Question {
-    /// See [`super::membership::Membership::token`]: revisions of another store say nothing.
-    token: String,
+    /// Which store counts: revisions of another one say nothing.
+    store: (String, u64),
     after: u64,
     /// How the asker is, where it hears late.
     report: Option<Report>,
@@ -173,6 +201,11 @@ impl TryFrom<Told> for News {
     }
 }
 
+/// What tells the store that counts from others before it: its token, and when it was restored.
+fn store_of(own: &Membership) -> (String, u64) {
+    (own.token.clone(), own.restored_ms)
+}
+
 impl Agent {
     /// Asks others for as long as the agent runs.
     pub(crate) async fn ask_what_is_heard(
@@ -197,35 +230,23 @@ impl Agent {
                     continue;
                 }
             };
-            let is_late = self.take_hearsay(&cluster, after, news) && age >= LATE;
-            if is_late && late.is_none() {
-                tracing::info!(%peer, ?age, "the store is heard late here: others are asked");
-            }
-            if is_late {
-                late = Some(clock::now());
-            } else if late.is_some_and(|at| clock::now() >= at + WELL) {
+            let is_new = match self.take_news(&cluster, &news, after) {
+                Ok(is_new) => is_new,
+                Err(error) => {
+                    tracing::warn!(%peer, %error, "what another node heard is not taken over");
+                    continue;
+                }
+            };
+            let now = clock::now();
+            if is_new && age >= LATE || cluster.heard.lock().is_late(now) {
+                if late.replace(now).is_none() {
+                    tracing::info!(%peer, "the store is heard late here: others are asked");
+                }
+            } else if late.is_some_and(|at| now >= at + WELL) {
                 tracing::info!("the store is heard in time again");
                 late = None;
             }
         }
-    }
-
-    /// Takes over what another node has heard behind `after`; whether something was new here.
-    fn take_hearsay(&self, cluster: &Cluster, after: Revision, news: Vec<News>) -> bool {
-        let mut is_new = false;
-        for news in news {
-            match self.take_news(cluster, &news, after) {
-                Ok(taken) => is_new |= taken,
-                Err(error) => {
-                    tracing::warn!(%error, "what another node heard is not taken over");
-                    return false;
-                }
-            }
-        }
-        if is_new {
-            self.heard(cluster);
-        }
-        is_new
     }
 
     /// Whom to ask: the leader, or any other manager that is up.
@@ -254,7 +275,7 @@ impl Agent {
     ) -> Result<(Vec<News>, Duration), String> {
         let stamped = || Report { at_ms: clock::wall_ms(), ..self.own_report() };
         let question = Question {
-            token: cluster.membership().token,
+            store: store_of(&cluster.membership()),
             after: after.0,
             report: is_late.then(stamped),
         };
@@ -288,7 +309,7 @@ impl Agent {
             Ok(question) => question,
             Err(error) => return short(StatusCode::BAD_REQUEST, error),
         };
-        if question.token != cluster.membership().token {
+        if question.store != store_of(&cluster.membership()) {
             return short(StatusCode::CONFLICT, "another store counts here");
         }
         if let Some(report) = question.report {
@@ -306,9 +327,14 @@ impl Agent {
     /// What a node says of itself, if the store says that it is up: with its lease there, it is forgotten in time.
     fn take_report(&self, peer: &NodeName, report: Report) {
         let mut state = self.state.lock();
-        if let Some(known) = state.known.reports.get_mut(peer) {
-            *known = (report, clock::wall_ms());
-            drop(state);
+        if state.known.is_superseded(peer, &report) {
+            return;
+        }
+        let Some(known) = state.known.reports.get_mut(peer) else { return };
+        let is_other = known.0 != Report { at_ms: known.0.at_ms, ..report.clone() };
+        *known = (report, clock::wall_ms());
+        drop(state);
+        if is_other {
             self.changed.notify_one();
         }
     }
@@ -369,8 +395,36 @@ mod tests {
             assert!(heard.take(&news(revision, &large), Revision(0), now));
         }
         assert_eq!(told(&heard, 2001, now).0, [2002]);
+
         assert_eq!(told(&heard, 1999, now).0, Vec::<u64>::new());
         assert!(heard.bytes <= KEPT_BYTES);
+        // One is told at a time, where they are large.
+        let large = "x".repeat(2 * TOLD_BYTES);
+        for revision in 3000..3003 {
+            assert!(heard.take(&news(revision, &large), Revision(0), now));
+        }
+        assert_eq!(told(&heard, 2002, now).0, [3000]);
+        assert_eq!(told(&heard, 3000, now).0, [3001]);
+    }
+
+    #[test]
+    fn a_node_hears_late_while_the_store_has_not_told_what_others_did() {
+        let begun = Instant::now();
+        let mut heard = Heard::default();
+        assert!(!heard.is_late(begun));
+        heard.begin(Revision(10));
+        assert!(heard.take(&news(11, "a"), Revision(10), begun));
+        assert!(!heard.is_late(begun + LATE / 2));
+        assert!(heard.is_late(begun + LATE));
+        heard.watched(Revision(11));
+        assert!(!heard.is_late(begun + LATE));
+        // It tells what is known here already.
+        heard.watched(Revision(9));
+        assert!(!heard.is_late(begun + LATE));
+        for revision in 12..12 + KEPT as u64 + 1 {
+            assert!(heard.take(&news(revision, "x"), Revision(10), begun + LATE));
+        }
+        assert!(heard.is_late(begun + LATE), "more was told by others than is kept");
     }
 
     #[test]

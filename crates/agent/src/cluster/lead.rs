@@ -79,10 +79,20 @@ impl Agent {
         let mut office =
             campaign(Arc::clone(&self.store), keys::leader(), node.as_str(), TTL).await?;
         // What the one before us has stored counts: it is read after the office is ours, when nobody else can write any more.
-        let listing = self.store.list(&Prefix::all()).await?;
-        cluster.check_ours(&listing.entries)?;
-        self.take_all(cluster, &listing.entries);
-        cluster.take_office(Some(office.fence()));
+        loop {
+            let listing = self.store.list(&Prefix::all()).await?;
+            cluster.check_ours(&listing.entries)?;
+            let _order = cluster.taking.lock();
+            let mut heard = cluster.heard.lock();
+            if heard.is_behind(listing.revision) {
+                heard.begin(listing.revision);
+                drop(heard);
+                self.take_all(cluster, &listing.entries);
+                cluster.take_office(Some(office.fence()));
+                break;
+            }
+            // Others told us more while it was on its way.
+        }
         tracing::info!(%node, "leads now");
         self.notice(format!("node `{node}` leads now"));
         self.took_office();
