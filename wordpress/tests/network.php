@@ -83,7 +83,7 @@ Lab::claim( 'an upload lies there', 0 === strpos( $made, 'wp-content/uploads/blo
 $response = Lab::request( '/second/files/2026/a%20b.jpg?w=1' );
 $to       = 'https://lab.test/second/wp-content/uploads/blogs.dir/2/files/2026/a%20b.jpg?w=1';
 Lab::claim( 'a former address leads to it', 301 === $response['status'] && false !== stripos( $response['headers'], "Location: $to\r\n" ), $response['headers'] );
-Lab::same( 'a page of that name is none', 404, Lab::request( '/second/files/?w=1' )['status'] );
+Lab::same( 'the folder itself leads nowhere', 404, Lab::request( '/second/files/?w=1' )['status'] );
 Lab::same( 'not so at the main blog', 404, Lab::request( '/files/2026/a.jpg' )['status'] );
 for ( $i = 0; $i < 3; ++$i ) {
 	Lab::done( Lab::request( '/second/' ) );

@@ -113,6 +113,11 @@ fn a_node_that_has_no_file_begins_none_and_says_where_it_is() {
         assert!(done.talk.contains("`pressroom config show --applied`"), "{done:?}");
     }
     assert!(!stage.data().join("pressroom.toml").exists());
+    // As a redirection leaves it behind that went wrong: applied, it would take all sites away.
+    stage.write("\n");
+    let done = stage.run("apply");
+    assert_eq!(done.status, 1, "{done:?}");
+    assert!(done.talk.contains("this machine is node `n2`"), "{done:?}");
     let doctor = stage.run("doctor");
     assert!(!doctor.data.contains("configuration"), "{doctor:?}");
 }
@@ -139,9 +144,12 @@ fn an_old_copy_of_the_file_takes_no_site_of_a_cluster_away_and_is_replaced_by_wh
 }
 
 #[test]
-fn nothing_applied_is_said_so() {
+fn what_is_applied_is_asked_of_the_agent_and_its_absence_is_said() {
     let stage = Stage::new();
-    assert_eq!(stage.run("config show --applied").status, 1);
+    stage.write("[[site]]\nname = 'blog'\n");
+    let done = stage.run("config show --applied");
+    assert_eq!((done.status, done.data.as_str()), (1, ""), "{done:?}");
+    assert!(done.talk.contains("Pressroom is not running here"), "{done:?}");
 }
 
 #[test]

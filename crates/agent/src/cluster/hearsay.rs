@@ -3,7 +3,8 @@
 //! Every agent keeps the changes that it heard last. Once a second it asks another node, the leader every other time, what there
 //! is behind its own last revision. Usually that is nothing. Where it is something that the other has had for a while, this
 //! node's own way to the store is bad: then it asks ten times a second, and says with each question how it is itself, which may
-//! come late to the store as well. So a cut or lossy way to the store alone delays nothing that the leader decides.
+//! come late to the store as well. So a lossy way to the store alone delays hardly anything that the leader decides. Of a node that is
+//! cut off from it the lease ends: it hears on, and counts as down.
 //!
 //! Only managers are believed: they could have written it themselves. Deliberately missing: a node that begins without the store
 //! does not list it at others; it goes on with what it remembers.
