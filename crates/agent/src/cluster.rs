@@ -7,7 +7,8 @@
 //! - [`presence`] what this node says of itself, under a lease
 //! - [`secrets`] the same secrets on all nodes; [`sealing`] how the store keeps them, [`rotating`] with which key
 //! - [`code`] releases from other nodes
-//! - [`media`] uploads on every node; [`commits`] who waits for that; [`media_store`] an object store that gets them too
+//! - [`media`] uploads on every node; [`commits`] who waits for that; [`media_store`] an object store that gets them too,
+//!   [`media_news`] which the others hear of
 //! - [`door`] what other nodes may ask
 //! - [`backups`] copies of the state; [`restoring`] the way back to one
 //! - [`renewing`] certificates, long before they end; [`removed`] a node that is none any more
@@ -31,6 +32,7 @@ pub mod joining;
 pub mod keys;
 pub mod lead;
 pub mod media;
+pub(crate) mod media_news;
 pub mod media_store;
 pub mod membership;
 pub mod nodes;

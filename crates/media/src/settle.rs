@@ -20,6 +20,8 @@ use crate::stored::Stored;
 pub enum Settled {
     /// Both sides are equal, or the store has what it needs.
     Equal,
+    /// The store has what it needs since now: something was sent or deleted.
+    Told,
     /// A version was fetched, or was not taken any more.
     Fetched(Heard),
     /// Something changed meanwhile, or is being changed: once more, a little later.
@@ -41,7 +43,10 @@ pub async fn settle(
     let mut settled = Settled::Equal;
     match step {
         Step::Send(version) => match send(bucket, folder, site, path, &version).await? {
-            Some(object) => there.push(object),
+            Some(object) => {
+                there.push(object);
+                settled = Settled::Told;
+            }
             None => return Ok(Settled::Changing),
         },
         Step::Fetch(object) => {
@@ -56,12 +61,14 @@ pub async fn settle(
     }
     for object in &old {
         bucket.delete(site, path, object).await?;
+        settled = Settled::Told;
     }
     there.retain(|object| !old.contains(object));
     stored.lock().set(path, known(own.as_ref(), &there));
     // What was deleted or replaced while it was on its way may have been noted before the store was known to have it.
     let is_other = folder.ledger.lock().entries().get(path) != own.as_ref();
-    Ok(if is_other && settled == Settled::Equal { Settled::Changing } else { settled })
+    let is_fetched = matches!(settled, Settled::Fetched(_));
+    Ok(if is_other && !is_fetched { Settled::Changing } else { settled })
 }
 
 /// The version that counts as what the store has: ours, where it has it.

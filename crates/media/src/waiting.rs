@@ -106,6 +106,15 @@ impl Waiting {
         }
     }
 
+    /// Another node has told the store: what waits for that does not any more. What is being done goes on, and what is missing here
+    /// is fetched still.
+    pub fn told(&mut self, place: &Place) {
+        if let Some(item) = self.items.get(place).filter(|item| item.kind != Kind::Missing) {
+            self.order.entry(item.kind).or_default().remove(&(item.due, item.number));
+            self.items.remove(place);
+        }
+    }
+
     /// The store is back: whatever had to be tried again is due.
     pub fn hasten(&mut self, now: Instant) {
         let is_late = |(_, item): &(&Place, &Item)| item.failures > 0 && item.due > now;
@@ -194,6 +203,31 @@ mod tests {
         waiting.forget(&place("").0);
         assert_eq!((waiting.count(), next(&mut waiting, 99)), (0, None));
     }
+
+    #[test]
+    fn what_another_node_has_told_waits_no_more() {
+        let (start, mut waiting) = (clock::now(), Waiting::default());
+        for (path, kind) in [
+            ("own", Kind::Own),
+            ("heard", Kind::Heard),
+            ("missing", Kind::Missing),
+            ("taken", Kind::Own),
+        ] {
+            let due = if path == "taken" { start } else { start + Duration::from_secs(1) };
+            waiting.note(place(path), kind, due, 1);
+        }
+        assert_eq!(waiting.take(start), Some((place("taken"), Kind::Own)));
+        for path in ["own", "heard", "missing", "taken", "unknown"] {
+            waiting.told(&place(path));
+        }
+        let later = start + Duration::from_secs(9);
+        assert_eq!(waiting.count(), 1, "what is being done");
+        assert_eq!(waiting.take(later), Some((place("missing"), Kind::Missing)));
+        assert_eq!(waiting.take(later), None);
+        waiting.again(&place("taken"), later, Duration::ZERO);
+        assert_eq!(waiting.take(later), Some((place("taken"), Kind::Own)));
+    }
+
     #[test]
     fn what_others_have_as_well_is_taken_from_its_other_end_and_what_is_refused_less_and_less() {
         let (start, mut waiting) = (clock::now(), Waiting::default());

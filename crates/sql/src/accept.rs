@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pressroom_model::id::NodeName;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_runtime::tasks::Group;
 use pressroom_wire::WireError;
+use pressroom_wire::identity::Peer;
 use pressroom_wire::tls::{Accepted, Acceptor, Guests, Wire};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::channel::Channel;
 use crate::forward::GO;
 use crate::pulse;
+use crate::silence::Silences;
 use crate::view::View;
 
 /// So many connections at a time; others wait to be accepted.
@@ -37,7 +40,7 @@ pub(crate) async fn serve(
     tasks: Group,
     shutdown: Shutdown,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (places, silences) = (Arc::new(Semaphore::new(CONNECTIONS)), Silences::default());
     loop {
         let place = Arc::clone(&places).acquire_owned();
         let accepted = async { (place.await, listener.accept().await) };
@@ -50,6 +53,7 @@ pub(crate) async fn serve(
             continue;
         };
         let (acceptor, members, views) = (acceptor.clone(), wire.members.clone(), views.clone());
+        let silences = silences.clone();
         tasks.spawn("connection of a node", move |stop| async move {
             let _place = place;
             watchful(&stream);
@@ -58,10 +62,14 @@ pub(crate) async fn serve(
                 Err(error) => return tracing::debug!(%error, "somebody was not let in"),
             };
             let (peer, key) = (accepted.peer.clone(), accepted.key.clone());
+            // Guests are refused before.
+            let Peer::Node(node) = &peer else { return };
+            silences.heard(node);
             tokio::select! {
                 () = stop.requested() => {}
                 () = members.departure(&peer, &key) => {}
-                served = answer(accepted, &views) => if let Err(error) = served {
+                () = silences.next(node).begins() => tracing::debug!(%node, "a connection of a silent node is closed"),
+                served = answer(accepted, node, &views, &silences) => if let Err(error) = served {
                     tracing::debug!(?peer, %error, "a connection of a node ended");
                 }
             }
@@ -69,8 +77,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// A node that is gone is noticed within six seconds: what it holds in the database (locks of rows, of scheduled events) is
-/// free then. Its own side gives up sooner.
+/// The last resort, where a node that is gone had no pulse: six seconds later nothing is held for it any more.
 fn watchful(stream: &TcpStream) {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(3))
@@ -85,11 +92,13 @@ fn watchful(stream: &TcpStream) {
 
 async fn answer(
     accepted: Accepted<TcpStream>,
+    node: &NodeName,
     views: &watch::Receiver<View>,
+    silences: &Silences,
 ) -> std::io::Result<()> {
     let mut stream = accepted.stream;
     let Some(channel) = Channel::of_protocol(&accepted.protocol) else {
-        return beat(&mut stream).await;
+        return beat(&mut stream, node, silences, pulse::SILENCE).await;
     };
     let begun = tokio::time::timeout(UNUSED, stream.read_u8()).await;
     if begun.map_err(std::io::Error::other)?? != GO {
@@ -114,15 +123,74 @@ async fn answer(
     }
 }
 
-/// Answers each byte by itself.
+/// Answers each byte by itself, and notes when the node is not heard any more.
 async fn beat(
-    stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    node: &NodeName,
+    silences: &Silences,
+    silence: Duration,
 ) -> std::io::Result<()> {
+    let mut longest = UNUSED;
     loop {
-        let byte = tokio::time::timeout(UNUSED, stream.read_u8())
-            .await
-            .map_err(std::io::Error::other)??;
-        stream.write_u8(byte).await?;
-        stream.flush().await?;
+        match tokio::time::timeout(longest, stream.read_u8()).await {
+            Ok(byte) => {
+                let byte = byte?;
+                silences.heard(node);
+                stream.write_u8(byte).await?;
+                stream.flush().await?;
+                longest = silence;
+            }
+            Err(_) if longest == UNUSED => return Err(std::io::Error::other("it has no beat")),
+            Err(_) => {
+                // A pulse that was given up for another one says nothing, nor does one whose node opens connections.
+                let quiet = silences.quiet(node);
+                if quiet >= silence {
+                    silences.note(node);
+                    tracing::warn!(%node, "a node fell silent; what it held in the database is free");
+                    return Err(std::io::Error::other("the node fell silent"));
+                }
+                longest = silence - quiet;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_node_holds_is_let_go_when_its_pulse_is_missed() {
+        let node: NodeName = "n2".parse().expect("a name");
+        let other: NodeName = "n3".parse().expect("a name");
+        let silences = Silences::default();
+        let (mut far, mut near) = tokio::io::duplex(8);
+        let (held, others) = (silences.next(&node), silences.next(&other));
+        let beating = beat(&mut near, &node, &silences, Duration::from_millis(50));
+        let silent = async {
+            for byte in [7, 9] {
+                far.write_u8(byte).await.expect("asked");
+                assert_eq!(far.read_u8().await.expect("answered"), byte);
+            }
+            tokio::time::timeout(Duration::from_secs(20), held.begins()).await.expect("let go");
+        };
+        let (beaten, ()) = tokio::join!(beating, silent);
+        beaten.expect_err("the node fell silent");
+        // Not what another node holds, nor what this one opens when it is back.
+        for silence in [others, silences.next(&node)] {
+            let begins = tokio::time::timeout(Duration::ZERO, silence.begins());
+            begins.await.expect_err("it is not silent");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pulse_that_ends_is_no_silence() {
+        let node: NodeName = "n2".parse().expect("a name");
+        let silences = Silences::default();
+        let (far, mut near) = tokio::io::duplex(8);
+        let held = silences.next(&node);
+        drop(far);
+        beat(&mut near, &node, &silences, Duration::from_millis(50)).await.expect_err("it ended");
+        tokio::time::timeout(Duration::ZERO, held.begins()).await.expect_err("nothing was noted");
     }
 }

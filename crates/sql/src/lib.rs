@@ -5,16 +5,18 @@
 //! - [`forward`] the node that has no data: local sockets, connections to the data node
 //! - [`accept`] the node that has it: connections of members, the engines' sockets
 //! - [`pulse`] whether the data node answers
+//! - [`silence`] whether the other nodes are heard there
 //! - [`channel`] which socket stands for which engine
 //!
 //! Always: a client is never left waiting for a node that is gone. Within two seconds its connection is closed, and new ones are
-//! refused at once, until the node answers again. Nothing here reads what it carries; that is what the router will do in the
-//! same place.
+//! refused at once, until the node answers again. Nor is a lock in the database held for longer than that for a node that is
+//! gone. Nothing here reads what it carries; that is what the router will do in the same place.
 
 pub mod accept;
 pub mod channel;
 pub mod forward;
 pub mod pulse;
+mod silence;
 pub mod view;
 
 use std::os::fd::OwnedFd;

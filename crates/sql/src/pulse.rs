@@ -18,6 +18,9 @@ pub(crate) const PROTOCOL: &[u8] = b"pressroom-pulse";
 const BEAT: Duration = Duration::from_millis(400);
 /// A beat that took longer was missed.
 const LONGEST: Duration = Duration::from_millis(1200);
+/// The data node lets go of all that a node holds whose pulse it misses for so long: later than that node gives up by itself,
+/// sooner than somebody who waits for a lock of it.
+pub(crate) const SILENCE: Duration = Duration::from_secs(2);
 /// Between two tries to find the pulse again.
 const PAUSE: Duration = Duration::from_millis(150);
 /// Longest wait for a connection, try by try: short, so that a node that comes back is soon found (one that was begun while it was

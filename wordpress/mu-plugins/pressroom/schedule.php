@@ -16,8 +16,11 @@
 
 final class Pressroom_Schedule {
 
-	/** Seconds for the lock. Without it the change is still made to the newest list, which leaves some milliseconds to chance. */
-	const PATIENCE = 5;
+	/**
+	 * Seconds for the lock: a node that died with it loses it after two. Without it the change is still made to the newest list, which
+	 * leaves some milliseconds to chance.
+	 */
+	const PATIENCE = 3;
 
 	/** @var string The lock that is held. */
 	private static $lock = '';

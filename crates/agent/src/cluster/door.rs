@@ -16,6 +16,7 @@
 //! | `POST /restored` | nodes | [`super::restoring::Restored`] → 204, and this node goes on with that store |
 //! | `POST /media/SITE/offer` | nodes | [`pressroom_media::exchange::Offer`] → what is wanted of it |
 //! | `POST /media/SITE/put` | nodes | a line of JSON, then a file's bytes |
+//! | `POST /media/SITE/stored` | nodes | [`super::media_news::Told`] |
 //! | `POST /releases/ID` | nodes | digests, one a line → files, each with its digest and length before it |
 
 use std::sync::Arc;
@@ -91,6 +92,7 @@ impl Agent {
             (Peer::Node(_), &Method::POST, ["media", site, verb]) => match site.parse() {
                 Ok(site) if *verb == "offer" => self.answer_offer(&site, request).await,
                 Ok(site) if *verb == "put" => self.answer_put(&site, request).await,
+                Ok(site) if *verb == "stored" => self.answer_stored(&site, request).await,
                 _ => short(StatusCode::NOT_FOUND, "no such site or verb"),
             },
             (Peer::Guest(_), ..) => {

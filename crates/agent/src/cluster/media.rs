@@ -680,7 +680,7 @@ impl Agent {
     }
 }
 
-async fn call(
+pub(super) async fn call(
     cluster: &Cluster,
     to: &NodeName,
     request: Request<AnyBody>,

@@ -2,7 +2,7 @@
 //!
 //! What it lacks follows from what is on disk: the ledger of a folder, and what the store is known to have ([`Stored`]). Every node
 //! works that out for itself, since every node has every file; the one where something changed goes first, the others a little
-//! later, and whoever finds that the store has it already has nothing to do. So what was uploaded to a node that was lost
+//! later, unless they are told before that the store has it ([`super::media_news`]). So what was uploaded to a node that was lost
 //! afterwards is sent by those that had it from it. What is missing here and at the other nodes is fetched from the store.
 //!
 //! Deliberately missing: a store that does not answer stops nothing, and no file is deleted here because the store lacks it.
@@ -30,6 +30,7 @@ use pressroom_runtime::tasks::Group;
 use tokio::sync::Notify;
 
 use super::media::now;
+use super::media_news::News;
 use crate::agent::Agent;
 use crate::files;
 
@@ -60,11 +61,13 @@ const KEY: &str = "media-store.key";
 #[derive(Debug)]
 pub(crate) struct Copies {
     /// Which one; `None`: there is to be none.
-    url: Mutex<Option<String>>,
+    pub(super) url: Mutex<Option<String>>,
     /// Whose uploads it gets.
     sites: Mutex<BTreeSet<SiteName>>,
-    waiting: Mutex<Waiting>,
-    stored: Mutex<BTreeMap<SiteName, Arc<Mutex<Stored>>>>,
+    pub(super) waiting: Mutex<Waiting>,
+    pub(super) stored: Mutex<BTreeMap<SiteName, Arc<Mutex<Stored>>>>,
+    /// What the other nodes are to be told of it.
+    pub(super) news: News,
     /// When all of it is looked at again.
     listing: Mutex<BTreeMap<SiteName, Instant>>,
     /// When all of it was looked at last, nanoseconds since 1970.
@@ -100,6 +103,7 @@ impl Default for Copies {
             sites: Mutex::default(),
             waiting: Mutex::default(),
             stored: Mutex::default(),
+            news: News::default(),
             listing: Mutex::default(),
             listed: Mutex::default(),
             own: Mutex::default(),
@@ -159,6 +163,7 @@ impl Copies {
         self.listing.lock().clear();
         self.listed.lock().clear();
         self.own.lock().clear();
+        self.news.take();
         *self.health.lock() = StoreHealth::default();
     }
 
@@ -297,6 +302,10 @@ impl Agent {
         }
         let agent = Arc::clone(self);
         group.spawn("list", move |stop| agent.list_store(bucket, stop));
+        if let Some(cluster) = self.cluster.clone() {
+            let (agent, url) = (Arc::clone(self), place.url());
+            group.spawn("news", move |stop| agent.tell_news(cluster, url, stop));
+        }
         Some((trigger, group))
     }
 
@@ -395,6 +404,9 @@ impl Agent {
             Ok(settled) => {
                 self.store_answered();
                 let is_changing = settled == Settled::Changing;
+                if settled == Settled::Told && self.cluster.is_some() {
+                    store.news.note(site, path);
+                }
                 if let Settled::Fetched(heard) = settled {
                     self.mind_heard(site, &heard);
                     self.complain(site, None);
