@@ -21,7 +21,7 @@ pub enum Settled {
     /// Both sides are equal, or the store has what it needs.
     Equal,
     /// The store has what it needs since now: something was sent or deleted.
-    Told,
+    Brought,
     /// A version was fetched, or was not taken any more.
     Fetched(Heard),
     /// Something changed meanwhile, or is being changed: once more, a little later.
@@ -45,7 +45,7 @@ pub async fn settle(
         Step::Send(version) => match send(bucket, folder, site, path, &version).await? {
             Some(object) => {
                 there.push(object);
-                settled = Settled::Told;
+                settled = Settled::Brought;
             }
             None => return Ok(Settled::Changing),
         },
@@ -61,7 +61,7 @@ pub async fn settle(
     }
     for object in &old {
         bucket.delete(site, path, object).await?;
-        settled = Settled::Told;
+        settled = Settled::Brought;
     }
     there.retain(|object| !old.contains(object));
     stored.lock().set(path, known(own.as_ref(), &there));

@@ -106,9 +106,9 @@ impl Waiting {
         }
     }
 
-    /// Another node has told the store: what waits for that does not any more. What is being done goes on, and what is missing here
-    /// is fetched still.
-    pub fn told(&mut self, place: &Place) {
+    /// Another node has brought it to the store: what waits for that does not any more. What is being done goes on, and what is missing
+    /// here is fetched still.
+    pub fn brought(&mut self, place: &Place) {
         if let Some(item) = self.items.get(place).filter(|item| item.kind != Kind::Missing) {
             self.order.entry(item.kind).or_default().remove(&(item.due, item.number));
             self.items.remove(place);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_node_has_told_waits_no_more() {
+    fn what_another_node_has_brought_waits_no_more() {
         let (start, mut waiting) = (clock::now(), Waiting::default());
         for (path, kind) in [
             ("own", Kind::Own),
@@ -218,7 +218,7 @@ mod tests {
         }
         assert_eq!(waiting.take(start), Some((place("taken"), Kind::Own)));
         for path in ["own", "heard", "missing", "taken", "unknown"] {
-            waiting.told(&place(path));
+            waiting.brought(&place(path));
         }
         let later = start + Duration::from_secs(9);
         assert_eq!(waiting.count(), 1, "what is being done");

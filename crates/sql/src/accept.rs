@@ -64,11 +64,11 @@ pub(crate) async fn serve(
             let (peer, key) = (accepted.peer.clone(), accepted.key.clone());
             // Guests are refused before.
             let Peer::Node(node) = &peer else { return };
-            silences.heard(node);
+            let silence = silences.next(node);
             tokio::select! {
                 () = stop.requested() => {}
                 () = members.departure(&peer, &key) => {}
-                () = silences.next(node).begins() => tracing::debug!(%node, "a connection of a silent node is closed"),
+                () = silence.begins() => tracing::debug!(%node, "a connection of a silent node is closed"),
                 served = answer(accepted, node, &views, &silences) => if let Err(error) = served {
                     tracing::debug!(?peer, %error, "a connection of a node ended");
                 }
@@ -141,16 +141,14 @@ async fn beat(
                 longest = silence;
             }
             Err(_) if longest == UNUSED => return Err(std::io::Error::other("it has no beat")),
-            Err(_) => {
-                // A pulse that was given up for another one says nothing, nor does one whose node opens connections.
-                let quiet = silences.quiet(node);
-                if quiet >= silence {
-                    silences.note(node);
-                    tracing::warn!(%node, "a node fell silent; what it held in the database is free");
+            // A pulse that was given up for another one says nothing, nor does one whose node opens connections.
+            Err(_) => match silences.note(node, silence) {
+                Some(left) => longest = left,
+                None => {
+                    tracing::warn!(%node, "a node fell silent; its connections are closed");
                     return Err(std::io::Error::other("the node fell silent"));
                 }
-                longest = silence - quiet;
-            }
+            },
         }
     }
 }
@@ -159,6 +157,9 @@ async fn beat(
 mod tests {
     use super::*;
 
+    const SHORT: Duration = Duration::from_millis(300);
+    const DEADLINE: Duration = Duration::from_secs(20);
+
     #[tokio::test]
     async fn what_a_node_holds_is_let_go_when_its_pulse_is_missed() {
         let node: NodeName = "n2".parse().expect("a name");
@@ -166,15 +167,16 @@ mod tests {
         let silences = Silences::default();
         let (mut far, mut near) = tokio::io::duplex(8);
         let (held, others) = (silences.next(&node), silences.next(&other));
-        let beating = beat(&mut near, &node, &silences, Duration::from_millis(50));
+        let beating = beat(&mut near, &node, &silences, SHORT);
         let silent = async {
             for byte in [7, 9] {
                 far.write_u8(byte).await.expect("asked");
                 assert_eq!(far.read_u8().await.expect("answered"), byte);
             }
-            tokio::time::timeout(Duration::from_secs(20), held.begins()).await.expect("let go");
+            held.begins().await;
         };
-        let (beaten, ()) = tokio::join!(beating, silent);
+        let both = async { tokio::join!(beating, silent) };
+        let (beaten, ()) = tokio::time::timeout(DEADLINE, both).await.expect("it is let go");
         beaten.expect_err("the node fell silent");
         // Not what another node holds, nor what this one opens when it is back.
         for silence in [others, silences.next(&node)] {
@@ -190,7 +192,29 @@ mod tests {
         let (far, mut near) = tokio::io::duplex(8);
         let held = silences.next(&node);
         drop(far);
-        beat(&mut near, &node, &silences, Duration::from_millis(50)).await.expect_err("it ended");
+        beat(&mut near, &node, &silences, SHORT).await.expect_err("it ended");
         tokio::time::timeout(Duration::ZERO, held.begins()).await.expect_err("nothing was noted");
+    }
+
+    #[tokio::test]
+    async fn a_pulse_that_was_given_up_for_another_one_says_nothing() {
+        let node: NodeName = "n2".parse().expect("a name");
+        let silences = Silences::default();
+        let (mut old, mut near) = tokio::io::duplex(8);
+        let held = silences.next(&node);
+        old.write_u8(1).await.expect("asked");
+        // The node is heard by another pulse until well after this one's silence.
+        let other = async {
+            let begun = tokio::time::Instant::now();
+            while begun.elapsed() < 3 * SHORT {
+                silences.heard(&node);
+                tokio::task::yield_now().await;
+            }
+            tokio::time::timeout(Duration::ZERO, held.begins()).await.expect_err("it is heard");
+        };
+        tokio::select! {
+            _ = beat(&mut near, &node, &silences, SHORT) => panic!("it was taken for silent"),
+            () = other => {}
+        }
     }
 }

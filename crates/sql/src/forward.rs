@@ -48,6 +48,14 @@ struct Waiting {
     stream: ClientStream,
 }
 
+impl Waiting {
+    /// Whether the other side holds it still, as far as is known: it says nothing before [`GO`].
+    fn is_open(&self) -> bool {
+        let read = self.stream.get_ref().0.try_read(&mut [0]);
+        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+}
+
 impl Forwarder {
     pub(crate) fn new(
         channel: Channel,
@@ -99,11 +107,19 @@ impl Forwarder {
                 waiting.retain(|it| Some(&it.to) == data.as_ref() && now < it.since + OLD);
                 waiting.len() < WAITING
             };
-            if let Some(to) = data.filter(|_| lacks)
-                && let Ok(stream) = self.connect(&to).await
-            {
-                self.waiting.lock().push_back(Waiting { to, since: clock::now(), stream });
-                continue;
+            if let Some(to) = data.filter(|_| lacks) {
+                let connected = tokio::select! {
+                    connected = self.connect(&to) => connected,
+                    // What was made before a missed beat is of no use.
+                    changed = pulse.changed() => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    },
+                };
+                if let Ok(stream) = connected {
+                    self.waiting.lock().push_back(Waiting { to, since: clock::now(), stream });
+                    continue;
+                }
             }
             tokio::select! {
                 () = stop.requested() => return,
@@ -148,7 +164,7 @@ impl Forwarder {
             let mut waiting = self.waiting.lock();
             let now = clock::now();
             std::iter::from_fn(|| waiting.pop_front())
-                .find(|it| it.to == *to && now < it.since + OLD)
+                .find(|it| it.to == *to && now < it.since + OLD && it.is_open())
         };
         self.taken.notify_one();
         if let Some(mut ready) = ready

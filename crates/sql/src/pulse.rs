@@ -1,5 +1,5 @@
 //! Whether the data node answers: one connection that a byte goes to and fro on. A node that is frozen or cut off does not
-//! close its connections; its pulse is missed.
+//! close its connections; its pulse is missed. The data node hears by the same connection whether the others are there.
 
 use std::time::Duration;
 
@@ -18,9 +18,10 @@ pub(crate) const PROTOCOL: &[u8] = b"pressroom-pulse";
 const BEAT: Duration = Duration::from_millis(400);
 /// A beat that took longer was missed.
 const LONGEST: Duration = Duration::from_millis(1200);
-/// The data node lets go of all that a node holds whose pulse it misses for so long: later than that node gives up by itself,
-/// sooner than somebody who waits for a lock of it.
-pub(crate) const SILENCE: Duration = Duration::from_secs(2);
+/// The data node lets go of all that a node holds of which it heard nothing for so long: the longest time between two beats of
+/// which that node itself misses none, where one was asked at once and the next one's question came late.
+pub(crate) const SILENCE: Duration =
+    Duration::from_millis((2 * LONGEST.as_millis() + BEAT.as_millis()) as u64);
 /// Between two tries to find the pulse again.
 const PAUSE: Duration = Duration::from_millis(150);
 /// Longest wait for a connection, try by try: short, so that a node that comes back is soon found (one that was begun while it was

@@ -3,6 +3,8 @@
 //! A node that died or was cut off cannot close its connections. What they hold in the database (a lock by name, a transaction)
 //! would be held until TCP gives up on them; the pulse tells sooner. A node counts as heard with each beat of its pulse and each
 //! connection that it opens.
+//!
+//! The engine sees that a connection is closed when the statement is done that it is in.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,19 +35,25 @@ impl Silences {
         self.with(node, |ear| ear.heard = clock::now());
     }
 
-    /// How long ago a node was heard last.
-    pub(crate) fn quiet(&self, node: &NodeName) -> Duration {
-        self.with(node, |ear| clock::now().duration_since(ear.heard))
+    /// Notes that a node is silent, if it was not heard for so long: whoever waits for that goes on. Otherwise how long is
+    /// left.
+    pub(crate) fn note(&self, node: &NodeName, silence: Duration) -> Option<Duration> {
+        self.with(node, |ear| {
+            let left = silence.checked_sub(clock::now().duration_since(ear.heard));
+            let left = left.filter(|left| !left.is_zero());
+            if left.is_none() {
+                ear.silences.send_modify(|silences| *silences += 1);
+            }
+            left
+        })
     }
 
-    /// A node has fallen silent: whoever waits for that goes on.
-    pub(crate) fn note(&self, node: &NodeName) {
-        self.with(node, |ear| ear.silences.send_modify(|silences| *silences += 1));
-    }
-
-    /// The next silence from now on.
+    /// The next silence of a node that is heard now.
     pub(crate) fn next(&self, node: &NodeName) -> Silence {
-        Silence(self.with(node, |ear| ear.silences.subscribe()))
+        Silence(self.with(node, |ear| {
+            ear.heard = clock::now();
+            ear.silences.subscribe()
+        }))
     }
 
     fn with<T>(&self, node: &NodeName, then: impl FnOnce(&mut Ear) -> T) -> T {

@@ -17,10 +17,10 @@
 final class Pressroom_Schedule {
 
 	/**
-	 * Seconds for the lock: a node that died with it loses it after two. Without it the change is still made to the newest list, which
+	 * Seconds for the lock: a node that died with it loses it after three. Without it the change is still made to the newest list, which
 	 * leaves some milliseconds to chance.
 	 */
-	const PATIENCE = 3;
+	const PATIENCE = 4;
 
 	/** @var string The lock that is held. */
 	private static $lock = '';

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -15,10 +15,12 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use pressroom_media::exchange::Version;
 use pressroom_media::ledger::Ledger;
-use pressroom_media::object::is_behind;
+use pressroom_media::object::{is_behind, is_wanted};
 use pressroom_media::stored::Stored;
-use pressroom_media::waiting::Waiting;
-use pressroom_model::id::SiteName;
+use pressroom_media::waiting::{Kind, Waiting};
+use pressroom_model::config::MediaStore;
+use pressroom_model::id::{NodeName, SiteName};
+use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_wire::http::{AnyBody, any_body};
 use serde::{Deserialize, Serialize};
@@ -27,12 +29,14 @@ use tokio::task::JoinSet;
 use super::Cluster;
 use super::door::{short, whole};
 use super::media::call;
+use super::media_store::GRACE;
 use crate::agent::Agent;
+use crate::apply::off_the_loop;
 
 /// Between two times that others are told: well before they would ask the store themselves.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A node that does not answer within that is not told.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// So many paths are told at a time.
 const BATCH: usize = 2000;
 
@@ -55,20 +59,22 @@ impl News {
 /// What a store has of some paths of a site.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Told {
-    /// Which store.
-    store: String,
+    /// Which store, and where.
+    store: (String, Option<String>),
     /// The newest version of each path; `None`: nothing.
     has: BTreeMap<String, Option<Version>>,
 }
 
 impl Told {
-    /// Takes over what is not older than what is known, and drops what waits for nothing else.
+    /// Takes it over, but for versions that are older than what is known. What the store is still to hear of is looked at when it is
+    /// `due`, at the latest; what it has is not, unless that is to be fetched.
     fn hear(
         self,
         site: &SiteName,
         ledger: &Ledger,
         stored: &mut Stored,
         waiting: &mut Waiting,
+        due: Instant,
     ) {
         for (path, has) in self.has {
             let is_old = has
@@ -78,10 +84,15 @@ impl Told {
             if is_old {
                 continue;
             }
-            let is_behind = is_behind(ledger.entries().get(&path), has.as_ref());
+            let own = ledger.entries().get(&path);
+            let is_behind = is_behind(own, has.as_ref());
+            let is_wanted = has.as_ref().is_some_and(|has| is_wanted(own, has));
             stored.set(&path, has);
-            if !is_behind {
-                waiting.told(&(site.clone(), path));
+            let place = (site.clone(), path);
+            if is_behind {
+                waiting.note(place, Kind::Heard, due, clock::wall_ms());
+            } else if !is_wanted {
+                waiting.brought(&place);
             }
         }
     }
@@ -92,7 +103,7 @@ impl Agent {
     pub(super) async fn tell_news(
         self: Arc<Self>,
         cluster: Arc<Cluster>,
-        store: String,
+        place: MediaStore,
         stop: Shutdown,
     ) {
         while !stop.is_requested() {
@@ -106,10 +117,11 @@ impl Agent {
                         let entry = |path: &String| (path.clone(), stored.version(path).cloned());
                         batch.iter().map(entry).collect()
                     };
-                    let told = Told { store: store.clone(), has };
+                    let told = Told { store: named(&place), has };
+                    let others = self.others_up(&cluster);
                     tokio::select! {
                         () = stop.requested() => return,
-                        () = tell_all(&cluster, &site, &told) => {}
+                        () = tell_all(&cluster, others, &site, &told) => {}
                     }
                 }
             }
@@ -119,7 +131,7 @@ impl Agent {
 
     /// Another node says what the store has.
     pub(super) async fn answer_stored(
-        &self,
+        self: &Arc<Self>,
         site: &SiteName,
         request: Request<Incoming>,
     ) -> Response<AnyBody> {
@@ -128,29 +140,49 @@ impl Agent {
             Err(error) => Err(error),
         };
         match told {
-            Ok(told) => self.hear_told(site, told),
-            Err(error) => return short(StatusCode::BAD_REQUEST, error),
+            Ok(told) => {
+                let (agent, site) = (Arc::clone(self), site.clone());
+                let heard = off_the_loop(move || {
+                    agent.hear_told(&site, told);
+                    Ok::<_, std::io::Error>(())
+                });
+                match heard.await {
+                    Ok(()) => short(StatusCode::OK, ""),
+                    Err(error) => short(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+                }
+            }
+            Err(error) => short(StatusCode::BAD_REQUEST, error),
         }
-        short(StatusCode::OK, "")
     }
 
+    /// What is said of another store than ours counts for nothing.
     fn hear_told(&self, site: &SiteName, told: Told) {
         let store = &self.media.store;
-        if store.url.lock().as_ref() != Some(&told.store) {
+        if self.media_store().is_none_or(|place| named(&place) != told.store) {
             return;
         }
         let stored = store.stored.lock().get(site).cloned();
         let (Some(folder), Some(stored)) = (self.media_folder(site), stored) else { return };
         let (ledger, mut stored) = (folder.ledger.lock(), stored.lock());
-        told.hear(site, &ledger, &mut stored, &mut store.waiting.lock());
+        told.hear(site, &ledger, &mut stored, &mut store.waiting.lock(), clock::now() + GRACE);
+    }
+
+    /// The other nodes that are up: whoever is not would only be waited for.
+    fn others_up(&self, cluster: &Cluster) -> Vec<NodeName> {
+        let own = cluster.node();
+        let state = self.state.lock();
+        state.known.reports.keys().filter(|name| **name != own).cloned().collect()
     }
 }
 
-async fn tell_all(cluster: &Arc<Cluster>, site: &SiteName, told: &Told) {
+fn named(place: &MediaStore) -> (String, Option<String>) {
+    (place.url(), place.endpoint.clone())
+}
+
+async fn tell_all(cluster: &Arc<Cluster>, others: Vec<NodeName>, site: &SiteName, told: &Told) {
     let text = Bytes::from(serde_json::to_vec(told).expect("plain data"));
-    let own = cluster.node();
     let mut telling = JoinSet::new();
-    for to in cluster.wire.members.now().keys().filter(|name| **name != own).cloned() {
+    for to in others {
         let request = Request::post(format!("/media/{site}/stored"))
             .body(any_body(Full::new(text.clone())))
             .expect("a good path");
@@ -168,9 +200,8 @@ async fn tell_all(cluster: &Arc<Cluster>, site: &SiteName, told: &Told) {
 
 #[cfg(test)]
 mod tests {
+    use pressroom_media::exchange::Gone;
     use pressroom_media::ledger::Entry;
-    use pressroom_media::waiting::Kind;
-    use pressroom_runtime::clock;
 
     use super::*;
 
@@ -185,32 +216,40 @@ mod tests {
         let mut stored = Stored::read(place.path().join("stored"), "s3://it").expect("read");
         let (mut ledger, mut waiting) = (Ledger::default(), Waiting::default());
         let now = clock::now();
-        for path in ["same", "newer here", "unknown", "newer there"] {
-            ledger.set(path, Some(Entry::File(version(5))));
-            waiting.note((site.clone(), path.to_owned()), Kind::Heard, now, 1);
-        }
-        stored.set("newer there", Some(version(8)));
-        let has = [
-            ("same", Some(version(5))),
-            ("newer here", Some(version(4))),
-            ("newer there", Some(version(5))),
-            ("never heard of", Some(version(6))),
-            ("gone", None),
+        let file = |born| Some(Entry::File(version(born)));
+        let gone = |at| Some(Entry::Gone(Gone { at, past: Vec::new() }, 0));
+        let cases = [
+            // Path, what is here, what the store was known to have, and what it is said to have.
+            ("same", file(5), None, Some(version(5))),
+            ("gone in both", gone(4), Some(version(3)), None),
+            ("newer here", file(5), None, Some(version(4))),
+            ("newer there", file(5), None, Some(version(8))),
+            ("an old word", file(5), Some(version(8)), Some(version(5))),
+            ("not said", file(5), None, None),
         ];
-        let has = has.into_iter().map(|(path, has)| (path.to_owned(), has)).collect();
-        let told = Told { store: "s3://it".into(), has };
-        told.hear(&site, &ledger, &mut stored, &mut waiting);
+        let mut has = BTreeMap::new();
+        for (path, own, known, said) in cases {
+            ledger.set(path, own);
+            stored.set(path, known);
+            waiting.note((site.clone(), path.to_owned()), Kind::Heard, now, 1);
+            if path != "not said" {
+                has.insert(path.to_owned(), said);
+            }
+        }
+        // These wait for nothing: what was done already, and is undone by a word that was late.
+        ledger.set("late", gone(7));
+        has.insert("late".to_owned(), Some(version(5)));
+        has.insert("never heard of".to_owned(), Some(version(6)));
+        let told = Told { store: ("s3://it".into(), None), has };
+        told.hear(&site, &ledger, &mut stored, &mut waiting, now);
         let mut left = BTreeSet::new();
         while let Some(((_, path), _)) = waiting.take(now) {
             left.insert(path);
         }
-        let expected = ["newer here", "newer there", "unknown"].map(str::to_owned);
-        assert_eq!(left, BTreeSet::from(expected));
+        let expected = ["an old word", "late", "newer here", "newer there", "not said"];
+        assert_eq!(left, BTreeSet::from(expected.map(str::to_owned)));
         let born = |path: &str| stored.version(path).map(|version| version.born);
-        assert_eq!(born("same"), Some(5));
-        assert_eq!(born("newer here"), Some(4));
-        assert_eq!(born("newer there"), Some(8), "an old word does not count");
-        assert_eq!(born("never heard of"), Some(6));
-        assert_eq!(born("gone"), None);
+        let paths = ["same", "gone in both", "newer here", "an old word", "never heard of"];
+        assert_eq!(paths.map(born), [Some(5), None, Some(4), Some(8), Some(6)]);
     }
 }

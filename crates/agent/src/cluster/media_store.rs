@@ -41,7 +41,7 @@ const LOOK: Duration = Duration::from_millis(300);
 /// Between two looks at the configuration and the key.
 const CONFIG: Duration = Duration::from_secs(1);
 /// What changed on another node is left to that node for so long, and up to as much again.
-const GRACE: Duration = Duration::from_secs(4);
+pub(super) const GRACE: Duration = Duration::from_secs(4);
 /// What is missing here is left to the other nodes for so long.
 const PEERS: Duration = Duration::from_secs(15);
 /// All of the store is looked at again after that.
@@ -61,7 +61,7 @@ const KEY: &str = "media-store.key";
 #[derive(Debug)]
 pub(crate) struct Copies {
     /// Which one; `None`: there is to be none.
-    pub(super) url: Mutex<Option<String>>,
+    url: Mutex<Option<String>>,
     /// Whose uploads it gets.
     sites: Mutex<BTreeSet<SiteName>>,
     pub(super) waiting: Mutex<Waiting>,
@@ -303,8 +303,8 @@ impl Agent {
         let agent = Arc::clone(self);
         group.spawn("list", move |stop| agent.list_store(bucket, stop));
         if let Some(cluster) = self.cluster.clone() {
-            let (agent, url) = (Arc::clone(self), place.url());
-            group.spawn("news", move |stop| agent.tell_news(cluster, url, stop));
+            let (agent, place) = (Arc::clone(self), place.clone());
+            group.spawn("news", move |stop| agent.tell_news(cluster, place, stop));
         }
         Some((trigger, group))
     }
@@ -404,7 +404,7 @@ impl Agent {
             Ok(settled) => {
                 self.store_answered();
                 let is_changing = settled == Settled::Changing;
-                if settled == Settled::Told && self.cluster.is_some() {
+                if settled == Settled::Brought && self.cluster.is_some() {
                     store.news.note(site, path);
                 }
                 if let Settled::Fetched(heard) = settled {

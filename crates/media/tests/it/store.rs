@@ -77,7 +77,7 @@ async fn battery(bucket: &Bucket) {
     let path = "2026/11/ä 100% [x]+&.jpg";
     a.node.write(path, "one");
     assert_eq!(a.behind(), 1);
-    assert_eq!(a.settle(path).await.expect("sent"), Settled::Told);
+    assert_eq!(a.settle(path).await.expect("sent"), Settled::Brought);
     assert_eq!((a.behind(), versions(bucket).await), (0, one(path)));
     assert_eq!(a.settle(path).await.expect("looked"), Settled::Equal);
     // A node that is new gets it from the store, with its time and its line.
@@ -97,7 +97,7 @@ async fn battery(bucket: &Bucket) {
     // Gone is gone.
     a.node.delete(path);
     assert_eq!(a.behind(), 1);
-    assert_eq!(a.settle(path).await.expect("deleted"), Settled::Told);
+    assert_eq!(a.settle(path).await.expect("deleted"), Settled::Brought);
     assert_eq!((a.behind(), versions(bucket).await), (0, Vec::new()));
     // Larger than a part.
     let large = "0123456789abcde\n".repeat(1 << 20);
@@ -141,7 +141,7 @@ async fn a_file_that_is_being_written_is_sent_later() {
     assert_eq!(a.settle("a.jpg").await.expect("looked"), Settled::Changing);
     assert_eq!((a.behind(), versions(&bucket).await), (1, Vec::new()));
     a.node.look();
-    assert_eq!(a.settle("a.jpg").await.expect("sent"), Settled::Told);
+    assert_eq!(a.settle("a.jpg").await.expect("sent"), Settled::Brought);
     assert_eq!((a.behind(), versions(&bucket).await), (0, one("a.jpg")));
 }
 
@@ -167,7 +167,7 @@ async fn what_a_lost_node_could_not_send_is_sent_by_those_that_have_it() {
     assert_eq!(b.behind(), 2);
     store.come_back();
     for path in ["new.jpg", "old.jpg"] {
-        assert_eq!(b.settle(path).await.expect("settled"), Settled::Told);
+        assert_eq!(b.settle(path).await.expect("settled"), Settled::Brought);
     }
     assert_eq!((b.behind(), versions(&bucket).await), (0, one("new.jpg")));
     assert_eq!(b.restart().behind(), 0);
@@ -192,7 +192,7 @@ async fn a_slow_store_does_not_bring_back_what_was_deleted_or_replaced_meanwhile
                 true => b.node.write("a.jpg", "quick"),
                 false => b.node.delete("a.jpg"),
             }
-            let settled = if is_replaced { Settled::Told } else { Settled::Equal };
+            let settled = if is_replaced { Settled::Brought } else { Settled::Equal };
             assert_eq!(b.settle("a.jpg").await.expect("settled"), settled);
             tell(&b.node, &a.node).expect("told");
             store.release();

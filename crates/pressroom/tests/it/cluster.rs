@@ -32,6 +32,17 @@ add_action( 'init', function () {
 		update_option( 'blogname', $_GET['rename'] );
 		exit( 'renamed' );
 	}
+	if ( isset( $_GET['hold'] ) ) {
+		nocache_headers();
+		echo $wpdb->get_var( "SELECT GET_LOCK('lab', 0)" ) ? 'held' : 'not held';
+		fastcgi_finish_request();
+		sleep( 20 );
+		exit;
+	}
+	if ( isset( $_GET['take'] ) ) {
+		nocache_headers();
+		exit( $wpdb->get_var( "SELECT GET_LOCK('lab', 5)" ) ? 'taken' : 'not taken' );
+	}
 	if ( isset( $_GET['log'] ) ) {
 		nocache_headers();
 		exit( implode( ' ', $wpdb->get_col( "SELECT CONCAT(phase, '@', host) FROM lab_log ORDER BY id" ) ) );
@@ -171,7 +182,10 @@ fn three_nodes_are_one_cluster_until_they_are_one_machine_again() {
 
     // A node that was cut off shows its own visitors what it has; nobody sees that once it can be reached again.
     wait_until("a stored page", Duration::from_secs(10), || is_hit(3));
+    assert_eq!(get(3, "/?hold"), "held");
     lab.must(&["cut", "n3"]);
+    // Nobody waits for long for what it held in the database.
+    assert_eq!(get(1, "/?take"), "taken");
     let head = || lab.fetch("n3", 3, &["-D", "-", "-o", "/dev/null"], "/").to_ascii_lowercase();
     wait_until("it is cut off", Duration::from_secs(20), || head().contains("partitioned"));
     assert_eq!(get(1, "/?rename=Another+name"), "renamed");
