@@ -146,6 +146,11 @@ impl Waiting {
         self.to_tell().count() as u64
     }
 
+    /// So many of them wait since then, milliseconds since 1970, or longer.
+    pub fn count_since(&self, until_ms: u64) -> u64 {
+        self.to_tell().filter(|item| item.since_ms <= until_ms).count() as u64
+    }
+
     /// Since when the first of them waits, milliseconds since 1970.
     pub fn since_ms(&self) -> Option<u64> {
         self.to_tell().map(|item| item.since_ms).min()
@@ -190,6 +195,7 @@ mod tests {
         assert_eq!(next(&mut waiting, 9), None);
         // Under way still counts; what was noted meanwhile comes again.
         assert_eq!((waiting.count(), waiting.since_ms()), (2, Some(2)));
+        assert_eq!([1, 2, 3].map(|until_ms| waiting.count_since(until_ms)), [0, 1, 2]);
         waiting.note(place("own"), Kind::Own, at(9), 10);
         waiting.done(&place("own"));
         assert_eq!(next(&mut waiting, 9).as_deref(), Some("own"));

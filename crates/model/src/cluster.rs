@@ -105,7 +105,7 @@ pub struct Report {
     /// Floating addresses that it does not take part in, and why.
     #[serde(default)]
     pub refused: BTreeMap<IpAddr, String>,
-    /// Uploads and deletions that the object store of the media does not have yet, as far as is known there; in a few steps, since
+    /// Uploads and deletions that wait for long for the object store of the media, as far as is known there; in a few steps, since
     /// every change of a report is written.
     #[serde(default)]
     pub media_waiting: u64,

@@ -52,6 +52,8 @@ const DISK: Duration = Duration::from_secs(60);
 const REFUSED: Duration = Duration::from_secs(1);
 /// A file that is being written is looked at again then.
 const CHANGING: Duration = Duration::from_secs(1);
+/// What waits for longer is reported to the other nodes.
+const LONG: Duration = Duration::from_secs(20);
 /// After so many failures in a row it is said that the store is away.
 const AWAY: u32 = 4;
 /// The store's key among the secrets, where all nodes have it.
@@ -172,9 +174,11 @@ impl Copies {
         self.waiting.lock().note((site.clone(), path.to_owned()), kind, due, clock::wall_ms());
     }
 
-    /// What waits, at most a few digits of it: it is reported, and every change of a report is written.
+    /// What waits for long, at most a few digits of it: it is reported, and every change of a report is written, and read by all
+    /// nodes. An upload that the store gets as usual is none of these.
     pub(crate) fn about_waiting(&self) -> u64 {
-        let count = self.waiting.lock().count();
+        let long_ago = clock::wall_ms().saturating_sub(LONG.as_millis() as u64);
+        let count = self.waiting.lock().count_since(long_ago);
         let step = 10_u64.pow(count.checked_ilog10().unwrap_or_default());
         count / step * step
     }
