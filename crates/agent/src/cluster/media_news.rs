@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     fn version(born: i64) -> Version {
-        Version { size: 1, mtime: 2, born, past: Vec::new() }
+        Version { size: 1, mtime: born, born, past: Vec::new() }
     }
 
     #[test]
