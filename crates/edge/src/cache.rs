@@ -598,12 +598,13 @@ impl PageCache {
     pub fn purge(&self, site: &Arc<Site>, purge: &Purge, because: &str, now: Millis) -> Purged {
         let here = || self.purge_here(site, purge, because, now);
         let Some(mesh) = self.mesh.get() else { return here() };
-        let (nodes, away) = mesh.others().into_iter().partition(|node| mesh.inbox.hears(node));
         let (purged, receipts) = mesh.outbox.push(site.name(), purge, here);
+        // Afterwards: one that is not heard yet is told of this purge before it is told that it is.
+        let (nodes, away) = mesh.others().into_iter().partition(|node| mesh.company.hears(node));
         Purged { elsewhere: Some(Elsewhere { nodes, away, receipts }), ..purged }
     }
 
-    /// Notes whether no other edge is heard: answers then say that purges of others are unknown.
+    /// Notes whether this edge is cut off from most others: answers then say that purges of others are unknown.
     pub fn cut_off(&self, is_cut_off: bool) {
         for site in self.sites.read().values() {
             site.cut_off(is_cut_off);

@@ -207,7 +207,7 @@ pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
     }
 }
 
-/// The mesh, where this edge hears no other one and something may be stored that others have purged.
+/// The mesh, where this edge is cut off from most others and something may be stored that they have purged.
 fn cut_off(peer: &Peer, asking: &Asking) -> Option<Arc<Mesh>> {
     let is_cut_off = asking.site.as_ref().is_some_and(|site| site.cached.is_cut_off());
     let path = asking.parts.uri.path();

@@ -5,6 +5,7 @@
 //!   here is busy or none
 //! - [`rendering`] pages for the cache, asked of their owner ([`owner`]) first
 //! - [`peers`] what is known of the other edges: [`health`], how busy they are; [`choice`] who is asked, [`budget`] how often again
+//! - [`company`] which of them are heard, and whether they are enough to trust what is stored here
 //! - `reunion` what visitors wait for when a cut is healed
 //! - `serve` what other edges ask of us
 //!
@@ -15,6 +16,7 @@
 
 pub mod budget;
 pub mod choice;
+pub mod company;
 pub mod health;
 pub mod horizon;
 pub mod owner;
@@ -57,6 +59,8 @@ pub struct Mesh {
     pub(crate) inbox: purges::Inbox,
     /// The other edges.
     pub peers: peers::Peers,
+    /// Which of them are heard.
+    pub company: company::Company,
     reunion: reunion::Reunion,
     wire: Wire,
     /// Where the agent puts it, also when it was renewed.
@@ -104,6 +108,7 @@ impl Mesh {
             outbox: Arc::new(purges::Outbox::open(&state.join("purges.json"))),
             inbox: purges::Inbox::open(&state.join("heard.json")),
             peers: peers::Peers::new(cluster.health.clone()),
+            company: company::Company::new(),
             reunion: reunion::Reunion::default(),
             wire,
             identity,

@@ -184,7 +184,7 @@ pub struct Traffic {
     /// The edges of other nodes, as this one knows them.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub peers: std::collections::BTreeMap<NodeName, Peer>,
-    /// No other edge was heard lately: purges of others are unknown here.
+    /// It is cut off from most other edges: their purges are unknown here.
     #[serde(default)]
     pub partitioned: bool,
 }

@@ -194,8 +194,9 @@ fn peer_lines(traffic: &Traffic) -> Vec<String> {
         .map(not_asked)
         .collect();
     if traffic.partitioned {
-        lines
-            .push("! no other edge is heard: pages may be shown that were purged elsewhere".into());
+        lines.push(
+            "! most other edges are not heard: pages may be shown that were purged there".into(),
+        );
     }
     lines
 }

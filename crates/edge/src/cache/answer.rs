@@ -187,7 +187,7 @@ pub fn bypassed(bypass: &Bypass) -> HeaderValue {
     fits(&format!("pressroom; fwd=bypass; detail=\"{bypass}\""))
 }
 
-/// `Cache-Status` of an answer that was made and stored; an edge that hears no other one says so.
+/// `Cache-Status` of an answer that was made and stored; an edge that is cut off from most others says so.
 pub fn stored(is_cut_off: bool) -> HeaderValue {
     HeaderValue::from_static(match is_cut_off {
         false => "pressroom; fwd=miss; stored",

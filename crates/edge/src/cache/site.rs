@@ -114,7 +114,7 @@ impl Site {
         self.lost_journal.load(Ordering::Acquire) && self.lost_journal.swap(false, Ordering::AcqRel)
     }
 
-    /// Notes whether no other edge is heard, so that purges of others are unknown.
+    /// Notes whether this edge is cut off from most others, so that their purges are unknown.
     pub(super) fn cut_off(&self, is_cut_off: bool) {
         self.cut_off.store(is_cut_off, Ordering::Relaxed);
     }

@@ -141,7 +141,7 @@ impl Peers {
         }
     }
 
-    /// Forgets what was seen of a node while this edge was cut off from all: it told of the cut, and not of the node.
+    /// Forgets what was seen of a node while this edge was cut off from it and most others: it told of the cut, and not of the node.
     pub(super) fn forgive(&self, node: &NodeName) {
         let now = clock::now();
         if let Some(known) = self.known.lock().get_mut(node).filter(|it| !it.health.is_up()) {
@@ -213,7 +213,7 @@ impl Peers {
             let peer = status::Peer {
                 up: known.health.is_up(),
                 because: known.health.cause().map(|cause| cause.words().to_owned()),
-                heard: mesh.inbox.hears(node),
+                heard: mesh.company.hears(node),
                 asked: known.ours,
             };
             (node.clone(), peer)

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
 use super::Mesh;
+use super::company::Share;
 use super::horizon::{Horizon, Place};
 use crate::Shared;
 use crate::cache;
@@ -56,10 +57,6 @@ const KEPT: usize = 4096;
 const TAIL: u64 = 256;
 /// Of so many purges of an edge it is known how many pages they met.
 const REMEMBERED: usize = 64;
-/// An edge that was not heard for so long is away.
-const SILENCE: Duration = Duration::from_secs(2);
-/// An edge that was cut off from all others and hears the first one again waits so long for the rest, before it trusts its pages.
-const REUNION: Duration = Duration::from_secs(2);
 /// Largest answer of an edge about purges.
 const ANSWER: usize = 16 << 20;
 
@@ -117,6 +114,9 @@ pub(crate) struct Confirmed {
     /// Where its own stream is.
     #[serde(default)]
     place: Option<Place>,
+    /// It does not hear the sender, and waits for no receipt of it.
+    #[serde(default)]
+    is_deaf: bool,
     /// How busy its PHP is.
     #[serde(default)]
     loads: super::peers::Loads,
@@ -262,7 +262,7 @@ pub(crate) async fn send(mesh: Arc<Mesh>, shared: Arc<Shared>, stop: Shutdown) {
             }
             stays
         });
-        shared.cache.cut_off(mesh.inbox.is_cut_off(&others));
+        shared.cache.cut_off(mesh.company.is_cut_off(&others));
         for node in others {
             let (own, known, to) = (Arc::clone(&mesh), Arc::clone(&confirmed), node.clone());
             let shared = Arc::clone(&shared);
@@ -286,6 +286,7 @@ async fn send_to(
 ) {
     let mut next = None;
     let (mut failures, mut cookies) = (0, 0);
+    let is_there = mesh.company.sign_of(&node);
     loop {
         let woken = mesh.outbox.wake.notified();
         let mut woken = std::pin::pin!(woken);
@@ -294,47 +295,77 @@ async fn send_to(
         let (mut batch, end) = mesh.outbox.batch(next);
         batch.cookies = cookies;
         let begun = clock::now();
-        let connect = CONNECT[failures % CONNECT.len()];
-        let said: Option<Confirmed> = ask(&mesh, &node, PATH, &batch, (connect, BATCH)).await;
-        let is_sent = said.is_some();
-        failures = if is_sent { 0 } else { failures + 1 };
-        if let Some(said) = said {
-            let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            mesh.outbox.confirm(&node, &batch, &said, ms);
-            next = Some(end);
-            confirmed.lock().insert(node.clone(), end);
-            if let Some(place) = said.place {
-                hear(&mesh, &shared, &node, place, begun).await;
-            }
-            mesh.peers.note_loads(&node, said.loads);
-            if let Some(theirs) = said.cookies {
-                theirs.learn(&shared);
-                cookies = theirs.version;
-            }
+        let patience = CONNECT[failures % CONNECT.len()];
+        let said: Option<Confirmed> = match reach(&mesh, &node, patience, &is_there).await {
+            true => call(&mesh, &node, PATH, &batch, BATCH).await,
+            false => None,
+        };
+        let Some(said) = said else {
+            failures += 1;
+            tokio::select! { () = is_there.notified() => {}, () = tokio::time::sleep(BEAT / 2) => {} }
+            continue;
+        };
+        failures = 0;
+        let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        mesh.outbox.confirm(&node, &batch, &said, ms);
+        next = Some(end);
+        confirmed.lock().insert(node.clone(), end);
+        if let Some(place) = said.place {
+            hear(&mesh, &shared, &node, place, (begun, !said.is_deaf)).await;
         }
-        if is_sent && mesh.outbox.batch(next).0.items.is_empty() {
-            tokio::select! { () = woken => {}, () = tokio::time::sleep(BEAT) => {} }
-        } else if !is_sent {
-            tokio::time::sleep(BEAT / 2).await;
+        mesh.peers.note_loads(&node, said.loads);
+        if let Some(theirs) = said.cookies {
+            theirs.learn(&shared);
+            cookies = theirs.version;
+        }
+        if mesh.outbox.batch(next).0.items.is_empty() {
+            // One that is about to hear us says so soon.
+            let pause = if said.is_deaf { BEAT / 5 } else { BEAT };
+            tokio::select! { () = woken => {}, () = tokio::time::sleep(pause) => {} }
         }
     }
 }
 
+/// Connects to an edge, where there is no connection. When one that was away shows that it is there, a connection that was begun before
+/// may wait for long for another try of the kernel: it is begun anew.
+async fn reach(mesh: &Mesh, node: &NodeName, patience: Duration, is_there: &Notify) -> bool {
+    tokio::select! {
+        is_reached = connect(mesh, node, patience) => is_reached,
+        () = is_there.notified() => connect(mesh, node, CONNECT[2]).await,
+    }
+}
+
+async fn connect(mesh: &Mesh, node: &NodeName, patience: Duration) -> bool {
+    matches!(tokio::time::timeout(patience, mesh.client.reach(node)).await, Ok(Ok(())))
+}
+
 /// An edge said where its stream is, to a question of `asked`: it is heard when all before that holds here. A batch of its own
 /// would not tell: it may have been on its way for long.
-async fn hear(mesh: &Mesh, shared: &Shared, node: &NodeName, place: Place, asked: Instant) {
+async fn hear(
+    mesh: &Mesh,
+    shared: &Shared,
+    node: &NodeName,
+    place: Place,
+    (asked, hears_us): (Instant, bool),
+) {
     if !mesh.inbox.has(node, place) {
         let known = mesh.inbox.place(node);
-        let batch: Option<Batch> = ask(mesh, node, MISSED, &known, (BATCH, BATCH)).await;
+        let batch: Option<Batch> = ask(mesh, node, MISSED, &known, BATCH).await;
         let Some(batch) = batch else { return };
-        if mesh.inbox.take(shared, node, batch).await.is_none() {
+        if mesh.inbox.take(mesh, shared, node, batch).await.is_none() {
             return;
         }
     }
-    if mesh.inbox.is_cut_off(&mesh.others()) {
+    let is_back = match mesh.company.share(&mesh.others()) {
+        Share::Most => false,
+        // Those that were cut off together have always heard each other.
+        Share::Few => !mesh.company.hears(node),
+        Share::Gathering(_) => true,
+    };
+    if is_back {
         mesh.peers.forgive(node);
     }
-    mesh.inbox.streams.lock().at.insert(node.clone(), asked);
+    mesh.company.hear(node, asked, hears_us);
 }
 
 /// Asks another edge something about purges; `None`: it does not answer in time.
@@ -343,11 +374,24 @@ async fn ask<T: serde::de::DeserializeOwned>(
     node: &NodeName,
     path: &str,
     what: &impl Serialize,
-    (connect, limit): (Duration, Duration),
+    patience: Duration,
+) -> Option<T> {
+    match connect(mesh, node, patience).await {
+        true => call(mesh, node, path, what, patience).await,
+        false => None,
+    }
+}
+
+/// The same of one that can be reached.
+async fn call<T: serde::de::DeserializeOwned>(
+    mesh: &Mesh,
+    node: &NodeName,
+    path: &str,
+    what: &impl Serialize,
+    patience: Duration,
 ) -> Option<T> {
     let text = serde_json::to_vec(what).expect("plain data");
     let request = Request::post(path).body(any_body(Full::new(Bytes::from(text)))).ok()?;
-    tokio::time::timeout(connect, mesh.client.reach(node)).await.ok()?.ok()?;
     let asked = async {
         let answer = mesh.client.call(node, request).await.ok()?;
         if !answer.status().is_success() {
@@ -356,7 +400,7 @@ async fn ask<T: serde::de::DeserializeOwned>(
         let body = Limited::new(answer.into_body(), ANSWER).collect().await.ok()?.to_bytes();
         serde_json::from_slice(&body).ok()
     };
-    tokio::time::timeout(limit, asked).await.ok()?
+    tokio::time::timeout(patience, asked).await.ok()?
 }
 
 /// Hears from every other edge what was missed; from those who do not tell in time anything may have been.
@@ -366,9 +410,9 @@ pub(crate) async fn catch_up(mesh: &Arc<Mesh>, shared: &Arc<Shared>) {
         let (mesh, shared) = (Arc::clone(mesh), Arc::clone(shared));
         asked.spawn(async move {
             let place = mesh.inbox.place(&node);
-            let batch: Option<Batch> = ask(&mesh, &node, MISSED, &place, (START, START)).await;
+            let batch: Option<Batch> = ask(&mesh, &node, MISSED, &place, START).await;
             let Some(batch) = batch else { return Some(node) };
-            mesh.inbox.take(&shared, &node, batch).await.is_none().then_some(node)
+            mesh.inbox.take(&mesh, &shared, &node, batch).await.is_none().then_some(node)
         });
     }
     let mut silent = Vec::new();
@@ -453,35 +497,9 @@ fn continuation(known: Option<Heard>, batch: &Batch) -> Continuation {
     }
 }
 
-/// Whether other edges are heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Company {
-    /// Some are, and those that are not have been away for a while; or there are none.
-    Some,
-    /// None is.
-    None,
-    /// After none was some are, since then.
-    Coming(Instant),
-}
-
-impl Company {
-    /// When so many of `all` others are heard; `began`: when this edge did.
-    fn next(self, heard: usize, all: usize, (began, now): (Instant, Instant)) -> Self {
-        match self {
-            _ if heard == all => Self::Some,
-            _ if heard == 0 && now >= began + SILENCE => Self::None,
-            Self::None => Self::Coming(now),
-            Self::Coming(since) if now < since + REUNION => self,
-            Self::Some | Self::Coming(_) => Self::Some,
-        }
-    }
-}
-
 /// What was heard of other edges' streams.
 pub struct Inbox {
     path: PathBuf,
-    began: Instant,
-    company: Mutex<Company>,
     streams: Mutex<Streams>,
     turns: Mutex<BTreeMap<NodeName, Arc<tokio::sync::Mutex<()>>>>,
     is_kept: AtomicBool,
@@ -493,8 +511,6 @@ struct Streams {
     heard: BTreeMap<NodeName, Heard>,
     /// What holds here, or is about to.
     begun: BTreeMap<NodeName, Place>,
-    /// When an edge was asked whose answer made it heard.
-    at: BTreeMap<NodeName, Instant>,
     /// How many pages the last purges of an edge met, for a batch that comes again.
     met: BTreeMap<NodeName, VecDeque<u64>>,
 }
@@ -519,8 +535,6 @@ impl Inbox {
         let begun = heard.iter().map(|(node, heard)| (node.clone(), heard.place())).collect();
         Self {
             path: path.to_owned(),
-            began: clock::now(),
-            company: Mutex::new(Company::Some),
             streams: Mutex::new(Streams { heard, begun, ..Streams::default() }),
             turns: Mutex::default(),
             is_kept: AtomicBool::new(true),
@@ -563,24 +577,10 @@ impl Inbox {
         Horizon(self.streams.lock().begun.clone())
     }
 
-    /// Whether this edge was heard lately: what it purged until a moment ago holds here.
-    pub fn hears(&self, node: &NodeName) -> bool {
-        let at = self.streams.lock().at.get(node).copied();
-        at.is_some_and(|at| clock::now() < at + SILENCE)
-    }
-
-    /// Whether none of the others was heard lately, or not yet all of them since then.
-    pub fn is_cut_off(&self, others: &[NodeName]) -> bool {
-        let now = clock::now();
-        let heard = others.iter().filter(|node| self.hears(node)).count();
-        let mut company = self.company.lock();
-        *company = company.next(heard, others.len(), (self.began, now));
-        !matches!(*company, Company::Some)
-    }
-
     /// Applies a batch of another edge; `None`: it could not be kept, and is to be sent again.
     pub(crate) async fn take(
         &self,
+        mesh: &Mesh,
         shared: &Shared,
         from: &NodeName,
         batch: Batch,
@@ -588,7 +588,7 @@ impl Inbox {
         let turn = Arc::clone(self.turns.lock().entry(from.clone()).or_default());
         // Batches of one edge are applied one after the other, whichever way they came.
         let _turn = turn.lock().await;
-        let came = if self.hears(from) { Came::InTime } else { Came::Late };
+        let came = if mesh.company.hears(from) { Came::InTime } else { Came::Late };
         let known = self.streams.lock().heard.get(from).copied();
         let sent = batch.first + batch.items.len() as u64;
         let continuation = continuation(known, &batch);
@@ -603,7 +603,7 @@ impl Inbox {
             everything_is_stale(shared, "purges of another edge were missed", Came::Late);
         }
         let is_news = continuation == Continuation::Gap || skip < batch.items.len();
-        if let Some(mesh) = shared.mesh.get().filter(|_| came == Came::Late && is_news) {
+        if came == Came::Late && is_news {
             mesh.peers.expect_retries();
         }
         let pages = apply(shared, &batch.items[skip..], came).await?;
@@ -612,9 +612,11 @@ impl Inbox {
             self.is_kept.store(false, Ordering::Release);
         }
         let pages = streams.met(from, skip, pages);
-        let place = shared.mesh.get().map(|mesh| mesh.outbox.place());
         let cookies = Some(Cookies::of(shared)).filter(|own| own.version != batch.cookies);
-        Some(Confirmed { pages, place, loads: super::peers::loads(shared), cookies })
+        // First: what is purged after this is waited for, what was purged before is in the place.
+        let is_deaf = !mesh.company.hears(from);
+        let place = Some(mesh.outbox.place());
+        Some(Confirmed { pages, place, is_deaf, loads: super::peers::loads(shared), cookies })
     }
 }
 
@@ -703,29 +705,6 @@ mod tests {
         assert_eq!(streams.met(&node, 5, vec![]), [0, 0, 3, 4, 5]);
         assert_eq!(streams.met(&node, 0, vec![1; 100]).len(), 100);
         assert_eq!(streams.met(&node, 70, vec![])[5..8], [0, 1, 1]);
-    }
-
-    #[test]
-    fn an_edge_that_was_alone_is_in_company_when_all_are_back_or_late() {
-        use Company::{Coming, None, Some};
-        let began = clock::now();
-        let at = |ms: u64| began + Duration::from_millis(ms);
-        let check = |company: Company, heard: usize, ms: u64, expected: Company| {
-            assert_eq!(
-                company.next(heard, 3, (began, at(ms))),
-                expected,
-                "{company:?} {heard} {ms}"
-            );
-        };
-        check(Some, 0, 500, Some);
-        check(Some, 0, 2_000, None);
-        check(Some, 1, 2_000, Some);
-        check(None, 1, 9_000, Coming(at(9_000)));
-        check(Coming(at(9_000)), 2, 10_999, Coming(at(9_000)));
-        check(Coming(at(9_000)), 2, 11_000, Some);
-        check(Coming(at(9_000)), 3, 9_100, Some);
-        check(Coming(at(9_000)), 0, 9_100, None);
-        assert_eq!(None.next(0, 0, (began, at(9_000))), Some);
     }
 
     #[test]

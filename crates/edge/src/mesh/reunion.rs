@@ -1,8 +1,8 @@
 //! The end of a cut, as visitors meet it.
 //!
-//! An edge that hears no other one shows what it has, and says so. When the cut is healed it does not know yet what was purged
-//! meanwhile, and hears of it a moment later. So whoever asks such an edge for a page has it look first whether another one can be
-//! reached again, and if so waits for what that one has to tell.
+//! An edge that is cut off from most others shows what it has, and says so. When the cut is healed it does not know yet what was purged
+//! meanwhile, and hears of it a moment later. So whoever asks such an edge for a page has it look first which of those that it does
+//! not hear can be reached again, and waits for what they have to tell.
 //!
 //! Always: a look is begun after its asker came, so that it holds for them; those who come during one share the next; an edge that
 //! can be reached and tells nothing delays visitors once in a while, and for a bounded time.
@@ -11,6 +11,7 @@ use std::future::Future;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use pressroom_model::id::NodeName;
 use pressroom_runtime::clock;
 use pressroom_wire::members::Service;
 use tokio::net::TcpStream;
@@ -47,7 +48,7 @@ impl Looked {
 }
 
 impl Mesh {
-    /// Waits until this edge, which is cut off, has heard the others, if one of them can be reached.
+    /// Waits until this edge, if it is cut off, is with those of the others that can be reached again.
     pub(crate) async fn reunite(&self) {
         let asked = clock::now();
         let mut looked = self.reunion.0.lock().await;
@@ -55,43 +56,47 @@ impl Mesh {
             return;
         }
         looked.begun = Some(clock::now());
-        if !self.is_somebody_there().await {
-            return;
-        }
+        let there = self.who_is_back().await;
+        there.iter().for_each(|node| self.company.notice(node));
+        let is_over = || !self.is_cut_off() || there.iter().all(|node| self.company.is_with(node));
         let late = clock::now() + PATIENCE;
-        while self.is_cut_off() && clock::now() < late {
+        while !is_over() && clock::now() < late {
             tokio::time::sleep(STEP).await;
         }
-        if self.is_cut_off() {
+        if !is_over() {
             looked.not_before = Some(clock::now() + VAIN);
         }
     }
 
     fn is_cut_off(&self) -> bool {
-        self.inbox.is_cut_off(&self.others())
+        self.company.is_cut_off(&self.others())
     }
 
-    async fn is_somebody_there(&self) -> bool {
+    /// Those that this edge is not with, and that can be reached.
+    async fn who_is_back(&self) -> Vec<NodeName> {
         let members = self.wire.members.now();
-        let others = self.others();
-        let at = others.iter().filter_map(|node| members.get(node)).map(|it| it.at(Service::Edge));
-        let mut open: Vec<_> = at.map(|address| Box::pin(TcpStream::connect(address))).collect();
+        let away = self.others().into_iter().filter(|node| !self.company.is_with(node));
+        let mut looks: Vec<_> = away
+            .filter_map(|node| {
+                let address = members.get(&node)?.at(Service::Edge);
+                Some((node, Box::pin(TcpStream::connect(address))))
+            })
+            .collect();
+        let mut there = Vec::new();
         // In one task, so that what has come in time counts, however late this thread comes to it.
-        let first = std::future::poll_fn(|context| {
-            let mut is_there = false;
-            open.retain_mut(|look| match look.as_mut().poll(context) {
+        let all = std::future::poll_fn(|context| {
+            looks.retain_mut(|(node, look)| match look.as_mut().poll(context) {
                 Poll::Ready(reached) => {
-                    is_there |= reached.is_ok();
+                    there.extend(reached.is_ok().then(|| node.clone()));
                     false
                 }
                 Poll::Pending => true,
             });
-            match (is_there, open.is_empty()) {
-                (false, false) => Poll::Pending,
-                (is_there, _) => Poll::Ready(is_there),
-            }
+            if looks.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         });
-        tokio::time::timeout(LOOK, first).await.unwrap_or(false)
+        // Who is left is not there.
+        let _ = tokio::time::timeout(LOOK, all).await;
+        there
     }
 }
 

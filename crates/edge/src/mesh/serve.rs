@@ -50,6 +50,9 @@ async fn answer(
     };
     // What a visitor asked for has its kind, so that no path of his is one of ours.
     let is_visitors = request.headers().contains_key(KIND);
+    if !is_visitors {
+        mesh.company.notice(&node);
+    }
     match request.uri().path() {
         _ if is_visitors => {}
         peers::PROBE => return notice::text(StatusCode::OK, "alive\n"),
@@ -92,7 +95,7 @@ async fn purged(
     let Some(batch) = read(request).await else {
         return notice::text(StatusCode::BAD_REQUEST, "no batch of purges\n");
     };
-    match mesh.inbox.take(&core.shared, node, batch).await {
+    match mesh.inbox.take(mesh, &core.shared, node, batch).await {
         Some(confirmed) => json(&confirmed),
         None => notice::text(StatusCode::SERVICE_UNAVAILABLE, "the journal does not take it\n"),
     }

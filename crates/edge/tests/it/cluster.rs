@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use pressroom_model::id::NodeName;
@@ -14,6 +14,7 @@ use pressroom_model::unit::Span;
 use pressroom_runtime::inherited::Inherited;
 use pressroom_wire::authority::{Authority, PublicKey};
 use pressroom_wire::identity::{Identity, new_key};
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::{Answer, Edge, Fpm, Place, until};
 
@@ -26,44 +27,91 @@ struct Way {
     state: Arc<AtomicU8>,
     open: Arc<Mutex<Vec<TcpStream>>>,
     port: u16,
+    /// Told when the way is gone, and when it is back; answers when it is so.
+    gate: mpsc::SyncSender<mpsc::SyncSender<()>>,
 }
 
 impl Way {
     fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
-        let port = listener.local_addr().expect("an address").port();
+        // Bound for as long as the way is there, so that its port is nobody else's while nobody listens.
+        let kept = bound(0);
+        let address = kept.local_addr().expect("an address").as_socket().expect("of the internet");
+        let port = address.port();
         let state = Arc::new(AtomicU8::new(OPEN));
         let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let (ways, streams) = (state.clone(), open.clone());
+        let (gate, told) = mpsc::sync_channel(1);
+        let way = Self { state, open, port, gate };
+        let mut ear = listening(port);
+        let (state, open) = (way.state.clone(), way.open.clone());
         std::thread::spawn(move || {
-            for near in listener.incoming().flatten() {
-                let far = match ways.load(Ordering::SeqCst) {
-                    DEAD => continue,
-                    _ => TcpStream::connect(target),
-                };
-                let Ok(far) = far else { continue };
-                let ends = [near, far];
-                let copies = ends.each_ref().map(|end| end.try_clone().expect("a copy"));
-                streams.lock().expect("whole").extend(copies);
-                for (from, to) in [(0, 1), (1, 0)] {
-                    let [from, to] =
-                        [from, to].map(|n: usize| ends[n].try_clone().expect("a copy"));
-                    let ways = ways.clone();
-                    std::thread::spawn(move || carry(from, to, &ways));
-                }
+            let _kept = kept;
+            while let Some(done) = lead(&ear, target, &state, &open, &told) {
+                drop(ear);
+                // Nobody listens: connections are refused.
+                let _ = done.send(());
+                let Ok(back) = told.recv() else { return };
+                ear = listening(port);
+                let _ = back.send(());
             }
         });
-        Self { state, open, port }
+        way
     }
 
     fn set(&self, state: u8) {
-        self.state.store(state, Ordering::SeqCst);
+        let before = self.state.swap(state, Ordering::SeqCst);
+        if (before == DEAD) != (state == DEAD) {
+            let (done, is_done) = mpsc::sync_channel(1);
+            self.gate.send(done).expect("it listens");
+            if state == DEAD {
+                // It waits for a connection.
+                let _ = TcpStream::connect(("127.0.0.1", self.port));
+            }
+            is_done.recv().expect("it does so");
+        }
         if state == DEAD {
             for stream in self.open.lock().expect("whole").drain(..) {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
     }
+}
+
+fn bound(port: u16) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("set");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("bound");
+    socket
+}
+
+fn listening(port: u16) -> TcpListener {
+    let socket = bound(port);
+    socket.listen(64).expect("it listens");
+    socket.into()
+}
+
+/// Carries connections until the way is gone.
+fn lead(
+    listener: &TcpListener,
+    target: SocketAddr,
+    state: &Arc<AtomicU8>,
+    open: &Mutex<Vec<TcpStream>>,
+    told: &mpsc::Receiver<mpsc::SyncSender<()>>,
+) -> Option<mpsc::SyncSender<()>> {
+    for near in listener.incoming().flatten() {
+        if state.load(Ordering::SeqCst) == DEAD {
+            return told.recv().ok();
+        }
+        let Ok(far) = TcpStream::connect(target) else { continue };
+        let ends = [near, far];
+        let copies = ends.each_ref().map(|end| end.try_clone().expect("a copy"));
+        open.lock().expect("whole").extend(copies);
+        for (from, to) in [(0, 1), (1, 0)] {
+            let [from, to] = [from, to].map(|n: usize| ends[n].try_clone().expect("a copy"));
+            let state = state.clone();
+            std::thread::spawn(move || carry(from, to, &state));
+        }
+    }
+    None
 }
 
 /// Carries bytes; those of a silent way are late until it is open again.
@@ -231,6 +279,26 @@ impl Cluster {
     /// A node is gone for others: its connections end, and none comes about.
     pub(crate) fn kill(&self, n: usize) {
         self.ways_of(n).for_each(|way| way.set(DEAD));
+    }
+
+    /// Nodes of different zones are gone for each other.
+    pub(crate) fn part(&self) {
+        self.ways_between_zones().for_each(|way| way.set(DEAD));
+    }
+
+    pub(crate) fn unite(&self) {
+        self.ways_between_zones().for_each(|way| way.set(OPEN));
+    }
+
+    fn ways_between_zones(&self) -> impl Iterator<Item = &Way> {
+        let ways = self.nodes.iter().zip(&self.ways);
+        ways.flat_map(|(from, ways)| {
+            let others = self.nodes.iter().filter(move |to| to.zone != from.zone);
+            others.zip(std::iter::repeat(ways)).filter_map(|(to, ways)| {
+                let n = self.nodes.iter().position(|it| it.name == to.name)?;
+                ways[n].as_ref()
+            })
+        })
     }
 
     pub(crate) fn heal(&self, n: usize) {

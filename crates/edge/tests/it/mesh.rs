@@ -118,6 +118,44 @@ fn a_node_that_was_cut_off_says_so_and_serves_nothing_old_once_it_is_back() {
 }
 
 #[test]
+fn a_zone_that_was_cut_off_serves_nothing_old_to_the_first_visitor_after_it() {
+    let cluster = Cluster::start(&[("a", 1), ("a", 0), ("b", 0), ("a", 0), ("b", 0)]);
+    let (most, few): (Vec<_>, Vec<_>) = (0..5).partition(|n| ![2, 4].contains(n));
+    let is_partitioned = |n: usize| cluster.nodes[n].edge().status()["partitioned"] == true;
+    let paths: Vec<_> = (0..8).map(|n| format!("/?do=page&n={n}")).collect();
+    for round in 0..2 {
+        for (node, path) in cluster.nodes.iter().flat_map(|it| paths.iter().map(move |p| (it, p))) {
+            until("it is stored", || node.cache(path) == "hit");
+        }
+        // One node alone makes pages, each with a number of its own.
+        let old: Vec<_> =
+            paths.iter().map(|path| cluster.nodes[0].edge().get(path).text()).collect();
+        cluster.part();
+        // Its two nodes hear each other, and it is no use.
+        for n in &few {
+            until("the smaller part says so", || {
+                let answer = cluster.nodes[*n].edge().get(&paths[0]);
+                assert_eq!(answer.header("x-cache"), Some("hit"), "it serves on: {}", answer.head);
+                let status = answer.header("cache-status").unwrap_or_default();
+                status.contains("; detail=partitioned") && is_partitioned(*n)
+            });
+        }
+        assert!(!most.iter().any(|n| is_partitioned(*n)), "{round}");
+        let receipt = cluster.nodes[0].purge(FRONT).json();
+        assert_eq!(receipt["nodes"].as_array().map(Vec::len), Some(4), "{receipt}");
+        cluster.unite();
+        for (n, path, old) in
+            few.iter().flat_map(|n| paths.iter().zip(&old).map(move |(p, o)| (n, p, o)))
+        {
+            let answer = cluster.nodes[*n].edge().get(path);
+            assert_eq!(answer.status, 200, "{}", answer.head);
+            assert_ne!(answer.text(), *old, "{round}: n{} {path}: {}", n + 1, answer.head);
+        }
+        until("all are together", || (0..5).all(|n| !is_partitioned(n)));
+    }
+}
+
+#[test]
 fn an_edge_that_starts_hears_what_it_missed_before_it_serves() {
     let mut cluster = Cluster::start(&[("a", 1), ("b", 1)]);
     for path in ["/?do=page", "/?do=page&other=1"] {
