@@ -67,9 +67,10 @@ mod site;
 mod state;
 mod stats;
 mod storable;
+mod trust;
 mod waking;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -91,6 +92,7 @@ pub use self::rules::Rules;
 pub use self::site::Site;
 pub use self::stats::Totals;
 pub use self::storable::Refusal;
+pub use self::trust::Trust;
 
 use self::book::Met;
 use self::coder::Coder;
@@ -138,6 +140,8 @@ pub struct PageCache {
     page_limit: usize,
     home: Option<Arc<Home>>,
     mesh: OnceLock<Arc<Mesh>>,
+    /// Until when no other edge can have purged a page unheard.
+    pub(crate) trust: Arc<Trust>,
 }
 
 /// What the cache has for a request.
@@ -179,11 +183,14 @@ struct Elsewhere {
 impl Elsewhere {
     /// What the others confirm in time; the rest owe it.
     async fn receipts(mut self) -> Vec<NodeReceipt> {
-        let mut all = Vec::new();
+        let mut all: Vec<NodeReceipt> = Vec::new();
+        // One that was away may be back, and stands for none of these.
+        let mut awaited: BTreeSet<_> = self.nodes.iter().cloned().collect();
         let waiting = async {
-            while all.len() < self.nodes.len()
+            while !awaited.is_empty()
                 && let Some(receipt) = self.receipts.recv().await
             {
+                awaited.remove(&receipt.node);
                 all.push(receipt);
             }
         };
@@ -270,6 +277,7 @@ impl PageCache {
             page_limit: config.page_limit,
             home,
             mesh: OnceLock::new(),
+            trust: Arc::new(Trust::without_end()),
         });
         let coded = Arc::downgrade(&cache);
         coding.start(Arc::clone(&cache.memory), move |page| {
@@ -330,7 +338,7 @@ impl PageCache {
         if let Some(site) = sites.get(name) {
             return Arc::clone(site);
         }
-        let site = Arc::new(Site::new(name.clone(), rules));
+        let site = Arc::new(Site::new(name.clone(), rules, Arc::clone(&self.trust)));
         site.is_switch(release);
         if let Some(home) = &self.home {
             home.open(&site);
@@ -600,15 +608,9 @@ impl PageCache {
         let Some(mesh) = self.mesh.get() else { return here() };
         let (purged, receipts) = mesh.outbox.push(site.name(), purge, here);
         // Afterwards: one that is not heard yet is told of this purge before it is told that it is.
-        let (nodes, away) = mesh.others().into_iter().partition(|node| mesh.company.hears(node));
+        let (nodes, away) =
+            mesh.others().into_iter().partition(|node| mesh.company.is_awaited(node));
         Purged { elsewhere: Some(Elsewhere { nodes, away, receipts }), ..purged }
-    }
-
-    /// Notes whether this edge is cut off from most others: answers then say that purges of others are unknown.
-    pub fn cut_off(&self, is_cut_off: bool) {
-        for site in self.sites.read().values() {
-            site.cut_off(is_cut_off);
-        }
     }
 
     /// Applies a purge here alone.

@@ -141,7 +141,7 @@ fn traffic(shared: &Shared) -> Traffic {
         cache_pages: totals.pages,
         busy,
         peers: mesh.map(|mesh| mesh.peers.told(mesh)).unwrap_or_default(),
-        partitioned: mesh.is_some_and(|mesh| mesh.company.is_cut_off(&mesh.others())),
+        partitioned: !shared.cache.trust.holds(),
     }
 }
 

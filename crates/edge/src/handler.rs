@@ -187,7 +187,7 @@ pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
     if let Some(mesh) = cut_off(peer, &asking) {
         let peer = peer.clone();
         return Reply::Later(Box::pin(async move {
-            mesh.reunite().await;
+            mesh.reunite(&peer.core.shared.cache.trust).await;
             let answer = match at_once(&asking, &peer, own) {
                 Now::Answer(answer) => answer,
                 Now::Work(work) => work_out(&peer, &asking, work, body).await,
@@ -207,7 +207,7 @@ pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
     }
 }
 
-/// The mesh, where this edge is cut off from most others and something may be stored that they have purged.
+/// The mesh, where this edge is cut off and something may be stored that others have purged.
 fn cut_off(peer: &Peer, asking: &Asking) -> Option<Arc<Mesh>> {
     let is_cut_off = asking.site.as_ref().is_some_and(|site| site.cached.is_cut_off());
     let path = asking.parts.uri.path();

@@ -42,6 +42,7 @@ use pressroom_wire::identity::{Fingerprint, Identity, Paths};
 use pressroom_wire::members::{Member, Members, Register, Service};
 use pressroom_wire::tls::Wire;
 
+use crate::Shared;
 use crate::core::Core;
 use crate::mesh::choice::Place;
 use crate::mesh::passing::Kind;
@@ -133,6 +134,13 @@ impl Mesh {
         let mut others: Vec<_> = zones.iter().filter(|(node, _)| **node != self.node).collect();
         others.sort_by_key(|(_, zone)| Some(*zone) != own);
         others.into_iter().map(|(node, _)| node.clone()).collect()
+    }
+
+    /// Counts the other edges that are there, and notes until when what is stored here is trusted.
+    fn review(&self, shared: &Shared) -> company::Share {
+        let (share, trusted) = self.company.review(&self.others());
+        shared.cache.trust.set(trusted);
+        share
     }
 
     /// The places where PHP may be asked for something of a site, the best first. Where a page may be stored, the edge that owns it

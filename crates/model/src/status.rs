@@ -199,6 +199,9 @@ pub struct Peer {
     pub because: Option<String>,
     /// Whether it was heard lately: its purges are known here.
     pub heard: bool,
+    /// Whether it said lately that it hears this one, and so waits for its receipts.
+    #[serde(default)]
+    pub hears_us: bool,
     /// Our requests that are with it now.
     pub asked: u32,
 }

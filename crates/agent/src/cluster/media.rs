@@ -668,14 +668,21 @@ impl Agent {
         tokio::time::timeout(patience, settled).await.is_ok()
     }
 
-    /// The nodes that are up: those of other zones first, then those of ours.
-    fn commit_groups(&self, cluster: &Cluster) -> Vec<Vec<NodeName>> {
-        let own = cluster.membership();
+    /// The other nodes that are up: whoever is not would only be waited for.
+    pub(super) fn others_up(&self, cluster: &Cluster) -> Vec<NodeName> {
+        let own = cluster.node();
         let state = self.state.lock();
-        let up = state.known.reports.keys().filter(|name| **name != own.node);
-        let (near, far): (Vec<_>, Vec<_>) = up.cloned().partition(|name| {
-            state.known.nodes.get(name).is_some_and(|node| node.zone == own.zone)
-        });
+        state.known.reports.keys().filter(|name| **name != own).cloned().collect()
+    }
+
+    /// The same: those of other zones first, then those of ours.
+    fn commit_groups(&self, cluster: &Cluster) -> Vec<Vec<NodeName>> {
+        let zone = cluster.membership().zone;
+        let up = self.others_up(cluster);
+        let state = self.state.lock();
+        let (near, far): (Vec<_>, Vec<_>) = up
+            .into_iter()
+            .partition(|name| state.known.nodes.get(name).is_some_and(|node| node.zone == zone));
         vec![far, near]
     }
 }

@@ -166,13 +166,6 @@ impl Agent {
         let (ledger, mut stored) = (folder.ledger.lock(), stored.lock());
         told.hear(site, &ledger, &mut stored, &mut store.waiting.lock(), clock::now() + GRACE);
     }
-
-    /// The other nodes that are up: whoever is not would only be waited for.
-    fn others_up(&self, cluster: &Cluster) -> Vec<NodeName> {
-        let own = cluster.node();
-        let state = self.state.lock();
-        state.known.reports.keys().filter(|name| **name != own).cloned().collect()
-    }
 }
 
 fn named(place: &MediaStore) -> (String, Option<String>) {

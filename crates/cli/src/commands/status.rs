@@ -5,7 +5,7 @@ use std::time::Duration;
 use pressroom_api::client::Error;
 use pressroom_api::failure::Failure;
 use pressroom_model::id::NodeName;
-use pressroom_model::status::{Address, MediaStore, Pid, Process, Site, Status, Traffic};
+use pressroom_model::status::{Address, MediaStore, Peer, Pid, Process, Site, Status, Traffic};
 use pressroom_model::unit::ByteSize;
 use pressroom_model::verdict::Health;
 
@@ -193,9 +193,15 @@ fn peer_lines(traffic: &Traffic) -> Vec<String> {
         .filter_map(|(node, peer)| Some((node, peer.because.as_ref()?)))
         .map(not_asked)
         .collect();
+    let is_deaf = |(_, peer): &(&NodeName, &Peer)| peer.heard && !peer.hears_us;
+    let deaf = traffic.peers.iter().filter(is_deaf);
+    lines.extend(deaf.map(|(node, _)| {
+        format!("! the edge of {node} does not hear this one: look at the way from there to port 7401 here")
+    }));
     if traffic.partitioned {
         lines.push(
-            "! most other edges are not heard: pages may be shown that were purged there".into(),
+            "! this edge is cut off from more than half of the others: pages may be shown that were purged there"
+                .into(),
         );
     }
     lines

@@ -13,6 +13,7 @@ use super::bypass::Bypass;
 use super::key::{Asked, Key};
 use super::learned::Learned;
 use super::rules::Rules;
+use super::trust::Trust;
 use super::waking::Asleep;
 
 /// One site in the cache.
@@ -30,11 +31,11 @@ pub struct Site {
     release: Mutex<Option<Box<str>>>,
     pub(super) asleep: Asleep,
     lost_journal: AtomicBool,
-    cut_off: AtomicBool,
+    trust: Arc<Trust>,
 }
 
 impl Site {
-    pub(super) fn new(name: SiteName, rules: Rules) -> Self {
+    pub(super) fn new(name: SiteName, rules: Rules, trust: Arc<Trust>) -> Self {
         Self {
             name,
             rules: ArcSwap::from_pointee(rules),
@@ -46,7 +47,7 @@ impl Site {
             release: Mutex::default(),
             asleep: Asleep::default(),
             lost_journal: AtomicBool::new(false),
-            cut_off: AtomicBool::new(false),
+            trust,
         }
     }
 
@@ -114,14 +115,9 @@ impl Site {
         self.lost_journal.load(Ordering::Acquire) && self.lost_journal.swap(false, Ordering::AcqRel)
     }
 
-    /// Notes whether this edge is cut off from most others, so that their purges are unknown.
-    pub(super) fn cut_off(&self, is_cut_off: bool) {
-        self.cut_off.store(is_cut_off, Ordering::Relaxed);
-    }
-
-    /// Whether purges of others are unknown.
+    /// Whether purges of others may be unknown.
     pub fn is_cut_off(&self) -> bool {
-        self.cut_off.load(Ordering::Relaxed)
+        !self.trust.holds()
     }
 
     /// Makes all pages rendered before `position` stale.

@@ -1,11 +1,11 @@
 //! Which other edges are heard, and whether they are enough to trust what is stored here.
 //!
 //! An edge in a part of the cluster that was cut off does not know what the rest purges. It may still hear its neighbours there: so
-//! whoever is not with most of the others shows what it has, and says so (`Cache-Status: …; detail=partitioned`), until it is with
-//! them again and has heard what they purged. Of two parts at most one trusts its pages.
+//! whoever is with fewer than half of the others shows what it has, and says so (`Cache-Status: …; detail=partitioned`), until it is
+//! with them again and has heard what they purged. Two parts never both trust their pages for longer than [`SILENCE`].
 //!
-//! Always: an edge counts others only while they count on it. Whoever purges waits for the receipts of those that it hears, so what
-//! one of them purges from then on is known here before the editor has his answer.
+//! Always: an edge counts another one only for as long as that one counts on it. Whoever purges waits a moment for the receipts of
+//! those that it hears, so what one of them purges is known here, or that moment has passed, before the editor has his answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,28 +17,28 @@ use pressroom_runtime::clock;
 use tokio::sync::Notify;
 
 /// An edge that was not heard for so long is away.
-const SILENCE: Duration = Duration::from_secs(2);
-/// An edge that was cut off and is with most others again waits so long for the rest, before it trusts its pages.
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
+/// An edge that was cut off and is with half of the others again waits so long for the rest, before it trusts its pages.
 const REUNION: Duration = Duration::from_secs(2);
 
 /// How many of the others this edge is with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
-    /// At least half of them, and those that are missing have been away for a while: with this edge they are more than half of the
-    /// cluster.
+    /// At least half of them, so that with this edge they are more than half of the cluster; those that are missing have been away
+    /// for a while.
     Most,
-    /// Fewer.
+    /// Fewer. An edge that begins has nobody yet.
     Few,
     /// After few it is most, since then.
     Gathering(Instant),
 }
 
 impl Share {
-    /// When this edge, which runs since `began`, is with so many of `all` others.
-    fn next(self, with: usize, all: usize, (began, now): (Instant, Instant)) -> Self {
+    /// When this edge is with so many of `all` others.
+    fn next(self, with: usize, all: usize, now: Instant) -> Self {
         match self {
             _ if with == all => Self::Most,
-            _ if with * 2 < all && now >= began + SILENCE => Self::Few,
+            _ if with * 2 < all => Self::Few,
             Self::Few => Self::Gathering(now),
             Self::Gathering(since) if now < since + REUNION => self,
             Self::Most | Self::Gathering(_) => Self::Most,
@@ -46,75 +46,117 @@ impl Share {
     }
 }
 
+/// Until when at least half of `all` others count, each of whom does until one of these moments; `None`: for ever.
+fn end_of_half(mut ends: Vec<Instant>, all: usize) -> Option<Instant> {
+    ends.sort_unstable_by(|a, b| b.cmp(a));
+    ends.get(all.div_ceil(2).checked_sub(1)?).copied()
+}
+
 /// The last good answer of another edge.
 #[derive(Debug, Clone, Copy)]
 struct Word {
     /// When it was asked.
     asked: Instant,
-    /// Whether it hears this edge as well.
-    hears_us: bool,
+    /// So long after that it counts on us, whatever happens.
+    counts: Duration,
+}
+
+impl Word {
+    fn heard_until(self) -> Instant {
+        self.asked + SILENCE
+    }
+
+    fn with_until(self) -> Instant {
+        self.asked + self.counts.min(SILENCE)
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    share: Share,
+    words: BTreeMap<NodeName, Word>,
+    /// Until when the pages that are stored here are trusted; `None`: for ever.
+    trusted: Option<Instant>,
 }
 
 /// The other edges as this one hears them.
 #[derive(Debug)]
 pub struct Company {
     began: Instant,
-    share: Mutex<Share>,
-    words: Mutex<BTreeMap<NodeName, Word>>,
-    signs: Mutex<BTreeMap<NodeName, Arc<Notify>>>,
+    state: Mutex<State>,
+    back: Mutex<BTreeMap<NodeName, Arc<Notify>>>,
 }
 
 impl Company {
     /// Of an edge that begins now.
     pub(super) fn new() -> Self {
-        let (words, signs) = (Mutex::default(), Mutex::default());
-        Self { began: clock::now(), share: Mutex::new(Share::Most), words, signs }
+        let began = clock::now();
+        let state = State { share: Share::Few, words: BTreeMap::new(), trusted: Some(began) };
+        Self { began, state: Mutex::new(state), back: Mutex::default() }
     }
 
-    /// Told when an edge that is not heard shows that it is there.
-    pub(super) fn sign_of(&self, node: &NodeName) -> Arc<Notify> {
-        Arc::clone(self.signs.lock().entry(node.clone()).or_default())
+    /// Told when an edge that is not heard is back.
+    pub(super) fn when_back(&self, node: &NodeName) -> Arc<Notify> {
+        Arc::clone(self.back.lock().entry(node.clone()).or_default())
     }
 
     /// An edge is there: it asked something, or can be reached.
-    pub(super) fn notice(&self, node: &NodeName) {
+    pub(super) fn is_there(&self, node: &NodeName) {
         if !self.hears(node) {
-            self.sign_of(node).notify_one();
+            self.when_back(node).notify_one();
         }
     }
 
-    /// An edge answered what it was asked at `asked`, and all that it had purged until then holds here.
-    pub(super) fn hear(&self, node: &NodeName, asked: Instant, hears_us: bool) {
-        self.words.lock().insert(node.clone(), Word { asked, hears_us });
+    /// An edge answered what it was asked at `asked`, and all that it had purged until then holds here. So long it `counts` on us.
+    pub(super) fn hear(&self, node: &NodeName, asked: Instant, counts: Duration) {
+        self.state.lock().words.insert(node.clone(), Word { asked, counts });
     }
 
     fn word(&self, node: &NodeName) -> Option<Word> {
-        let word = self.words.lock().get(node).copied();
-        word.filter(|word| clock::now() < word.asked + SILENCE)
+        self.state.lock().words.get(node).copied()
     }
 
-    /// Whether this edge was heard lately: what it purged until a moment ago holds here.
+    /// For how long from now this edge counts on another one: it was heard lately, and what it purged until a moment ago holds here.
+    pub(super) fn counts_on(&self, node: &NodeName) -> Duration {
+        let end = self.word(node).map(Word::heard_until);
+        end.map_or(Duration::ZERO, |end| end.saturating_duration_since(clock::now()))
+    }
+
+    /// Whether this edge was heard lately.
     pub fn hears(&self, node: &NodeName) -> bool {
-        self.word(node).is_some()
+        !self.counts_on(node).is_zero()
     }
 
-    /// Whether each hears the other: what it purges holds here before it says so to anybody.
-    pub(super) fn is_with(&self, node: &NodeName) -> bool {
-        self.word(node).is_some_and(|word| word.hears_us)
+    /// Whether it hears this one too.
+    pub fn is_with(&self, node: &NodeName) -> bool {
+        self.word(node).is_some_and(|word| clock::now() < word.with_until())
     }
 
-    /// How many of these others this edge is with.
-    pub(super) fn share(&self, others: &[NodeName]) -> Share {
+    /// Whether all that an edge had purged by then holds here.
+    pub(super) fn has_heard_since(&self, node: &NodeName, moment: Instant) -> bool {
+        self.word(node).is_some_and(|word| moment <= word.asked)
+    }
+
+    /// Whether a receipt of this edge is worth waiting for. One that has just begun knows nobody, and others count on it.
+    pub(crate) fn is_awaited(&self, node: &NodeName) -> bool {
+        clock::now() < self.began + SILENCE || self.hears(node)
+    }
+
+    /// Counts who of these others is there now; and until when the pages that are stored here are trusted, `None`: for ever.
+    pub(super) fn review(&self, others: &[NodeName]) -> (Share, Option<Instant>) {
+        let mut state = self.state.lock();
         let now = clock::now();
-        let with = others.iter().filter(|node| self.is_with(node)).count();
-        let mut share = self.share.lock();
-        *share = share.next(with, others.len(), (self.began, now));
-        *share
-    }
-
-    /// Whether it is not with most of them, or not yet with all that come back.
-    pub fn is_cut_off(&self, others: &[NodeName]) -> bool {
-        self.share(others) != Share::Most
+        let ends = others.iter().filter_map(|node| state.words.get(node)).map(|it| it.with_until());
+        let ends: Vec<_> = ends.filter(|end| now < *end).collect();
+        // Nobody may have looked while it was so.
+        let was_few = state.trusted.is_some_and(|end| end <= now) && state.share == Share::Most;
+        let before = if was_few { Share::Few } else { state.share };
+        state.share = before.next(ends.len(), others.len(), now);
+        state.trusted = match state.share {
+            Share::Most => end_of_half(ends, others.len()),
+            Share::Few | Share::Gathering(_) => Some(now),
+        };
+        (state.share, state.trusted)
     }
 }
 
@@ -122,13 +164,16 @@ impl Company {
 mod tests {
     use super::*;
 
+    fn node(n: usize) -> NodeName {
+        format!("n{n}").parse().expect("a name")
+    }
+
     #[test]
     fn of_two_parts_of_a_cluster_at_most_one_has_most() {
-        let began = clock::now();
-        let now = began + SILENCE;
+        let now = clock::now();
         for nodes in 2..=9 {
             for part in 1..nodes {
-                let of = |part: usize| Share::Most.next(part - 1, nodes - 1, (began, now));
+                let of = |part: usize| Share::Most.next(part - 1, nodes - 1, now);
                 let (one, other) = (of(part), of(nodes - part));
                 assert!(one == Share::Few || other == Share::Few, "{part} of {nodes}");
                 assert_eq!(one == Share::Most, part * 2 > nodes, "{part} of {nodes}");
@@ -142,9 +187,8 @@ mod tests {
         let began = clock::now();
         let at = |ms: u64| began + Duration::from_millis(ms);
         let check = |share: Share, with: usize, ms: u64, expected: Share| {
-            assert_eq!(share.next(with, 5, (began, at(ms))), expected, "{share:?} {with} {ms}");
+            assert_eq!(share.next(with, 5, at(ms)), expected, "{share:?} {with} {ms}");
         };
-        check(Most, 0, 500, Most);
         check(Most, 2, 2_000, Few);
         check(Most, 3, 2_000, Most);
         check(Few, 2, 9_000, Few);
@@ -154,18 +198,51 @@ mod tests {
         check(Gathering(at(9_000)), 4, 11_000, Most);
         check(Gathering(at(9_000)), 5, 9_100, Most);
         check(Gathering(at(9_000)), 2, 9_100, Few);
-        assert_eq!(Few.next(0, 0, (began, at(9_000))), Most, "nobody else is left");
+        assert_eq!(Few.next(0, 0, at(9_000)), Most, "nobody else is left");
+    }
+
+    #[test]
+    fn pages_are_trusted_until_fewer_than_half_count() {
+        let now = clock::now();
+        let at = |s: u64| now + Duration::from_secs(s);
+        assert_eq!(end_of_half(vec![], 0), None, "there is nobody else");
+        assert_eq!(end_of_half(vec![at(3)], 1), Some(at(3)));
+        assert_eq!(end_of_half(vec![at(3), at(5)], 2), Some(at(5)));
+        assert_eq!(end_of_half(vec![at(5), at(3), at(4)], 3), Some(at(4)));
+        assert_eq!(end_of_half(vec![at(5), at(3)], 3), Some(at(3)));
     }
 
     #[test]
     fn one_that_does_not_hear_us_is_heard_and_is_no_company() {
-        let (company, node) = (Company::new(), "n2".parse().expect("a name"));
-        assert!(!company.hears(&node) && !company.is_with(&node));
-        company.hear(&node, clock::now(), false);
-        assert!(company.hears(&node) && !company.is_with(&node));
-        company.hear(&node, clock::now(), true);
-        assert!(company.is_with(&node));
-        company.hear(&node, clock::now().checked_sub(SILENCE).expect("a while ago"), true);
-        assert!(!company.hears(&node) && !company.is_with(&node), "it was asked too long ago");
+        let (company, n2) = (Company::new(), node(2));
+        assert!(!company.hears(&n2) && company.is_awaited(&n2), "others may count on us");
+        company.hear(&n2, clock::now(), Duration::ZERO);
+        assert!(company.hears(&n2) && !company.is_with(&n2));
+        assert_eq!(company.review(std::slice::from_ref(&n2)).0, Share::Few);
+        company.hear(&n2, clock::now(), Duration::from_secs(9));
+        assert!(company.is_with(&n2) && company.counts_on(&n2) <= SILENCE);
+        let (share, trusted) = company.review(std::slice::from_ref(&n2));
+        assert_eq!(share, Share::Most);
+        assert!(trusted.is_some_and(|end| end <= clock::now() + SILENCE), "{trusted:?}");
+        company.hear(&n2, clock::now().checked_sub(SILENCE).expect("a while ago"), SILENCE);
+        assert!(!company.hears(&n2) && !company.is_with(&n2), "it was asked too long ago");
+    }
+
+    #[test]
+    fn an_edge_that_stood_still_gathers_all_before_it_trusts_its_pages() {
+        let (company, others) = (Company::new(), [node(2), node(3)]);
+        let hear = |n| company.hear(&node(n), clock::now(), SILENCE);
+        hear(2);
+        assert!(matches!(company.review(&others).0, Share::Gathering(_)));
+        hear(3);
+        assert_eq!(company.review(&others).0, Share::Most);
+        // What it trusted ended while nobody looked; then one of two is heard, which is half.
+        company.state.lock().trusted = Some(clock::now());
+        company.state.lock().words.clear();
+        hear(2);
+        let (share, trusted) = company.review(&others);
+        assert!(matches!(share, Share::Gathering(_)), "{share:?}");
+        assert!(trusted.is_some_and(|end| end <= clock::now()));
+        assert_eq!(company.review(&[]), (Share::Most, None), "it is alone by a decision");
     }
 }

@@ -214,6 +214,7 @@ impl Peers {
                 up: known.health.is_up(),
                 because: known.health.cause().map(|cause| cause.words().to_owned()),
                 heard: mesh.company.hears(node),
+                hears_us: mesh.company.is_with(node),
                 asked: known.ours,
             };
             (node.clone(), peer)

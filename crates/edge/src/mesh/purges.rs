@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
 use super::Mesh;
-use super::company::Share;
+use super::company::{SILENCE, Share};
 use super::horizon::{Horizon, Place};
 use crate::Shared;
 use crate::cache;
@@ -114,9 +114,9 @@ pub(crate) struct Confirmed {
     /// Where its own stream is.
     #[serde(default)]
     place: Option<Place>,
-    /// It does not hear the sender, and waits for no receipt of it.
+    /// For so many milliseconds it hears the sender at least, and waits for receipts of it.
     #[serde(default)]
-    is_deaf: bool,
+    counts_ms: Option<u64>,
     /// How busy its PHP is.
     #[serde(default)]
     loads: super::peers::Loads,
@@ -202,6 +202,11 @@ impl Outbox {
         (applied, receiver)
     }
 
+    /// Has everybody asked where they are.
+    pub(super) fn ask_now(&self) {
+        self.wake.notify_waiters();
+    }
+
     /// Where it is.
     pub(crate) fn place(&self) -> Place {
         let state = self.state.lock();
@@ -262,7 +267,7 @@ pub(crate) async fn send(mesh: Arc<Mesh>, shared: Arc<Shared>, stop: Shutdown) {
             }
             stays
         });
-        shared.cache.cut_off(mesh.company.is_cut_off(&others));
+        let _ = mesh.review(&shared);
         for node in others {
             let (own, known, to) = (Arc::clone(&mesh), Arc::clone(&confirmed), node.clone());
             let shared = Arc::clone(&shared);
@@ -286,7 +291,7 @@ async fn send_to(
 ) {
     let mut next = None;
     let (mut failures, mut cookies) = (0, 0);
-    let is_there = mesh.company.sign_of(&node);
+    let is_back = mesh.company.when_back(&node);
     loop {
         let woken = mesh.outbox.wake.notified();
         let mut woken = std::pin::pin!(woken);
@@ -296,13 +301,17 @@ async fn send_to(
         batch.cookies = cookies;
         let begun = clock::now();
         let patience = CONNECT[failures % CONNECT.len()];
-        let said: Option<Confirmed> = match reach(&mesh, &node, patience, &is_there).await {
-            true => call(&mesh, &node, PATH, &batch, BATCH).await,
+        let mut asked = begun;
+        let said: Option<Confirmed> = match reach(&mesh, &node, patience, &is_back).await {
+            true => {
+                asked = clock::now();
+                call(&mesh, &node, PATH, &batch, BATCH).await
+            }
             false => None,
         };
         let Some(said) = said else {
             failures += 1;
-            tokio::select! { () = is_there.notified() => {}, () = tokio::time::sleep(BEAT / 2) => {} }
+            tokio::select! { () = is_back.notified() => {}, () = tokio::time::sleep(BEAT / 2) => {} }
             continue;
         };
         failures = 0;
@@ -310,8 +319,10 @@ async fn send_to(
         mesh.outbox.confirm(&node, &batch, &said, ms);
         next = Some(end);
         confirmed.lock().insert(node.clone(), end);
+        // One of an older version does not say it.
+        let counts = said.counts_ms.map_or(SILENCE, Duration::from_millis);
         if let Some(place) = said.place {
-            hear(&mesh, &shared, &node, place, (begun, !said.is_deaf)).await;
+            hear(&mesh, &shared, &node, place, (asked, counts)).await;
         }
         mesh.peers.note_loads(&node, said.loads);
         if let Some(theirs) = said.cookies {
@@ -319,8 +330,8 @@ async fn send_to(
             cookies = theirs.version;
         }
         if mesh.outbox.batch(next).0.items.is_empty() {
-            // One that is about to hear us says so soon.
-            let pause = if said.is_deaf { BEAT / 5 } else { BEAT };
+            // One that is about to count on us says so soon.
+            let pause = if counts.is_zero() { BEAT / 5 } else { BEAT };
             tokio::select! { () = woken => {}, () = tokio::time::sleep(pause) => {} }
         }
     }
@@ -328,10 +339,10 @@ async fn send_to(
 
 /// Connects to an edge, where there is no connection. When one that was away shows that it is there, a connection that was begun before
 /// may wait for long for another try of the kernel: it is begun anew.
-async fn reach(mesh: &Mesh, node: &NodeName, patience: Duration, is_there: &Notify) -> bool {
+async fn reach(mesh: &Mesh, node: &NodeName, patience: Duration, is_back: &Notify) -> bool {
     tokio::select! {
         is_reached = connect(mesh, node, patience) => is_reached,
-        () = is_there.notified() => connect(mesh, node, CONNECT[2]).await,
+        () = is_back.notified() => connect(mesh, node, CONNECT[2]).await,
     }
 }
 
@@ -346,7 +357,7 @@ async fn hear(
     shared: &Shared,
     node: &NodeName,
     place: Place,
-    (asked, hears_us): (Instant, bool),
+    (asked, counts): (Instant, Duration),
 ) {
     if !mesh.inbox.has(node, place) {
         let known = mesh.inbox.place(node);
@@ -356,7 +367,7 @@ async fn hear(
             return;
         }
     }
-    let is_back = match mesh.company.share(&mesh.others()) {
+    let is_back = match mesh.review(shared) {
         Share::Most => false,
         // Those that were cut off together have always heard each other.
         Share::Few => !mesh.company.hears(node),
@@ -365,7 +376,8 @@ async fn hear(
     if is_back {
         mesh.peers.forgive(node);
     }
-    mesh.company.hear(node, asked, hears_us);
+    mesh.company.hear(node, asked, counts);
+    let _ = mesh.review(shared);
 }
 
 /// Asks another edge something about purges; `None`: it does not answer in time.
@@ -405,6 +417,8 @@ async fn call<T: serde::de::DeserializeOwned>(
 
 /// Hears from every other edge what was missed; from those who do not tell in time anything may have been.
 pub(crate) async fn catch_up(mesh: &Arc<Mesh>, shared: &Arc<Shared>) {
+    // Nobody counts on this edge yet.
+    let _ = mesh.review(shared);
     let mut asked = tokio::task::JoinSet::new();
     for node in mesh.others() {
         let (mesh, shared) = (Arc::clone(mesh), Arc::clone(shared));
@@ -441,7 +455,7 @@ fn everything_is_stale(shared: &Shared, because: &str, came: Came) {
 enum Came {
     /// At once.
     InTime,
-    /// After this edge had not heard the other one: visitors elsewhere have seen newer pages for a while.
+    /// After one of the two had not heard the other: visitors elsewhere have seen newer pages for a while.
     Late,
 }
 
@@ -588,7 +602,7 @@ impl Inbox {
         let turn = Arc::clone(self.turns.lock().entry(from.clone()).or_default());
         // Batches of one edge are applied one after the other, whichever way they came.
         let _turn = turn.lock().await;
-        let came = if mesh.company.hears(from) { Came::InTime } else { Came::Late };
+        let came = if mesh.company.is_with(from) { Came::InTime } else { Came::Late };
         let known = self.streams.lock().heard.get(from).copied();
         let sent = batch.first + batch.items.len() as u64;
         let continuation = continuation(known, &batch);
@@ -614,9 +628,10 @@ impl Inbox {
         let pages = streams.met(from, skip, pages);
         let cookies = Some(Cookies::of(shared)).filter(|own| own.version != batch.cookies);
         // First: what is purged after this is waited for, what was purged before is in the place.
-        let is_deaf = !mesh.company.hears(from);
+        let counts = mesh.company.counts_on(from);
+        let counts_ms = Some(u64::try_from(counts.as_millis()).unwrap_or_default());
         let place = Some(mesh.outbox.place());
-        Some(Confirmed { pages, place, is_deaf, loads: super::peers::loads(shared), cookies })
+        Some(Confirmed { pages, place, counts_ms, loads: super::peers::loads(shared), cookies })
     }
 }
 

@@ -1,13 +1,15 @@
 //! The end of a cut, as visitors meet it.
 //!
-//! An edge that is cut off from most others shows what it has, and says so. When the cut is healed it does not know yet what was purged
+//! An edge that is with fewer than half of the others ([`super::company`]) shows what it has, and says so. When the cut is healed it does not know yet what was purged
 //! meanwhile, and hears of it a moment later. So whoever asks such an edge for a page has it look first which of those that it does
 //! not hear can be reached again, and waits for what they have to tell.
 //!
-//! Always: a look is begun after its asker came, so that it holds for them; those who come during one share the next; an edge that
-//! can be reached and tells nothing delays visitors once in a while, and for a bounded time.
+//! Always: a look is begun after its asker came, so that it holds for them; those who come during one share the next; it goes on when
+//! its asker leaves; an edge that can be reached and tells nothing delays visitors once in a while, and for a bounded time.
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -15,17 +17,18 @@ use pressroom_model::id::NodeName;
 use pressroom_runtime::clock;
 use pressroom_wire::members::Service;
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use super::Mesh;
+use crate::cache::Trust;
 
 /// An edge that is not reached in this time is not there: within a data centre it is a hundredth of it.
 const LOOK: Duration = Duration::from_millis(20);
 /// Longest wait for what others have to tell.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// So long nobody looks after others were there and told nothing.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// So long nobody waits for an edge that was there and told nothing.
 const VAIN: Duration = Duration::from_secs(30);
-/// Between two looks whether the reunion has come to its end.
+/// Between two looks whether they have told it.
 const STEP: Duration = Duration::from_millis(10);
 
 /// Who has looked, and when.
@@ -36,44 +39,62 @@ pub(crate) struct Reunion(Mutex<Looked>);
 struct Looked {
     /// When the last look began.
     begun: Option<Instant>,
-    /// Nobody looks before.
-    not_before: Option<Instant>,
+    /// Who is not waited for until then.
+    vain: BTreeMap<NodeName, Instant>,
 }
 
 impl Looked {
     /// Whether a look is due for one who came at `asked`.
-    fn is_due(&self, asked: Instant, now: Instant) -> bool {
-        self.begun.is_none_or(|begun| begun < asked) && self.not_before.is_none_or(|it| it <= now)
+    fn is_due(&self, asked: Instant) -> bool {
+        self.begun.is_none_or(|begun| begun < asked)
+    }
+
+    /// Whether somebody who is there is worth waiting for.
+    fn is_worth_it(&self, node: &NodeName, now: Instant) -> bool {
+        self.vain.get(node).is_none_or(|until| *until <= now)
     }
 }
 
 impl Mesh {
-    /// Waits until this edge, if it is cut off, is with those of the others that can be reached again.
-    pub(crate) async fn reunite(&self) {
+    /// Waits until all that was purged before now holds here, as far as those who purged it can be reached.
+    pub(crate) async fn reunite(self: &Arc<Self>, trust: &Arc<Trust>) {
         let asked = clock::now();
-        let mut looked = self.reunion.0.lock().await;
-        if !self.is_cut_off() || !looked.is_due(asked, clock::now()) {
-            return;
-        }
-        looked.begun = Some(clock::now());
-        let there = self.who_is_back().await;
-        there.iter().for_each(|node| self.company.notice(node));
-        let is_over = || !self.is_cut_off() || there.iter().all(|node| self.company.is_with(node));
-        let late = clock::now() + PATIENCE;
-        while !is_over() && clock::now() < late {
-            tokio::time::sleep(STEP).await;
-        }
-        if !is_over() {
-            looked.not_before = Some(clock::now() + VAIN);
-        }
+        let (mesh, trust) = (Arc::clone(self), Arc::clone(trust));
+        let (done, is_done) = oneshot::channel();
+        self.group.spawn("a look for others", move |_| async move {
+            mesh.look(asked, &trust).await;
+            // Its asker may have left.
+            let _ = done.send(());
+        });
+        // It is never sent to where the edge ends.
+        let _ = is_done.await;
     }
 
-    fn is_cut_off(&self) -> bool {
-        self.company.is_cut_off(&self.others())
+    async fn look(&self, asked: Instant, trust: &Trust) {
+        let mut looked = self.reunion.0.lock().await;
+        if trust.holds() || !looked.is_due(asked) {
+            return;
+        }
+        let begun = clock::now();
+        looked.begun = Some(begun);
+        let mut there = self.who_is_there().await;
+        there.retain(|node| looked.is_worth_it(node, begun));
+        there.iter().for_each(|node| self.company.is_there(node));
+        self.outbox.ask_now();
+        while clock::now() < begun + PATIENCE && !trust.holds() {
+            there.retain(|node| !self.company.has_heard_since(node, begun));
+            if there.is_empty() {
+                return;
+            }
+            tokio::time::sleep(STEP).await;
+        }
+        if !trust.holds() {
+            looked.vain.extend(there.into_iter().map(|node| (node, clock::now() + VAIN)));
+        }
     }
 
     /// Those that this edge is not with, and that can be reached.
-    async fn who_is_back(&self) -> Vec<NodeName> {
+    async fn who_is_there(&self) -> Vec<NodeName> {
         let members = self.wire.members.now();
         let away = self.others().into_iter().filter(|node| !self.company.is_with(node));
         let mut looks: Vec<_> = away
@@ -109,11 +130,18 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut looked = Looked::default();
-        assert!(looked.is_due(at(0), at(0)));
+        assert!(looked.is_due(at(0)));
         looked.begun = Some(at(5));
-        assert!(!looked.is_due(at(3), at(20)), "it was looked for them");
-        assert!(looked.is_due(at(6), at(20)), "a cut may have been healed since");
-        looked.not_before = Some(at(100));
-        assert!(!looked.is_due(at(6), at(20)) && looked.is_due(at(6), at(100)));
+        assert!(!looked.is_due(at(3)), "it was looked for them");
+        assert!(looked.is_due(at(6)), "a cut may have been healed since");
+    }
+
+    #[test]
+    fn who_told_nothing_is_not_waited_for_again_for_a_while() {
+        let (node, now) = ("n2".parse().expect("a name"), Instant::now());
+        let mut looked = Looked::default();
+        assert!(looked.is_worth_it(&node, now));
+        looked.vain.insert(node.clone(), now + VAIN);
+        assert!(!looked.is_worth_it(&node, now) && looked.is_worth_it(&node, now + VAIN));
     }
 }

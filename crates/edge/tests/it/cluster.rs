@@ -213,6 +213,7 @@ impl Cluster {
                     node.knows(other.name.as_str()) == (true, true)
                 });
             }
+            until("all count on each other", || node.edge().status()["partitioned"] == false);
         }
     }
 
@@ -279,6 +280,12 @@ impl Cluster {
     /// A node is gone for others: its connections end, and none comes about.
     pub(crate) fn kill(&self, n: usize) {
         self.ways_of(n).for_each(|way| way.set(DEAD));
+    }
+
+    /// A node is gone for others, and still reaches them.
+    pub(crate) fn bar(&self, n: usize) {
+        let ways = self.ways.iter().filter_map(|ways| ways[n].as_ref());
+        ways.for_each(|way| way.set(DEAD));
     }
 
     /// Nodes of different zones are gone for each other.
