@@ -207,14 +207,16 @@ pub fn handle(peer: &Arc<Peer>, request: Request<Incoming>) -> Reply {
     }
 }
 
-/// The mesh, where this edge is cut off and something may be stored that others have purged.
+/// The mesh, where this edge is cut off and may have a page that others have purged.
 fn cut_off(peer: &Peer, asking: &Asking) -> Option<Arc<Mesh>> {
-    let is_cut_off = asking.site.as_ref().is_some_and(|site| site.cached.is_cut_off());
+    let site = asking.site.as_ref().filter(|site| site.cached.is_cut_off())?;
     let path = asking.parts.uri.path();
-    if !is_cut_off || looks_like_file(path) || path.starts_with("/.") {
+    if path.starts_with("/.") || site.cached.key(&asking.asked()).is_err() {
         return None;
     }
-    peer.core.shared.mesh.get().cloned()
+    let is_page = !looks_like_file(path)
+        || matches!(route(path, site.model.network, &*site.library), Target::Php { .. });
+    peer.core.shared.mesh.get().filter(|_| is_page).cloned()
 }
 
 enum Now {

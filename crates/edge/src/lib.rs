@@ -54,6 +54,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
+use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::{self, Trigger};
 
 use crate::affirm::Affirmations;
@@ -188,6 +189,8 @@ fn join_mesh(
     else {
         return Ok(());
     };
+    // Until others are heard, and without a mesh for ever.
+    shared.cache.trust.set(Some(clock::now()));
     let mesh = match Mesh::open(cluster, state, trigger.listener()) {
         Ok(mesh) => mesh,
         Err(error) => {

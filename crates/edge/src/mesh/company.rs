@@ -84,7 +84,7 @@ struct State {
 pub struct Company {
     began: Instant,
     state: Mutex<State>,
-    back: Mutex<BTreeMap<NodeName, Arc<Notify>>>,
+    asked_for: Mutex<BTreeMap<NodeName, Arc<Notify>>>,
 }
 
 impl Company {
@@ -92,18 +92,23 @@ impl Company {
     pub(super) fn new() -> Self {
         let began = clock::now();
         let state = State { share: Share::Few, words: BTreeMap::new(), trusted: Some(began) };
-        Self { began, state: Mutex::new(state), back: Mutex::default() }
+        Self { began, state: Mutex::new(state), asked_for: Mutex::default() }
     }
 
-    /// Told when an edge that is not heard is back.
-    pub(super) fn when_back(&self, node: &NodeName) -> Arc<Notify> {
-        Arc::clone(self.back.lock().entry(node.clone()).or_default())
+    /// Told when an edge is to be asked at once what it purged.
+    pub(super) fn asked_for(&self, node: &NodeName) -> Arc<Notify> {
+        Arc::clone(self.asked_for.lock().entry(node.clone()).or_default())
     }
 
-    /// An edge is there: it asked something, or can be reached.
-    pub(super) fn is_there(&self, node: &NodeName) {
+    /// Has it asked at once.
+    pub(super) fn ask(&self, node: &NodeName) {
+        self.asked_for(node).notify_one();
+    }
+
+    /// An edge asked something: it is there.
+    pub(super) fn was_asked_by(&self, node: &NodeName) {
         if !self.hears(node) {
-            self.when_back(node).notify_one();
+            self.ask(node);
         }
     }
 
@@ -132,9 +137,9 @@ impl Company {
         self.word(node).is_some_and(|word| clock::now() < word.with_until())
     }
 
-    /// Whether all that an edge had purged by then holds here.
-    pub(super) fn has_heard_since(&self, node: &NodeName, moment: Instant) -> bool {
-        self.word(node).is_some_and(|word| moment <= word.asked)
+    /// All that an edge had purged until this moment holds here: it was asked then, and answered.
+    pub(super) fn heard(&self, node: &NodeName) -> Option<Instant> {
+        self.word(node).map(|word| word.asked)
     }
 
     /// Whether a receipt of this edge is worth waiting for. One that has just begun knows nobody, and others count on it.

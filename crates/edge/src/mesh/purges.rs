@@ -202,11 +202,6 @@ impl Outbox {
         (applied, receiver)
     }
 
-    /// Has everybody asked where they are.
-    pub(super) fn ask_now(&self) {
-        self.wake.notify_waiters();
-    }
-
     /// Where it is.
     pub(crate) fn place(&self) -> Place {
         let state = self.state.lock();
@@ -291,7 +286,7 @@ async fn send_to(
 ) {
     let mut next = None;
     let (mut failures, mut cookies) = (0, 0);
-    let is_back = mesh.company.when_back(&node);
+    let asked_for = mesh.company.asked_for(&node);
     loop {
         let woken = mesh.outbox.wake.notified();
         let mut woken = std::pin::pin!(woken);
@@ -302,7 +297,7 @@ async fn send_to(
         let begun = clock::now();
         let patience = CONNECT[failures % CONNECT.len()];
         let mut asked = begun;
-        let said: Option<Confirmed> = match reach(&mesh, &node, patience, &is_back).await {
+        let said: Option<Confirmed> = match reach(&mesh, &node, patience, &asked_for).await {
             true => {
                 asked = clock::now();
                 call(&mesh, &node, PATH, &batch, BATCH).await
@@ -311,7 +306,7 @@ async fn send_to(
         };
         let Some(said) = said else {
             failures += 1;
-            tokio::select! { () = is_back.notified() => {}, () = tokio::time::sleep(BEAT / 2) => {} }
+            tokio::select! { () = asked_for.notified() => {}, () = tokio::time::sleep(BEAT / 2) => {} }
             continue;
         };
         failures = 0;
@@ -332,17 +327,17 @@ async fn send_to(
         if mesh.outbox.batch(next).0.items.is_empty() {
             // One that is about to count on us says so soon.
             let pause = if counts.is_zero() { BEAT / 5 } else { BEAT };
-            tokio::select! { () = woken => {}, () = tokio::time::sleep(pause) => {} }
+            tokio::select! { () = woken => {}, () = asked_for.notified() => {}, () = tokio::time::sleep(pause) => {} }
         }
     }
 }
 
 /// Connects to an edge, where there is no connection. When one that was away shows that it is there, a connection that was begun before
 /// may wait for long for another try of the kernel: it is begun anew.
-async fn reach(mesh: &Mesh, node: &NodeName, patience: Duration, is_back: &Notify) -> bool {
+async fn reach(mesh: &Mesh, node: &NodeName, patience: Duration, asked_for: &Notify) -> bool {
     tokio::select! {
         is_reached = connect(mesh, node, patience) => is_reached,
-        () = is_back.notified() => connect(mesh, node, CONNECT[2]).await,
+        () = asked_for.notified() => connect(mesh, node, CONNECT[2]).await,
     }
 }
 
@@ -417,7 +412,7 @@ async fn call<T: serde::de::DeserializeOwned>(
 
 /// Hears from every other edge what was missed; from those who do not tell in time anything may have been.
 pub(crate) async fn catch_up(mesh: &Arc<Mesh>, shared: &Arc<Shared>) {
-    // Nobody counts on this edge yet.
+    // This edge has heard nobody yet.
     let _ = mesh.review(shared);
     let mut asked = tokio::task::JoinSet::new();
     for node in mesh.others() {

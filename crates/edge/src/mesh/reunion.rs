@@ -1,8 +1,8 @@
 //! The end of a cut, as visitors meet it.
 //!
 //! An edge that is with fewer than half of the others ([`super::company`]) shows what it has, and says so. When the cut is healed it does not know yet what was purged
-//! meanwhile, and hears of it a moment later. So whoever asks such an edge for a page has it look first which of those that it does
-//! not hear can be reached again, and waits for what they have to tell.
+//! meanwhile, and hears of it a moment later. So whoever asks such an edge for a page has it look first which of those that it is
+//! not with can be reached, and waits for what they have to tell.
 //!
 //! Always: a look is begun after its asker came, so that it holds for them; those who come during one share the next; it goes on when
 //! its asker leaves; an edge that can be reached and tells nothing delays visitors once in a while, and for a bounded time.
@@ -39,7 +39,7 @@ pub(crate) struct Reunion(Mutex<Looked>);
 struct Looked {
     /// When the last look began.
     begun: Option<Instant>,
-    /// Who is not waited for until then.
+    /// Who was there and told nothing, in a look that began then.
     vain: BTreeMap<NodeName, Instant>,
 }
 
@@ -49,9 +49,10 @@ impl Looked {
         self.begun.is_none_or(|begun| begun < asked)
     }
 
-    /// Whether somebody who is there is worth waiting for.
-    fn is_worth_it(&self, node: &NodeName, now: Instant) -> bool {
-        self.vain.get(node).is_none_or(|until| *until <= now)
+    /// Whether somebody who is there is worth waiting for; `heard`: since when it was asked that it answered last.
+    fn is_worth_it(&self, node: &NodeName, heard: Option<Instant>, now: Instant) -> bool {
+        let vain = self.vain.get(node).filter(|begun| now < **begun + VAIN);
+        vain.is_none_or(|begun| heard.is_some_and(|asked| *begun <= asked))
     }
 }
 
@@ -78,18 +79,17 @@ impl Mesh {
         let begun = clock::now();
         looked.begun = Some(begun);
         let mut there = self.who_is_there().await;
-        there.retain(|node| looked.is_worth_it(node, begun));
-        there.iter().for_each(|node| self.company.is_there(node));
-        self.outbox.ask_now();
+        there.retain(|node| looked.is_worth_it(node, self.company.heard(node), begun));
+        there.iter().for_each(|node| self.company.ask(node));
         while clock::now() < begun + PATIENCE && !trust.holds() {
-            there.retain(|node| !self.company.has_heard_since(node, begun));
+            there.retain(|node| self.company.heard(node).is_none_or(|asked| asked < begun));
             if there.is_empty() {
                 return;
             }
             tokio::time::sleep(STEP).await;
         }
         if !trust.holds() {
-            looked.vain.extend(there.into_iter().map(|node| (node, clock::now() + VAIN)));
+            looked.vain.extend(there.into_iter().map(|node| (node, begun)));
         }
     }
 
@@ -140,8 +140,11 @@ mod tests {
     fn who_told_nothing_is_not_waited_for_again_for_a_while() {
         let (node, now) = ("n2".parse().expect("a name"), Instant::now());
         let mut looked = Looked::default();
-        assert!(looked.is_worth_it(&node, now));
-        looked.vain.insert(node.clone(), now + VAIN);
-        assert!(!looked.is_worth_it(&node, now) && looked.is_worth_it(&node, now + VAIN));
+        assert!(looked.is_worth_it(&node, None, now));
+        looked.vain.insert(node.clone(), now);
+        let before = now.checked_sub(STEP);
+        assert!(!looked.is_worth_it(&node, before, now) && !looked.is_worth_it(&node, None, now));
+        assert!(looked.is_worth_it(&node, before, now + VAIN));
+        assert!(looked.is_worth_it(&node, Some(now), now), "it has told something since");
     }
 }

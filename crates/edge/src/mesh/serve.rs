@@ -51,7 +51,7 @@ async fn answer(
     // What a visitor asked for has its kind, so that no path of his is one of ours.
     let is_visitors = request.headers().contains_key(KIND);
     if !is_visitors {
-        mesh.company.is_there(&node);
+        mesh.company.was_asked_by(&node);
     }
     match request.uri().path() {
         _ if is_visitors => {}
