@@ -19,18 +19,18 @@ TLS = ssl._create_unverified_context()
 class Connection(http.client.HTTPSConnection):
     """One request to one node's address, whatever the host name."""
 
-    def __init__(self, host, address, patience):
+    def __init__(self, host, address, patience, reach=2):
         super().__init__(host, 443, context=TLS, timeout=patience)
-        self.address = address
+        self.address, self.reach = address, reach
 
     def connect(self):
-        plain = socket.create_connection((self.address, 443), timeout=2)
+        plain = socket.create_connection((self.address, 443), timeout=self.reach)
         plain.settimeout(self.timeout)
         self.sock = TLS.wrap_socket(plain, server_hostname=self.host)
 
 
-def ask(host, address, method, path, body=None, headers=None, patience=6):
-    connection = Connection(host, address, patience)
+def ask(host, address, method, path, body=None, headers=None, patience=6, reach=2):
+    connection = Connection(host, address, patience, reach)
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()

@@ -189,6 +189,13 @@ fn draining_finishes_requests_in_progress() {
     let place = Place::new();
     let fpm = Fpm::start(&place, 1, 1);
     let mut edge = Edge::start(&place, &[(&fpm, 1)], |_| {});
+    let accepted = |edge: &Edge| {
+        let metrics = edge.control("GET", "/metrics", "").text();
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix("pressroom_connections_total "));
+        line.and_then(|count| count.parse::<u32>().ok()).expect("it is counted")
+    };
+    let before = accepted(&edge);
     let mut holding = edge.connect();
     holding
         .write_all(b"GET /?do=hold HTTP/1.1\r\nHost: blog.test\r\nAuthorization: x\r\n\r\n")
@@ -200,6 +207,8 @@ fn draining_finishes_requests_in_progress() {
     let ask = b"GET /heartbeat.html HTTP/1.1\r\nHost: blog.test\r\n\r\n";
     idle.write_all(ask).expect("sent");
     assert!(idle.read(&mut [0; 4096]).expect("an answer") > 0);
+    // One that still waits in the socket is the next edge's.
+    until("all are accepted", || accepted(&edge) == before + 3);
     let release = std::thread::spawn(move || {
         while idle.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {}
         fresh.write_all(ask).expect("sent");
