@@ -327,7 +327,11 @@ async fn send_to(
         if mesh.outbox.batch(next).0.items.is_empty() {
             // One that is about to count on us says so soon.
             let pause = if counts.is_zero() { BEAT / 5 } else { BEAT };
-            tokio::select! { () = woken => {}, () = asked_for.notified() => {}, () = tokio::time::sleep(pause) => {} }
+            tokio::select! {
+                () = woken => {}
+                () = asked_for.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The end of a cut, as visitors meet it.
 //!
-//! An edge that is with fewer than half of the others ([`super::company`]) shows what it has, and says so. When the cut is healed it does not know yet what was purged
-//! meanwhile, and hears of it a moment later. So whoever asks such an edge for a page has it look first which of those that it is
-//! not with can be reached, and waits for what they have to tell.
+//! An edge that is with fewer than half of the others ([`super::company`]) shows what it has, and says so. When the cut is healed it does
+//! not know yet what was purged meanwhile, and hears of it a moment later. So whoever asks such an edge for a page has it look first
+//! which of those that it is not with can be reached, and waits for what they have to tell.
 //!
 //! Always: a look is begun after its asker came, so that it holds for them; those who come during one share the next; it goes on when
 //! its asker leaves; an edge that can be reached and tells nothing delays visitors once in a while, and for a bounded time.
