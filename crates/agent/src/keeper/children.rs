@@ -297,8 +297,9 @@ impl Children {
         send(child, number)
     }
 
+    /// Forgets one that has ended. One that is not there is no failure: who asks may have seen it just before it was forgotten.
     pub(super) fn forget(&mut self, name: &str) -> Result<(), ProcessError> {
-        let child = self.get_mut(name)?;
+        let Ok(child) = self.get_mut(name) else { return Ok(()) };
         if let Some(pid) = child.state.pid {
             return Err(ProcessError::Busy {
                 name: name.to_owned(),
