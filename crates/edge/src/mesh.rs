@@ -137,10 +137,10 @@ impl Mesh {
     }
 
     /// Counts the other edges that are there, and notes until when what is stored here is trusted.
-    fn review(&self, shared: &Shared) -> company::Share {
-        let (share, trusted) = self.company.review(&self.others());
+    fn review(&self, shared: &Shared) -> company::Quorum {
+        let (quorum, trusted) = self.company.review(&self.others());
         shared.cache.trust.set(trusted);
-        share
+        quorum
     }
 
     /// The places where PHP may be asked for something of a site, the best first. Where a page may be stored, the edge that owns it

@@ -21,27 +21,27 @@ pub(super) const SILENCE: Duration = Duration::from_secs(2);
 /// An edge that was cut off and is with half of the others again waits so long for the rest, before it trusts its pages.
 const REUNION: Duration = Duration::from_secs(2);
 
-/// How many of the others this edge is with.
+/// Whether this edge is with enough of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Share {
+pub(super) enum Quorum {
     /// At least half of them, so that with this edge they are more than half of the cluster; those that are missing have been away
     /// for a while.
-    Most,
+    Held,
     /// Fewer. An edge that begins has nobody yet.
-    Few,
-    /// After few it is most, since then.
+    Lost,
+    /// It was lost and is held again, since then.
     Gathering(Instant),
 }
 
-impl Share {
+impl Quorum {
     /// When this edge is with so many of `all` others.
     fn next(self, with: usize, all: usize, now: Instant) -> Self {
         match self {
-            _ if with == all => Self::Most,
-            _ if with * 2 < all => Self::Few,
-            Self::Few => Self::Gathering(now),
+            _ if with == all => Self::Held,
+            _ if with * 2 < all => Self::Lost,
+            Self::Lost => Self::Gathering(now),
             Self::Gathering(since) if now < since + REUNION => self,
-            Self::Most | Self::Gathering(_) => Self::Most,
+            Self::Held | Self::Gathering(_) => Self::Held,
         }
     }
 }
@@ -73,7 +73,7 @@ impl Word {
 
 #[derive(Debug)]
 struct State {
-    share: Share,
+    quorum: Quorum,
     words: BTreeMap<NodeName, Word>,
     /// Until when the pages that are stored here are trusted; `None`: for ever.
     trusted: Option<Instant>,
@@ -91,7 +91,7 @@ impl Company {
     /// Of an edge that begins now.
     pub(super) fn new() -> Self {
         let began = clock::now();
-        let state = State { share: Share::Few, words: BTreeMap::new(), trusted: Some(began) };
+        let state = State { quorum: Quorum::Lost, words: BTreeMap::new(), trusted: Some(began) };
         Self { began, state: Mutex::new(state), asked_for: Mutex::default() }
     }
 
@@ -148,20 +148,20 @@ impl Company {
     }
 
     /// Counts who of these others is there now; and until when the pages that are stored here are trusted, `None`: for ever.
-    pub(super) fn review(&self, others: &[NodeName]) -> (Share, Option<Instant>) {
+    pub(super) fn review(&self, others: &[NodeName]) -> (Quorum, Option<Instant>) {
         let mut state = self.state.lock();
         let now = clock::now();
         let ends = others.iter().filter_map(|node| state.words.get(node)).map(|it| it.with_until());
         let ends: Vec<_> = ends.filter(|end| now < *end).collect();
         // Nobody may have looked while it was so.
-        let was_few = state.trusted.is_some_and(|end| end <= now) && state.share == Share::Most;
-        let before = if was_few { Share::Few } else { state.share };
-        state.share = before.next(ends.len(), others.len(), now);
-        state.trusted = match state.share {
-            Share::Most => end_of_half(ends, others.len()),
-            Share::Few | Share::Gathering(_) => Some(now),
+        let was_lost = state.trusted.is_some_and(|end| end <= now) && state.quorum == Quorum::Held;
+        let before = if was_lost { Quorum::Lost } else { state.quorum };
+        state.quorum = before.next(ends.len(), others.len(), now);
+        state.trusted = match state.quorum {
+            Quorum::Held => end_of_half(ends, others.len()),
+            Quorum::Lost | Quorum::Gathering(_) => Some(now),
         };
-        (state.share, state.trusted)
+        (state.quorum, state.trusted)
     }
 }
 
@@ -174,36 +174,36 @@ mod tests {
     }
 
     #[test]
-    fn of_two_parts_of_a_cluster_at_most_one_has_most() {
+    fn of_two_parts_of_a_cluster_at_most_one_holds_the_quorum() {
         let now = clock::now();
         for nodes in 2..=9 {
             for part in 1..nodes {
-                let of = |part: usize| Share::Most.next(part - 1, nodes - 1, now);
+                let of = |part: usize| Quorum::Held.next(part - 1, nodes - 1, now);
                 let (one, other) = (of(part), of(nodes - part));
-                assert!(one == Share::Few || other == Share::Few, "{part} of {nodes}");
-                assert_eq!(one == Share::Most, part * 2 > nodes, "{part} of {nodes}");
+                assert!(one == Quorum::Lost || other == Quorum::Lost, "{part} of {nodes}");
+                assert_eq!(one == Quorum::Held, part * 2 > nodes, "{part} of {nodes}");
             }
         }
     }
 
     #[test]
     fn an_edge_that_was_cut_off_is_back_when_all_are_there_or_late() {
-        use Share::{Few, Gathering, Most};
+        use Quorum::{Gathering, Held, Lost};
         let began = clock::now();
         let at = |ms: u64| began + Duration::from_millis(ms);
-        let check = |share: Share, with: usize, ms: u64, expected: Share| {
-            assert_eq!(share.next(with, 5, at(ms)), expected, "{share:?} {with} {ms}");
+        let check = |quorum: Quorum, with: usize, ms: u64, expected: Quorum| {
+            assert_eq!(quorum.next(with, 5, at(ms)), expected, "{quorum:?} {with} {ms}");
         };
-        check(Most, 2, 2_000, Few);
-        check(Most, 3, 2_000, Most);
-        check(Few, 2, 9_000, Few);
-        check(Few, 3, 9_000, Gathering(at(9_000)));
-        check(Few, 5, 9_000, Most);
+        check(Held, 2, 2_000, Lost);
+        check(Held, 3, 2_000, Held);
+        check(Lost, 2, 9_000, Lost);
+        check(Lost, 3, 9_000, Gathering(at(9_000)));
+        check(Lost, 5, 9_000, Held);
         check(Gathering(at(9_000)), 4, 10_999, Gathering(at(9_000)));
-        check(Gathering(at(9_000)), 4, 11_000, Most);
-        check(Gathering(at(9_000)), 5, 9_100, Most);
-        check(Gathering(at(9_000)), 2, 9_100, Few);
-        assert_eq!(Few.next(0, 0, at(9_000)), Most, "nobody else is left");
+        check(Gathering(at(9_000)), 4, 11_000, Held);
+        check(Gathering(at(9_000)), 5, 9_100, Held);
+        check(Gathering(at(9_000)), 2, 9_100, Lost);
+        assert_eq!(Lost.next(0, 0, at(9_000)), Held, "nobody else is left");
     }
 
     #[test]
@@ -223,11 +223,11 @@ mod tests {
         assert!(!company.hears(&n2) && company.is_awaited(&n2), "others may count on us");
         company.hear(&n2, clock::now(), Duration::ZERO);
         assert!(company.hears(&n2) && !company.is_with(&n2));
-        assert_eq!(company.review(std::slice::from_ref(&n2)).0, Share::Few);
+        assert_eq!(company.review(std::slice::from_ref(&n2)).0, Quorum::Lost);
         company.hear(&n2, clock::now(), Duration::from_secs(9));
         assert!(company.is_with(&n2) && company.counts_on(&n2) <= SILENCE);
-        let (share, trusted) = company.review(std::slice::from_ref(&n2));
-        assert_eq!(share, Share::Most);
+        let (quorum, trusted) = company.review(std::slice::from_ref(&n2));
+        assert_eq!(quorum, Quorum::Held);
         assert!(trusted.is_some_and(|end| end <= clock::now() + SILENCE), "{trusted:?}");
         company.hear(&n2, clock::now().checked_sub(SILENCE).expect("a while ago"), SILENCE);
         assert!(!company.hears(&n2) && !company.is_with(&n2), "it was asked too long ago");
@@ -238,16 +238,16 @@ mod tests {
         let (company, others) = (Company::new(), [node(2), node(3)]);
         let hear = |n| company.hear(&node(n), clock::now(), SILENCE);
         hear(2);
-        assert!(matches!(company.review(&others).0, Share::Gathering(_)));
+        assert!(matches!(company.review(&others).0, Quorum::Gathering(_)));
         hear(3);
-        assert_eq!(company.review(&others).0, Share::Most);
+        assert_eq!(company.review(&others).0, Quorum::Held);
         // What it trusted ended while nobody looked; then one of two is heard, which is half.
         company.state.lock().trusted = Some(clock::now());
         company.state.lock().words.clear();
         hear(2);
-        let (share, trusted) = company.review(&others);
-        assert!(matches!(share, Share::Gathering(_)), "{share:?}");
+        let (quorum, trusted) = company.review(&others);
+        assert!(matches!(quorum, Quorum::Gathering(_)), "{quorum:?}");
         assert!(trusted.is_some_and(|end| end <= clock::now()));
-        assert_eq!(company.review(&[]), (Share::Most, None), "it is alone by a decision");
+        assert_eq!(company.review(&[]), (Quorum::Held, None), "it is alone by a decision");
     }
 }

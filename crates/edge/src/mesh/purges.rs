@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
 use super::Mesh;
-use super::company::{SILENCE, Share};
+use super::company::{Quorum, SILENCE};
 use super::horizon::{Horizon, Place};
 use crate::Shared;
 use crate::cache;
@@ -367,10 +367,10 @@ async fn hear(
         }
     }
     let is_back = match mesh.review(shared) {
-        Share::Most => false,
+        Quorum::Held => false,
         // Those that were cut off together have always heard each other.
-        Share::Few => !mesh.company.hears(node),
-        Share::Gathering(_) => true,
+        Quorum::Lost => !mesh.company.hears(node),
+        Quorum::Gathering(_) => true,
     };
     if is_back {
         mesh.peers.forgive(node);
