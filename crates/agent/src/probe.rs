@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use pressroom_model::config::{Config, Edge, Site};
+use pressroom_model::snapshot::READY_PATH;
 use pressroom_model::verdict::{Health, Verdict};
 use pressroom_plan::health::{Answer, Memory, Patience, judge};
 use pressroom_plan::machine::{DNS, DOCKER, EDGE, ETCD, KEEPALIVED, MARIADB, SQL, instance_of};
@@ -242,7 +243,7 @@ impl Agent {
             address
         };
         let host = site.domains[0].replace("*.", "www.");
-        let ask = http_get(&config.edge, address, &host, "/.pressroom/ready");
+        let ask = http_get(&config.edge, address, &host, READY_PATH);
         match tokio::time::timeout(Duration::from_secs(5), ask).await {
             Err(_) => Verdict::new(Health::Unhealthy, "no answer through the edge within 5 s"),
             Ok(Err(error)) => {

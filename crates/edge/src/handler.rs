@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use pressroom_model::snapshot::{GIT_PATH, LogFormat, Snapshot};
+use pressroom_model::snapshot::{GIT_PATH, LogFormat, READY_PATH, Snapshot};
 
 use crate::access_log::Entry;
 use crate::author;
@@ -279,7 +279,13 @@ fn at_once(asking: &Asking, peer: &Peer, own: Own) -> Now {
         return Now::Answer(own.heartbeat());
     }
     if own.is_removed {
-        return Now::Answer(Notice::Removed.answer(&asking.id));
+        return Now::Answer(match path {
+            READY_PATH => notice::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not ready: this machine was removed from its cluster\n",
+            ),
+            _ => Notice::Removed.answer(&asking.id),
+        });
     }
     let Some(site) = &asking.site else {
         let what = match (has_snapshot, asking.host.is_empty()) {

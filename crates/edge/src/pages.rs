@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
+use pressroom_model::snapshot::READY_PATH;
 
 use crate::affirm::Pending;
 use crate::author;
@@ -301,8 +302,7 @@ pub(crate) fn as_it_comes(
 /// Whether PHP and the database work, asked without any of WordPress's own redirects in the way.
 pub async fn ready(core: &Arc<Core>, site: &Arc<Site>, asking: &Asking) -> Response<Body> {
     let script = Script { script: "/index.php".to_owned(), path_info: String::new() };
-    let facts =
-        Facts { uri: "/.pressroom/ready", method: &Method::GET, ..facts(site, asking, &script) };
+    let facts = Facts { uri: READY_PATH, method: &Method::GET, ..facts(site, asking, &script) };
     let params = request::readiness(&facts);
     let mut call = call(core, site, asking, params);
     call.patience = READY_PATIENCE.min(call.patience);

@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 
-use pressroom_model::snapshot::{GIT_PATH, Network};
+use pressroom_model::snapshot::{GIT_PATH, Network, READY_PATH};
 
 /// What is known about a place in one of the site's folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub const UPLOADS: &str = "wp-content/uploads";
 pub fn route(path: &str, network: Option<Network>, probe: &dyn Probe) -> Target {
     match path {
         "/heartbeat.html" => return Target::Heartbeat,
-        "/.pressroom/ready" => return Target::Ready,
+        READY_PATH => return Target::Ready,
         path if path.starts_with(GIT_PATH) => return Target::Git,
         _ => {}
     }

@@ -98,6 +98,9 @@ pub struct Peer {
     pub keys: Vec<String>,
 }
 
+/// The path at which a site's hosts say whether its PHP and database work.
+pub const READY_PATH: &str = "/.pressroom/ready";
+
 /// The path of git repositories on a site's hosts: `/.pressroom/git/NAME.git`.
 pub const GIT_PATH: &str = "/.pressroom/git/";
 

@@ -22,23 +22,30 @@ pub(super) fn purge(context: &Context<'_>, site: &SiteName, purge: &Purge, json:
         return Ok(0);
     }
     for node in &receipt.nodes {
+        let name = node.node.as_str();
         context.talk.say(match node.ok {
-            true => format!(
-                "{:<12} confirmed in {} ms, {} pages",
-                node.node.as_str(),
-                node.ms,
-                node.pages
-            ),
-            false => format!(
-                "{:<12} has not confirmed yet; it gets the purge before it is heard again",
-                node.node.as_str()
-            ),
+            true => format!("{name:<12} confirmed in {} ms, {}", node.ms, pages(node.pages)),
+            false => {
+                format!(
+                    "{name:<12} has not confirmed yet; it gets the purge before it is heard again"
+                )
+            }
         });
     }
+    let place = if receipt.nodes.is_empty() { "" } else { " here" };
     context.talk.say(match receipt.pages {
-        0 => "Nothing fresh was stored there.".to_owned(),
-        1 => "1 page is stale now: its next request refreshes it.".to_owned(),
-        pages => format!("{pages} pages are stale now: the next request of each refreshes it."),
+        0 => format!("Nothing fresh was stored{place}."),
+        1 => format!("1 page is stale{place} now: its next request refreshes it."),
+        more => {
+            format!("{more} pages are stale{place} now: the next request of each refreshes it.")
+        }
     });
     Ok(0)
+}
+
+fn pages(count: u64) -> String {
+    match count {
+        1 => "1 page".to_owned(),
+        more => format!("{more} pages"),
+    }
 }

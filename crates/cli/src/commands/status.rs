@@ -1,11 +1,12 @@
 //! `pressroom status`: how things are. Without an agent it says what can be known without one.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pressroom_api::client::Error;
 use pressroom_api::failure::Failure;
 use pressroom_model::id::NodeName;
-use pressroom_model::status::{Address, MediaStore, Peer, Pid, Process, Site, Status, Traffic};
+use pressroom_model::status::{Address, MediaStore, Pid, Process, Site, Status, Traffic};
 use pressroom_model::unit::ByteSize;
 use pressroom_model::verdict::Health;
 
@@ -183,21 +184,33 @@ fn traffic_line(traffic: &Traffic) -> String {
     )
 }
 
-/// What is wrong with the edges of other nodes.
+/// What is wrong with the edges of other nodes; those with the same trouble share a line.
 fn peer_lines(traffic: &Traffic) -> Vec<String> {
-    let not_asked = |(node, because): (&NodeName, &String)| {
-        format!("! the edge of {node} is not asked until it answers probes: {because}")
-    };
-    let peers = traffic.peers.iter();
-    let mut lines: Vec<_> = peers
-        .filter_map(|(node, peer)| Some((node, peer.because.as_ref()?)))
-        .map(not_asked)
-        .collect();
-    let is_deaf = |(_, peer): &(&NodeName, &Peer)| peer.heard && !peer.hears_us;
-    let deaf = traffic.peers.iter().filter(is_deaf);
-    lines.extend(deaf.map(|(node, _)| {
-        format!("! the edge of {node} does not hear this one: look at the way from there to port 7401 here")
-    }));
+    let mut not_asked = BTreeMap::<&str, Vec<&NodeName>>::new();
+    let mut deaf = Vec::new();
+    for (node, peer) in &traffic.peers {
+        if let Some(because) = &peer.because {
+            not_asked.entry(because).or_default().push(node);
+        }
+        if peer.heard && !peer.hears_us {
+            deaf.push(node);
+        }
+    }
+    let mut lines = Vec::new();
+    for (because, nodes) in not_asked {
+        let are = match nodes.len() {
+            1 => "is not asked until it answers",
+            _ => "are not asked until they answer",
+        };
+        lines.push(format!("! {} {are} probes: {because}", edges_of(&nodes)));
+    }
+    if !deaf.is_empty() {
+        let do_not = if deaf.len() == 1 { "does not" } else { "do not" };
+        lines.push(format!(
+            "! {} {do_not} hear this one: look at the way from there to port 7401 here",
+            edges_of(&deaf)
+        ));
+    }
     if traffic.partitioned {
         lines.push(
             "! this edge is cut off from more than half of the others: pages may be shown that were purged there"
@@ -207,9 +220,88 @@ fn peer_lines(traffic: &Traffic) -> Vec<String> {
     lines
 }
 
+fn edges_of(nodes: &[&NodeName]) -> String {
+    let names: Vec<&str> = nodes.iter().map(|node| node.as_str()).collect();
+    match names.as_slice() {
+        [one] => format!("the edge of {one}"),
+        [first @ .., last] => format!("the edges of {} and {last}", first.join(", ")),
+        [] => String::new(),
+    }
+}
+
 fn rounded(bytes: u64) -> String {
     match bytes >> 20 {
         0 => ByteSize::bytes(bytes >> 10 << 10).to_string(),
         mib => ByteSize::mib(mib).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pressroom_model::status::Peer;
+
+    use super::*;
+
+    fn peer(because: Option<&str>, heard: bool, hears_us: bool) -> Peer {
+        let because = because.map(str::to_owned);
+        Peer { up: because.is_none(), because, heard, hears_us, asked: 0 }
+    }
+
+    fn lines(peers: &[(&str, Peer)], partitioned: bool) -> Vec<String> {
+        let named = |(node, peer): &(&str, Peer)| (node.parse().expect("a name"), peer.clone());
+        peer_lines(&Traffic {
+            generation: 1,
+            requests: 0,
+            hits: 0,
+            stale: 0,
+            misses: 0,
+            bypasses: 0,
+            errors: 0,
+            queued: 0,
+            cache_bytes: 0,
+            cache_pages: 0,
+            busy: BTreeMap::new(),
+            peers: peers.iter().map(named).collect(),
+            partitioned,
+        })
+    }
+
+    #[test]
+    fn edges_that_hear_each_other_are_not_spoken_of() {
+        let well = [("n2", peer(None, true, true)), ("n3", peer(None, true, true))];
+        assert_eq!(lines(&well, false), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_edge_that_hears_nothing_from_here_is_told_from_one_that_is_away() {
+        let away = || peer(Some("probes went unanswered"), false, false);
+        assert_eq!(
+            lines(&[("n2", peer(None, true, false)), ("n3", away())], false),
+            [
+                "! the edge of n3 is not asked until it answers probes: probes went unanswered",
+                "! the edge of n2 does not hear this one: look at the way from there to port 7401 here",
+            ]
+        );
+        let refused = peer(Some("no connection"), false, false);
+        let many = [("n2", away()), ("n3", refused), ("n4", away()), ("n5", away())];
+        assert_eq!(
+            lines(&many, true),
+            [
+                "! the edge of n3 is not asked until it answers probes: no connection",
+                "! the edges of n2, n4 and n5 are not asked until they answer probes: probes went unanswered",
+                "! this edge is cut off from more than half of the others: pages may be shown that were purged there",
+            ]
+        );
+    }
+
+    #[test]
+    fn edges_that_do_not_hear_this_one_share_a_line() {
+        let deaf = || peer(None, true, false);
+        assert_eq!(
+            lines(&[("n2", deaf()), ("n3", deaf()), ("n4", peer(None, true, true))], false),
+            [
+                "! the edges of n2 and n3 do not hear this one: look at the way from there to port 7401 here"
+            ]
+        );
     }
 }

@@ -60,6 +60,8 @@ fn balancers_leave_a_drained_node_which_serves_on_and_a_removed_one_which_does_n
         let answer = edge.get("/?do=page");
         assert_eq!(answer.status, page, "{heartbeat:?}");
         assert_eq!(answer.header("retry-after").is_some(), page == 503);
+        let is_told = edge.get("/.pressroom/ready").text().contains("was removed from its cluster");
+        assert_eq!(is_told, is_removed, "in plain text: `status` shows it");
     }
 }
 
