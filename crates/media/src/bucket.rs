@@ -201,6 +201,13 @@ impl Bucket {
         Ok(listed.objects.iter().filter_map(named).collect())
     }
 
+    /// Whether it answers at all, asked with what every listing needs. Of that name there is nothing.
+    pub async fn try_out(&self) -> Result<(), Error> {
+        let nothing = Path::from(format!("{}.nothing", self.prefix));
+        self.store.list_with_delimiter(Some(&nothing)).await?;
+        Ok(())
+    }
+
     /// Everything of a site that is there, by path.
     pub async fn all(&self, site: &SiteName) -> Result<BTreeMap<String, Vec<Object>>, Error> {
         let folder = self.folder(site, "")?;

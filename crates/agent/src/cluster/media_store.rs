@@ -193,6 +193,10 @@ impl Copies {
         Some(status::MediaStore { url, waiting: count, waiting_since_ms: since, because })
     }
 
+    fn is_away(&self) -> bool {
+        self.health.lock().because.is_some()
+    }
+
     fn is_paused(&self) -> bool {
         clock::now() < self.health.lock().until
     }
@@ -440,9 +444,11 @@ impl Agent {
             waiting.hasten(clock::now());
             let count = waiting.count();
             drop(waiting);
-            self.notice(format!(
-                "uploads reach the object store again; {count} waited and are sent now"
-            ));
+            let waited = match count {
+                0 => String::new(),
+                count => format!("; {count} waited and are sent now"),
+            };
+            self.notice(format!("uploads reach the object store again{waited}"));
         }
     }
 
@@ -457,13 +463,32 @@ impl Agent {
     /// Looks at all that the store has, once and then now and again; puts on disk what is known of it.
     async fn list_store(self: Arc<Self>, bucket: Bucket, stop: Shutdown) {
         while !stop.is_requested() {
-            tokio::select! { () = stop.requested() => return, () = self.list_due(&bucket) => {} }
+            tokio::select! {
+                () = stop.requested() => return,
+                () = async {
+                    self.try_out(&bucket).await;
+                    self.list_due(&bucket).await;
+                } => {}
+            }
             let agent = Arc::clone(&self);
             // A panic in there is logged by nobody else; the next look tries again.
             if let Err(error) = tokio::task::spawn_blocking(move || agent.write_stored()).await {
                 tracing::error!(%error, "what the object store has cannot be kept");
             }
             tokio::select! { () = stop.requested() => {}, () = tokio::time::sleep(LOOK) => {} }
+        }
+    }
+
+    /// Asks one that was away whether it is back. What waited for that may have been brought by another node meanwhile, and nothing
+    /// else would ask.
+    async fn try_out(&self, bucket: &Bucket) {
+        let store = &self.media.store;
+        if !store.is_away() || store.is_paused() {
+            return;
+        }
+        match bucket.try_out().await {
+            Ok(()) => self.store_answered(),
+            Err(error) => self.store_failed(&error.to_string()),
         }
     }
 

@@ -213,7 +213,7 @@ async fn a_slow_store_does_not_bring_back_what_was_deleted_or_replaced_meanwhile
 #[tokio::test]
 async fn garage_keeps_what_it_is_to_keep_and_what_it_lacks_waits_while_it_is_away() {
     let address = garage::free();
-    let Some(mut garage) = Garage::start(address) else { return };
+    let Some(mut garage) = Garage::start(address, &[]) else { return };
     let place = MediaStore {
         bucket: garage::BUCKET.into(),
         prefix: "site/media".into(),

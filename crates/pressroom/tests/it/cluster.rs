@@ -76,12 +76,12 @@ fn leader(lab: &Lab, asked: usize) -> Option<usize> {
 }
 
 /// Where a file of the site lies on a node.
-fn on_disk(lab: &Lab, number: usize, path: &str) -> PathBuf {
+pub(crate) fn on_disk(lab: &Lab, number: usize, path: &str) -> PathBuf {
     Path::new(text(&lab.node(number)["data"])).join("sites/blog").join(path)
 }
 
 /// Signs in as the administrator and uploads a file at a node; the path of its page.
-fn upload(lab: &Lab, number: usize, name: &str, contents: &str) -> String {
+pub(crate) fn upload(lab: &Lab, number: usize, name: &str, contents: &str) -> String {
     let password = fs::read_to_string(lab.folder().join("admin-password")).expect("a password");
     let jar = lab.folder().join("jar").display().to_string();
     let file = lab.folder().join(name);

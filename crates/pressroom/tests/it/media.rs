@@ -1,17 +1,30 @@
-//! Uploads and an object store that is away at first.
+//! Uploads and an object store: away at first, and shared by the nodes of a cluster.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::cluster::{on_disk, upload};
 use crate::garage::{self, Garage};
 use crate::house::{House, signal, wait_until};
+use crate::lab::{Lab, text};
 
 /// Longer than the longest pause before the store is tried again.
 const BACK: Duration = Duration::from_secs(60);
+
+fn settings(address: SocketAddr, key: &Path) -> String {
+    format!(
+        "[media]\nstore = \"s3://{}/site\"\nendpoint = \"http://{address}\"\nregion = \"garage\"\nkey_file = \"{}\"\n",
+        garage::BUCKET,
+        key.display()
+    )
+}
 
 fn store(house: &House) -> Value {
     house.status()["media_store"].clone()
@@ -36,11 +49,7 @@ fn uploads_are_kept_for_a_store_that_is_away_and_come_back_from_it() {
     let key = house.folder().join("store.key");
     fs::write(&key, garage::key()).expect("written");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("open to all");
-    house.configure(&format!(
-        "[media]\nstore = \"s3://{}/site\"\nendpoint = \"http://{address}\"\nregion = \"garage\"\nkey_file = \"{}\"\n\n[[site]]\nname = \"blog\"",
-        garage::BUCKET,
-        key.display()
-    ));
+    house.configure(&format!("{}\n[[site]]\nname = \"blog\"", settings(address, &key)));
     house.up();
     let refused = || store(&house)["because"].as_str().is_some_and(|it| it.contains("chmod 600"));
     wait_until("a key that all can read is refused", Duration::from_secs(10), refused);
@@ -62,7 +71,7 @@ fn uploads_are_kept_for_a_store_that_is_away_and_come_back_from_it() {
     let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(doctor.contains("one upload or deletion waits for it, and uploads go on"), "{doctor}");
 
-    let Some(garage) = Garage::start(address) else { return };
+    let Some(garage) = Garage::start(address, &[]) else { return };
     wait_until("the store has it", BACK, || waits(&house, 0) && store(&house)["because"].is_null());
     house.php("blog", "is_wp_error(wp_upload_bits('b.txt', null, 'two')) && exit(1);");
     let uploads = house.data.join("sites/blog/uploads");
@@ -91,4 +100,108 @@ fn uploads_are_kept_for_a_store_that_is_away_and_come_back_from_it() {
     assert_eq!(fs::metadata(&path).expect("seen").uid(), owner.uid());
     assert!(!talk(&house).contains(garage::SECRET), "the key is told to nobody");
     drop(garage);
+}
+
+/// What a request without a body says of it, and `curl` does not.
+const EMPTY: &str =
+    "X-Amz-Content-Sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// What a cluster says of its store, as one of its nodes knows it.
+fn store_of(lab: &Lab, number: usize) -> Value {
+    let status = lab.on(number, &["status", "--json"]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+    status["media_store"].clone()
+}
+
+/// The keys in the bucket, as the store itself lists them.
+fn listed(lab: &Lab, address: SocketAddr) -> String {
+    let user = format!("{}:{}", garage::ID, garage::SECRET);
+    let url = format!("http://{address}/{}?list-type=2", garage::BUCKET);
+    let signed = [
+        "curl",
+        "-s",
+        "-m",
+        "10",
+        "--aws-sigv4",
+        "aws:amz:garage:s3",
+        "--user",
+        &user,
+        "-H",
+        EMPTY,
+    ];
+    let output = lab.run(&[&["exec", "client", "--"], &signed[..], &[&url]].concat());
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn nothing_is_lost_with_the_node_that_took_an_upload_while_the_store_was_away() {
+    if garage::program().is_none() {
+        return;
+    }
+    let Some(lab) = Lab::up(3, &["--zones", "a,b,c"]) else { return };
+    let host: Value =
+        serde_json::from_str(&lab.must(&["exec", "client", "--", "ip", "-json", "-4", "address"]))
+            .expect("JSON");
+    let links = host.as_array().expect("links");
+    let outer = links.iter().find(|link| link["ifname"] != "lo").expect("an interface");
+    let local = text(&outer["addr_info"][0]["local"]);
+    let address = SocketAddr::new(local.parse().expect("an address"), garage::free().port());
+    let namespace = format!("--net=/run/netns/{}", text(&lab.made["client"]["netns"]));
+    let mut garage = Garage::start(address, &["nsenter", &namespace]).expect("it is installed");
+    let key = lab.folder().join("store.key");
+    fs::write(&key, garage::key()).expect("written");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("closed");
+    let file = Path::new(text(&lab.node(1)["data"])).join("pressroom.toml");
+    let mut file = OpenOptions::new().append(true).open(file).expect("opened");
+    write!(file, "\n{}", settings(address, &key)).expect("written");
+    lab.must_on(1, &["apply", "--yes"]);
+
+    // Each upload is brought there by one node, and the others hear of that: they need not ask.
+    let names: Vec<String> = (0..6).map(|number| format!("all-{number}.txt")).collect();
+    let paths: Vec<String> = names.iter().map(|name| upload(&lab, 2, name, name)).collect();
+    let has_all = || names.iter().all(|name| listed(&lab, address).contains(name.as_str()));
+    wait_until("the store has them", BACK, has_all);
+    let knows_all = |number: usize| {
+        let known = Path::new(text(&lab.node(number)["data"])).join("cluster/media/blog.stored");
+        let known = fs::read_to_string(known).unwrap_or_default();
+        let store = store_of(&lab, number);
+        store["waiting"] == 0
+            && store["because"].is_null()
+            && names.iter().all(|name| known.contains(name.as_str()))
+    };
+    wait_until("all nodes know", BACK, || [1, 2, 3].into_iter().all(knows_all));
+    let asked = |number: usize| {
+        let from = format!(" {}:", text(&lab.node(number)["address"]));
+        let of = |line: &&str| line.contains(&from) && line.contains("all-");
+        garage.log().lines().filter(of).count()
+    };
+    let (by_others, all) = (asked(1) + asked(3), 2 * names.len());
+    assert!(asked(2) > 0, "{}", garage.log());
+    assert!(by_others < all / 2, "they asked {by_others} times\n{}", garage.log());
+
+    // It is away: uploads go on, and each node has them.
+    garage.stop();
+    let path = upload(&lab, 2, "late.txt", "brought late");
+    let get = |number: usize, path: &str| lab.fetch("client", number, &[], path);
+    assert_eq!([1, 3].map(|number| get(number, &path)), ["brought late"; 2]);
+    wait_until("it is said that it waits", BACK, || {
+        [1, 3].into_iter().all(|number| store_of(&lab, number)["because"].is_string())
+    });
+    lab.must(&["kill", "n2"]);
+    fs::remove_dir_all(on_disk(&lab, 2, "uploads")).expect("its disk is lost");
+    garage.run();
+    wait_until("the store has it from another", BACK, || {
+        listed(&lab, address).contains("late.txt")
+    });
+    assert_eq!([1, 3].map(|number| get(number, &path)), ["brought late"; 2]);
+    assert_eq!([1, 3].map(|number| get(number, &paths[0])), [names[0].as_str(); 2]);
+    wait_until("nothing waits", BACK, || {
+        let rests = |store: Value| store["waiting"] == 0 && store["because"].is_null();
+        [1, 3].into_iter().all(|number| rests(store_of(&lab, number)))
+    });
+    fs::remove_file(
+        on_disk(&lab, 1, "uploads").join(path.split_once("uploads/").expect("a path").1),
+    )
+    .expect("deleted");
+    wait_until("what is deleted goes", BACK, || !listed(&lab, address).contains("late.txt"));
 }
