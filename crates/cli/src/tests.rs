@@ -123,6 +123,17 @@ fn a_node_that_has_no_file_begins_none_and_says_where_it_is() {
 }
 
 #[test]
+fn a_machine_that_was_removed_from_its_cluster_says_so_instead_of_waiting_until_it_serves() {
+    let stage = Stage::new().removed_node("n2");
+    let done = stage.run("up --detach");
+    assert_eq!(done.status, 1, "{done:?}");
+    assert!(done.talk.contains("`n2` was removed, and serves nothing"), "{done:?}");
+    assert!(done.talk.contains("cause: it was taken out"), "{done:?}");
+    let list = stage.run("node list").data;
+    assert!(list.contains("removed (it was taken out)"), "{list}");
+}
+
+#[test]
 fn an_old_copy_of_the_file_takes_no_site_of_a_cluster_away_and_is_replaced_by_what_is_applied() {
     let stage = Stage::new();
     assert_eq!(stage.run(UP).status, 0);

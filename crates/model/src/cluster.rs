@@ -158,6 +158,9 @@ pub struct Standing {
     pub is_up: bool,
     /// It was drained.
     pub is_drained: bool,
+    /// It was removed, as it says itself: the others do not know it any more.
+    #[serde(default)]
+    pub is_removed: bool,
     /// All sites answer there.
     pub serves: bool,
     /// Its Pressroom.

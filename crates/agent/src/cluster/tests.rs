@@ -379,7 +379,8 @@ async fn a_removed_node_hears_of_it_acts_as_none_and_says_the_way_back() {
     );
     let standings = second.agent.standings();
     let [own] = standings.as_slice() else { panic!("{standings:?}") };
-    assert!(own.because.contains("node join TOKEN") && !own.serves && !own.leader, "{own:?}");
+    assert!(own.because.contains("node join TOKEN") && own.is_removed, "{own:?}");
+    assert!(!own.serves && !own.leader, "{own:?}");
     let is_known = first.agent.standings().iter().any(|node| node.name == name("n2"));
     assert!(!is_known, "the others have forgotten it");
     // Nobody leads for a moment, and it is a manager: it must not.

@@ -110,6 +110,13 @@ pub(super) fn serve(context: &Context<'_>, node: &NodeName) -> Result<(), Failur
                 step.done("");
                 return Ok(());
             }
+            if own.is_removed {
+                step.failed("it was removed from its cluster");
+                return Err(Failure::yours(format!(
+                    "node `{node}` was removed, and serves nothing"
+                ))
+                .cause(own.because));
+            }
             because = own.because;
         }
         context.rest(LOOK);
@@ -173,6 +180,7 @@ fn external_state(context: &Context<'_>, nodes: &[Standing]) -> Option<State> {
 /// How a node is, in a few words.
 fn words(node: &Standing) -> String {
     let mut words = vec![match (node.is_up, node.serves) {
+        _ if node.is_removed => "removed",
         (false, _) => "away",
         (true, false) => "up",
         (true, true) => "serves",

@@ -1,5 +1,6 @@
 //! A machine and an operator made for tests. Nothing is installed, and the keeper is a thread that serves the API.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use pressroom_api::release::{Code, Damage, Deployment, Details, Diff, PartMove, 
 use pressroom_api::server::{self, Server};
 use pressroom_api::wp;
 use pressroom_model::affirmation::{Purge, Receipt};
+use pressroom_model::cluster;
 use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
 use pressroom_model::id::{EnvironmentName, NodeName, SiteName};
@@ -76,6 +78,12 @@ impl Stage {
     pub(super) fn node(mut self, name: &str) -> Self {
         self.node = Some(name.parse().expect("a good name"));
         self
+    }
+
+    /// Of a cluster that does not know it any more.
+    pub(super) fn removed_node(self, name: &str) -> Self {
+        open(&self.operator.desk).removed = Some(name.parse().expect("a good name"));
+        self.node(name)
     }
 
     pub(super) fn missing(self, package: &'static str) -> Self {
@@ -315,6 +323,7 @@ struct Desk {
     unshown: Vec<SiteName>,
     is_failing: bool,
     deployed: Option<Deployment>,
+    removed: Option<NodeName>,
 }
 
 impl Clerk {
@@ -331,6 +340,29 @@ impl Clerk {
 impl Operator for Clerk {
     fn status(&self) -> Answer<'_, Status> {
         Box::pin(async { Ok(status(open(&self.desk).config.as_ref())) })
+    }
+
+    fn nodes(&self) -> Answer<'_, Vec<cluster::Standing>> {
+        let own = open(&self.desk).removed.clone().map(|name| cluster::Standing {
+            name,
+            zone: "a".to_owned(),
+            address: [127, 0, 0, 1].into(),
+            roles: BTreeSet::new(),
+            labels: BTreeMap::new(),
+            leader: false,
+            database: false,
+            voter: false,
+            is_up: true,
+            is_drained: false,
+            is_removed: true,
+            serves: false,
+            program: String::new(),
+            clock_ms: 0,
+            addresses: BTreeSet::new(),
+            because: "it was taken out".to_owned(),
+            sites: BTreeMap::new(),
+        });
+        Box::pin(async move { Ok(own.into_iter().collect()) })
     }
 
     fn plan(&self, wish: Wish) -> Answer<'_, Vec<Planned>> {
