@@ -250,19 +250,19 @@ pub(crate) enum Node {
 pub(crate) struct Join {
     /// The token that `pressroom node token` printed; `-`: read it from standard input
     pub(crate) token: String,
-    /// Its name in the cluster [default: the host's]
+    /// Its name in the cluster [default: what it was before, else the host's]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<NodeName>,
-    /// Its failure domain
-    #[arg(long, value_name = "ZONE", default_value = "a")]
-    pub(crate) zone: String,
+    /// Its failure domain [default: what it was before, else a]
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) zone: Option<String>,
     /// Its address, as the other nodes reach it [default: the one that leads to them]
     #[arg(long, value_name = "IP")]
     pub(crate) address: Option<IpAddr>,
-    /// The first of eight ports for other nodes
-    #[arg(long, value_name = "PORT", default_value_t = PORT)]
-    pub(crate) port: u16,
-    /// What it does: edge, app, voter, manager (may be repeated) [default: all]
+    /// The first of eight ports for other nodes [default: what it was before, else 7400]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// What it does: edge, app, voter, manager (may be repeated) [default: what it did before, else all]
     #[arg(long, value_name = "ROLE")]
     pub(crate) role: Vec<RoleName>,
     /// Install missing packages without asking

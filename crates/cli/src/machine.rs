@@ -190,15 +190,15 @@ pub struct LabSaid {
 pub struct Joining {
     /// The join token.
     pub token: String,
-    /// The name that it wants; `None`: the host's.
+    /// The name that it wants; `None`: what it was before, else the host's.
     pub name: Option<NodeName>,
-    /// Its failure domain.
-    pub zone: String,
+    /// Its failure domain; `None`: what it was before, else `a`.
+    pub zone: Option<String>,
     /// Its address; `None`: the one that leads to the cluster.
     pub address: Option<IpAddr>,
-    /// The first of its ports for other nodes.
-    pub port: u16,
-    /// What it is to do.
+    /// The first of its ports for other nodes; `None`: what it was before, else 7400.
+    pub port: Option<u16>,
+    /// What it is to do; empty: what it did before, else everything.
     pub roles: Vec<ClusterRole>,
 }
 

@@ -1,6 +1,5 @@
 //! What commands need of this machine, done with the agent's hands.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +20,7 @@ use pressroom_cli::machine::{
     Joined, Joining, Lab, LabSaid, Machine, Package, Role, Stopped, Templates,
 };
 use pressroom_cli::place::Place;
+use pressroom_model::cluster::{PORT, Role as NodeRole};
 use pressroom_model::config::Config;
 use pressroom_model::file::Facts;
 use pressroom_model::id::NodeName;
@@ -47,6 +47,42 @@ fn wait_for(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
         std::thread::sleep(LOOK);
     }
     condition()
+}
+
+fn membership(place: &Place) -> Result<Option<Membership>, Failure> {
+    Membership::read(&Layout::new(&place.data)).map_err(|error| {
+        Failure::ours("it cannot be read whether this machine is a node of a cluster").cause(error)
+    })
+}
+
+/// Who joins: a machine that was a node before is what it was then, unless something else is wished for.
+fn joiner(joining: &Joining, former: Option<&Membership>) -> Result<Joiner, Failure> {
+    let before = former.and_then(|former| former.nodes.get(&former.node)).cloned();
+    let (roles, labels) = before.map(|node| (node.roles, node.labels)).unwrap_or_default();
+    let roles = match (joining.roles.is_empty(), roles.is_empty()) {
+        (false, _) => joining.roles.clone(),
+        (true, false) => roles.into_iter().collect(),
+        (true, true) => NodeRole::ALL.into(),
+    };
+    let name = joining.name.clone().or_else(|| former.map(|former| former.node.clone()));
+    let node = match name {
+        Some(name) => name,
+        None => host::name().parse().map_err(|bad| {
+            Failure::yours("this host's name is no node name")
+                .cause(bad)
+                .hint("give one: `--name NAME`")
+        })?,
+    };
+    let zone = former.map_or_else(|| "a".to_owned(), |former| former.zone.clone());
+    let port = former.map_or(PORT, |former| former.port);
+    Ok(Joiner {
+        node,
+        zone: joining.zone.clone().unwrap_or(zone),
+        address: joining.address,
+        port: joining.port.unwrap_or(port),
+        roles,
+        labels,
+    })
 }
 
 /// The newest PHP that is installed, else the distribution's.
@@ -98,32 +134,12 @@ impl Machine for ThisMachine {
     }
 
     fn membership(&self, place: &Place) -> Result<Option<NodeName>, Failure> {
-        let membership = Membership::read(&Layout::new(&place.data)).map_err(|error| {
-            Failure::ours("it cannot be read whether this machine is a node of a cluster")
-                .cause(error)
-        })?;
-        Ok(membership.map(|membership| membership.node))
+        Ok(membership(place)?.map(|membership| membership.node))
     }
 
     fn join(&self, place: &Place, joining: &Joining) -> Result<Joined, Failure> {
         furnish(&place.data)?;
-        let former = self.membership(place)?;
-        let name = match joining.name.clone().or(former) {
-            Some(name) => name,
-            None => host::name().parse().map_err(|bad| {
-                Failure::yours("this host's name is no node name")
-                    .cause(bad)
-                    .hint("give one: `--name NAME`")
-            })?,
-        };
-        let joiner = Joiner {
-            node: name,
-            zone: joining.zone.clone(),
-            address: joining.address,
-            port: joining.port,
-            roles: joining.roles.clone(),
-            labels: BTreeMap::new(),
-        };
+        let joiner = joiner(joining, membership(place)?.as_ref())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::ours("the command cannot start").cause(e))?;
         let joined =

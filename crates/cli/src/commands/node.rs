@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pressroom_api::cluster::{ChangeOf, NodeChange, TokenWish};
 use pressroom_api::failure::Failure;
-use pressroom_model::cluster::{Role, Share, Standing};
+use pressroom_model::cluster::{Share, Standing};
 use pressroom_model::id::NodeName;
 use pressroom_model::status::State;
 
@@ -75,10 +75,7 @@ fn join(context: &Context<'_>, join: Join) -> Done {
         zone: join.zone,
         address: join.address,
         port: join.port,
-        roles: match join.role.is_empty() {
-            true => Role::ALL.into(),
-            false => join.role.iter().map(|role| role.0).collect(),
-        },
+        roles: join.role.iter().map(|role| role.0).collect(),
     };
     let joined = match context.machine.join(&context.place, &wanted) {
         Ok(joined) => joined,
@@ -92,13 +89,17 @@ fn join(context: &Context<'_>, join: Join) -> Done {
         context.install_missing(config, join.yes)?;
     }
     context.machine.start_keeper(&context.place)?;
-    serve(context, &joined.node)?;
+    serve(context, &joined.node, true)?;
     context.talk.data(format!("This machine is node `{}`, and serves.", joined.node));
     Ok(0)
 }
 
-/// Waits until every site answers on this node.
-pub(super) fn serve(context: &Context<'_>, node: &NodeName) -> Result<(), Failure> {
+/// Waits until every site answers on this node. The agent of one that was removed and has joined again may not know of that yet.
+pub(super) fn serve(
+    context: &Context<'_>,
+    node: &NodeName,
+    has_joined: bool,
+) -> Result<(), Failure> {
     let step = context.talk.progress().begin("have the sites' code and serve");
     let late = Instant::now() + SERVES;
     let mut because = "its agent does not answer yet".to_owned();
@@ -110,7 +111,7 @@ pub(super) fn serve(context: &Context<'_>, node: &NodeName) -> Result<(), Failur
                 step.done("");
                 return Ok(());
             }
-            if own.is_removed {
+            if own.is_removed && !has_joined {
                 step.failed("it was removed from its cluster");
                 return Err(Failure::yours(format!(
                     "node `{node}` was removed, and serves nothing"

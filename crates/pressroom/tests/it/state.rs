@@ -65,4 +65,17 @@ fn one_voter_that_is_left_goes_on_with_the_state_and_the_others_follow_it() {
         lab.run(&[&tool[..], &keys, words].concat())
     };
     wait_until("it is refused", PATIENCE, || !get(&["get", "/pressroom/leader"]).status.success());
+
+    // It says so when it is started, and comes back by a token, as what it was.
+    lab.must(&["kill", "n3"]);
+    let refused = lab.run(&["start", "n3"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("`n3` was removed"), "{said}");
+    let token = lab.must_on(2, &["node", "token"]);
+    let address = text(&lab.node(3)["address"]);
+    lab.must_on(3, &["node", "join", token.trim(), "--yes", "--address", address]);
+    wait_until("it serves", PATIENCE, || (1..=3).all(|node| lab.standing(node).1 == 3));
+    assert_eq!(lab.visit("client", 3, "/"), 200);
+    let node = lab.must_on(1, &["node", "show", "n3"]);
+    assert!(node.contains("zone     c"), "{node}");
 }
