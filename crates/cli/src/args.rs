@@ -256,7 +256,7 @@ pub(crate) struct Join {
     /// Its failure domain [default: what it was before, else a]
     #[arg(long, value_name = "ZONE")]
     pub(crate) zone: Option<String>,
-    /// Its address, as the other nodes reach it [default: the one that leads to them]
+    /// Its address, as the other nodes reach it [default: what it was before, else the one that leads to them]
     #[arg(long, value_name = "IP")]
     pub(crate) address: Option<IpAddr>,
     /// The first of eight ports for other nodes [default: what it was before, else 7400]

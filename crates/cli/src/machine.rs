@@ -194,7 +194,7 @@ pub struct Joining {
     pub name: Option<NodeName>,
     /// Its failure domain; `None`: what it was before, else `a`.
     pub zone: Option<String>,
-    /// Its address; `None`: the one that leads to the cluster.
+    /// Its address; `None`: what it was before, if the machine has that still, else the one that leads to the cluster.
     pub address: Option<IpAddr>,
     /// The first of its ports for other nodes; `None`: what it was before, else 7400.
     pub port: Option<u16>,
@@ -207,6 +207,8 @@ pub struct Joining {
 pub struct Joined {
     /// Its name.
     pub node: NodeName,
+    /// It was none before, or none any more.
+    pub is_new: bool,
     /// What it will serve.
     pub config: Option<Config>,
 }

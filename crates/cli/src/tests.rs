@@ -127,7 +127,7 @@ fn a_machine_that_was_removed_from_its_cluster_says_so_instead_of_waiting_until_
     let stage = Stage::new().removed_node("n2");
     let done = stage.run("up --detach");
     assert_eq!(done.status, 1, "{done:?}");
-    assert!(done.talk.contains("`n2` was removed, and serves nothing"), "{done:?}");
+    assert!(done.talk.contains("`n2` is no node any more"), "{done:?}");
     assert!(done.talk.contains("cause: it was taken out"), "{done:?}");
     let list = stage.run("node list").data;
     assert!(list.contains("removed (it was taken out)"), "{list}");

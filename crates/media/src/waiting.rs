@@ -136,6 +136,11 @@ impl Waiting {
         self.taken.retain(|(of, _), _| of != site);
     }
 
+    /// Whether nothing waits at all, in either direction.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.taken.is_empty()
+    }
+
     fn to_tell(&self) -> impl Iterator<Item = &Item> {
         let taken = self.taken.values().map(|(item, _)| item);
         self.items.values().chain(taken).filter(|item| item.kind != Kind::Missing)

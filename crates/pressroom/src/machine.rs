@@ -1,6 +1,6 @@
 //! What commands need of this machine, done with the agent's hands.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use pressroom_agent::cluster::founding::FoundingError;
 use pressroom_agent::cluster::joining::{self, Joiner, JoiningError};
 use pressroom_agent::cluster::membership::Membership;
+use pressroom_agent::cluster::removed::Removal;
 use pressroom_agent::doctor::{self, Grade};
 use pressroom_agent::keeper;
 use pressroom_agent::layout::{self, Layout};
@@ -55,9 +56,14 @@ fn membership(place: &Place) -> Result<Option<Membership>, Failure> {
     })
 }
 
+/// Whether this machine has the address.
+fn is_here(address: &IpAddr) -> bool {
+    UdpSocket::bind((*address, 0)).is_ok()
+}
+
 /// Who joins: a machine that was a node before is what it was then, unless something else is wished for.
 fn joiner(joining: &Joining, former: Option<&Membership>) -> Result<Joiner, Failure> {
-    let before = former.and_then(|former| former.nodes.get(&former.node)).cloned();
+    let before = former.and_then(|former| former.own.clone());
     let (roles, labels) = before.map(|node| (node.roles, node.labels)).unwrap_or_default();
     let roles = match (joining.roles.is_empty(), roles.is_empty()) {
         (false, _) => joining.roles.clone(),
@@ -78,7 +84,7 @@ fn joiner(joining: &Joining, former: Option<&Membership>) -> Result<Joiner, Fail
     Ok(Joiner {
         node,
         zone: joining.zone.clone().unwrap_or(zone),
-        address: joining.address,
+        address: joining.address.or_else(|| former.map(|it| it.address).filter(is_here)),
         port: joining.port.unwrap_or(port),
         roles,
         labels,
@@ -139,13 +145,15 @@ impl Machine for ThisMachine {
 
     fn join(&self, place: &Place, joining: &Joining) -> Result<Joined, Failure> {
         furnish(&place.data)?;
-        let joiner = joiner(joining, membership(place)?.as_ref())?;
+        let former = membership(place)?;
+        let is_new = former.as_ref().is_none_or(|former| Removal::of(former).is_some());
+        let joiner = joiner(joining, former.as_ref())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::ours("the command cannot start").cause(e))?;
         let joined =
             runtime.block_on(joining::join(&Layout::new(&place.data), &joining.token, &joiner));
         let (membership, config) = joined.map_err(not_joined)?;
-        Ok(Joined { node: membership.node, config })
+        Ok(Joined { node: membership.node, is_new, config })
     }
 
     fn lab(&self, place: &Place, verb: &Lab, progress: &Progress) -> Result<LabSaid, Failure> {

@@ -226,6 +226,11 @@ impl Agent {
             let mut membership = cluster.membership.write();
             let before = membership.clone();
             membership.nodes.clone_from(&remembered.known.nodes);
+            let key = cluster.wire.identity().fingerprint();
+            let own = membership.nodes.get(&membership.node);
+            if let Some(own) = own.filter(|own| own.keys.contains(key.as_str())).cloned() {
+                membership.own = Some(own);
+            }
             if !voters.is_empty() {
                 membership.voters = voters;
                 membership.member = remembered.known.voters.get(&membership.node).copied();

@@ -121,6 +121,7 @@ pub fn found(layout: &Layout, founder: &Founder, now_ms: u64) -> Result<Membersh
         },
         member: None,
         external: founder.external.clone(),
+        own: Some(node.clone()),
         nodes: [(founder.node.clone(), node)].into(),
     };
     membership.write(layout)?;

@@ -429,6 +429,7 @@ impl Agent {
             voters: ours.voters,
             member: None,
             external: ours.external,
+            own: Some(node.clone()),
             nodes,
         };
         // It is let in by us at once; by the others when they have heard of it.

@@ -479,11 +479,11 @@ impl Agent {
         }
     }
 
-    /// Asks one that was away whether it is back. What waited for that may have been brought by another node meanwhile, and nothing
-    /// else would ask.
+    /// Asks one that was away whether it is back, if nothing waits for that: another node may have brought it, and nobody else would
+    /// ask. What waits asks itself; a store that only lists what it has is none that works.
     async fn try_out(&self, bucket: &Bucket) {
         let store = &self.media.store;
-        if !store.is_away() || store.is_paused() {
+        if !store.is_away() || store.is_paused() || !store.waiting.lock().is_empty() {
             return;
         }
         match bucket.try_out().await {

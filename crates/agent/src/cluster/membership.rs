@@ -81,6 +81,9 @@ pub struct Membership {
     /// The etcd that operators keep, if the state is there: then nobody votes, and no etcd runs here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<external::Etcd>,
+    /// What the cluster knew of this node last. It is that again when it joins again after it was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<Node>,
     /// The nodes that were known last: what is let in before the store is heard.
     #[serde(default)]
     pub nodes: BTreeMap<NodeName, Node>,

@@ -14,6 +14,8 @@ use crate::machine::Joining;
 
 /// Longest wait until a new node serves.
 const SERVES: Duration = Duration::from_secs(180);
+/// A node that is said to be removed for so long is none any more.
+const REMOVED: Duration = Duration::from_secs(3);
 /// Longest wait until another node leads.
 const OFFICE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(100);
@@ -89,17 +91,20 @@ fn join(context: &Context<'_>, join: Join) -> Done {
         context.install_missing(config, join.yes)?;
     }
     context.machine.start_keeper(&context.place)?;
-    serve(context, &joined.node, true)?;
+    serve(context, &joined.node, joined.is_new)?;
     context.talk.data(format!("This machine is node `{}`, and serves.", joined.node));
     Ok(0)
 }
 
-/// Waits until every site answers on this node. The agent of one that was removed and has joined again may not know of that yet.
+/// Waits until every site answers on this node. One that was removed may hear a little later that it is a node again, above all when it
+/// `has_joined` just now.
 pub(super) fn serve(
     context: &Context<'_>,
     node: &NodeName,
     has_joined: bool,
 ) -> Result<(), Failure> {
+    let patience = if has_joined { SERVES } else { REMOVED };
+    let mut removed: Option<Instant> = None;
     let step = context.talk.progress().begin("have the sites' code and serve");
     let late = Instant::now() + SERVES;
     let mut because = "its agent does not answer yet".to_owned();
@@ -111,12 +116,12 @@ pub(super) fn serve(
                 step.done("");
                 return Ok(());
             }
-            if own.is_removed && !has_joined {
-                step.failed("it was removed from its cluster");
-                return Err(Failure::yours(format!(
-                    "node `{node}` was removed, and serves nothing"
-                ))
-                .cause(own.because));
+            removed = own.is_removed.then(|| removed.unwrap_or_else(Instant::now));
+            if removed.is_some_and(|since| since.elapsed() >= patience) {
+                step.failed("it was removed");
+                return Err(Failure::yours(format!("`{node}` is no node any more"))
+                    .cause(own.because)
+                    .state(format!("it runs; `{}` stops it", context.command("down"))));
             }
             because = own.because;
         }

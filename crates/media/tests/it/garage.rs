@@ -95,7 +95,7 @@ impl Garage {
 
     fn answers(&self) -> bool {
         let mut curl = self.command(Path::new("curl"));
-        curl.args(["-s", "-o", "/dev/null"]).arg(format!("http://{}/", self.address));
+        curl.args(["-s", "-m", "2", "-o", "/dev/null"]).arg(format!("http://{}/", self.address));
         curl.status().expect("curl runs").success()
     }
 

@@ -183,7 +183,11 @@ fn nothing_is_lost_with_the_node_that_took_an_upload_while_the_store_was_away() 
     garage.stop();
     let path = upload(&lab, 2, "late.txt", "brought late");
     let get = |number: usize, path: &str| lab.fetch("client", number, &[], path);
-    assert_eq!([1, 3].map(|number| get(number, &path)), ["brought late"; 2]);
+    let (_, below) = path.split_once("uploads/").expect("a path of uploads");
+    for number in [1, 3] {
+        let file = on_disk(&lab, number, "uploads").join(below);
+        wait_until("each node has it", BACK, || file.exists());
+    }
     wait_until("it is said that it waits", BACK, || {
         [1, 3].into_iter().all(|number| store_of(&lab, number)["because"].is_string())
     });
@@ -199,9 +203,9 @@ fn nothing_is_lost_with_the_node_that_took_an_upload_while_the_store_was_away() 
         let rests = |store: Value| store["waiting"] == 0 && store["because"].is_null();
         [1, 3].into_iter().all(|number| rests(store_of(&lab, number)))
     });
-    fs::remove_file(
-        on_disk(&lab, 1, "uploads").join(path.split_once("uploads/").expect("a path").1),
-    )
-    .expect("deleted");
-    wait_until("what is deleted goes", BACK, || !listed(&lab, address).contains("late.txt"));
+    fs::remove_file(on_disk(&lab, 1, "uploads").join(below)).expect("deleted");
+    wait_until("what is deleted goes", BACK, || {
+        let listed = listed(&lab, address);
+        listed.contains(names[0].as_str()) && !listed.contains("late.txt")
+    });
 }

@@ -53,6 +53,10 @@ fn one_voter_that_is_left_goes_on_with_the_state_and_the_others_follow_it() {
     let node = lab.must_on(3, &["node", "show", "n1"]);
     assert!(node.contains("rack=three"), "{node}");
 
+    lab.must_on(2, &["node", "label", "n3", "rack=two"]);
+    let label = || lab.must_on(3, &["node", "show", "n3"]).contains("rack=two");
+    wait_until("it knows its label", PATIENCE, label);
+
     // A node that was removed is answered nothing, whatever it still has.
     lab.must_on(1, &["node", "remove", "n3", "--yes"]);
     let data = lab.folder().join("n3/engines/etcd");
@@ -70,12 +74,11 @@ fn one_voter_that_is_left_goes_on_with_the_state_and_the_others_follow_it() {
     lab.must(&["kill", "n3"]);
     let refused = lab.run(&["start", "n3"]);
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("`n3` was removed"), "{said}");
+    assert!(!refused.status.success() && said.contains("`n3` is no node any more"), "{said}");
     let token = lab.must_on(2, &["node", "token"]);
-    let address = text(&lab.node(3)["address"]);
-    lab.must_on(3, &["node", "join", token.trim(), "--yes", "--address", address]);
+    lab.must_on(3, &["node", "join", token.trim(), "--yes"]);
     wait_until("it serves", PATIENCE, || (1..=3).all(|node| lab.standing(node).1 == 3));
     assert_eq!(lab.visit("client", 3, "/"), 200);
     let node = lab.must_on(1, &["node", "show", "n3"]);
-    assert!(node.contains("zone     c"), "{node}");
+    assert!(node.contains("zone     c") && node.contains("rack=two"), "{node}");
 }
