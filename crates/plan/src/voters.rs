@@ -1,8 +1,9 @@
 //! Which nodes vote in the cluster's store, and the next safe step there.
 //!
 //! [`choose`] says who should vote: one node where there are fewer than three, three of them, or five of seven and more; spread
-//! over zones; whoever votes already stays if that spreads no worse. [`step`] changes one thing at a time, and never one after which a
-//! single further loss would cost the quorum that there is.
+//! over zones; whoever votes already stays if that spreads no worse. Nodes that rest or are lost keep their votes where nobody can take
+//! them: each voter is a copy of the state, and copies do not become fewer because a node is away. [`step`] changes one thing at a time,
+//! and never one after which a single further loss would cost the quorum that there is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,30 @@ pub struct Candidate {
     pub zone: String,
     /// It is a member already.
     pub votes: bool,
+    /// Whether to count on it.
+    pub fitness: Fitness,
+}
+
+/// Whether a node is one to count on; the better comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fitness {
+    /// It works.
+    Fit,
+    /// It was drained: it may be stopped soon.
+    Rests,
+    /// It votes, and has not answered for long.
+    Lost,
+}
+
+impl Fitness {
+    /// That of a node, by the member of the store that it is.
+    pub fn of(member: Option<&Member>, is_drained: bool) -> Self {
+        match (member.is_some_and(|it| it.is_lost), is_drained) {
+            (true, _) => Self::Lost,
+            (_, true) => Self::Rests,
+            _ => Self::Fit,
+        }
+    }
 }
 
 /// A member of the store as it is.
@@ -32,6 +57,8 @@ pub struct Member {
     pub is_well: bool,
     /// It has not answered for so long that it counts as lost.
     pub is_lost: bool,
+    /// Its node is heard, so that it can begin anew: its disk may have been lost.
+    pub is_heard: bool,
 }
 
 /// What to do next.
@@ -61,7 +88,7 @@ pub fn choose(candidates: &[Candidate]) -> BTreeSet<NodeName> {
         let left = candidates.iter().filter(|candidate| !chosen.contains(&candidate.node));
         let next = left.min_by_key(|candidate| {
             let others = in_zone.get(candidate.zone.as_str()).copied().unwrap_or_default();
-            (others, !candidate.votes, &candidate.node)
+            (candidate.fitness, others, !candidate.votes, &candidate.node)
         });
         let Some(next) = next else { break };
         chosen.insert(next.node.clone());
@@ -115,7 +142,8 @@ pub fn step(wanted: &BTreeSet<NodeName>, members: &[Member]) -> Option<(Step, St
     }
     let stays_safe = |without: &Member| may_leave(without, members).is_ok();
     // Whoever is lost makes every further loss worse: it goes first.
-    let lost = voters.iter().find(|member| member.is_lost && !is_wanted(member));
+    let is_in_the_way = |member: &Member| member.is_heard || !is_wanted(&member);
+    let lost = voters.iter().find(|member| member.is_lost && is_in_the_way(member));
     if let Some(lost) = lost.filter(|lost| stays_safe(lost)) {
         return Some((Step::Remove(lost.id), "it has not answered for long".into()));
     }
@@ -142,6 +170,7 @@ mod tests {
             node: name(node),
             zone: (*zone).to_owned(),
             votes: *votes,
+            fitness: Fitness::Fit,
         };
         list.iter().map(of).collect()
     }
@@ -158,6 +187,7 @@ mod tests {
             is_learner: false,
             is_well,
             is_lost: !is_well,
+            is_heard: is_well,
         };
         let check = |wells: &[bool], leaver: usize, expected: Result<(), &str>| {
             let members: Vec<Member> = wells
@@ -203,6 +233,30 @@ mod tests {
         assert_eq!(choose(&candidates(&seven)).len(), 5);
     }
 
+    #[test]
+    fn who_rests_or_is_lost_keeps_a_vote_that_nobody_can_take() {
+        let check = |fitnesses: &[Fitness], expected: &[&str]| {
+            let all = ["n1", "n2", "n3", "n4"].into_iter().zip(["a", "b", "c", "a"]);
+            let candidates: Vec<Candidate> = all
+                .zip(fitnesses)
+                .map(|((node, zone), fitness)| Candidate {
+                    node: name(node),
+                    zone: zone.to_owned(),
+                    votes: node != "n4",
+                    fitness: *fitness,
+                })
+                .collect();
+            assert_eq!(choose(&candidates), names(expected), "{fitnesses:?}");
+        };
+        use Fitness::{Fit, Lost, Rests};
+        check(&[Rests, Fit, Fit], &["n1", "n2", "n3"]);
+        check(&[Fit, Fit, Lost], &["n1", "n2", "n3"]);
+        check(&[Rests, Rests, Lost], &["n1", "n2", "n3"]);
+        // Another one that works takes it; one that is lost goes before one that rests.
+        check(&[Fit, Rests, Fit, Fit], &["n1", "n3", "n4"]);
+        check(&[Fit, Rests, Lost, Fit], &["n1", "n2", "n4"]);
+    }
+
     fn member(id: u64, node: &str, state: &str) -> Member {
         Member {
             id,
@@ -210,6 +264,7 @@ mod tests {
             is_learner: state.contains("learner"),
             is_well: state.contains("well"),
             is_lost: state.contains("lost"),
+            is_heard: state.contains("heard"),
         }
     }
 
@@ -233,6 +288,9 @@ mod tests {
         // One that is away for a moment is waited for; one that is lost is replaced, out first.
         check(&three, &all(member(3, "n3", "")), None);
         check(&["n1", "n2", "n4"], &all(member(3, "n3", "lost")), Some(Step::Remove(3)));
+        // Whose place nobody takes keeps it, unless it runs and has nothing to go on with.
+        check(&three, &all(member(3, "n3", "lost")), None);
+        check(&three, &all(member(3, "n3", "lost heard")), Some(Step::Remove(3)));
         // Without a quorum nothing is touched.
         let two_lost = [one.clone(), member(2, "n2", "lost"), member(3, "n3", "lost")];
         check(&["n1", "n4", "n5"], &two_lost, None);

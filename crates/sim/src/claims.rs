@@ -69,9 +69,17 @@ impl Claims {
     }
 
     /// A change of who votes.
-    pub fn voters(&self, _second: u64, had: bool, has: bool, because: &str) -> Result<(), Broken> {
+    pub fn voters(&self, (had, has): (bool, bool), because: &str) -> Result<(), Broken> {
         match had && !has {
             true => Err(Broken(format!("a change of voters cost the quorum: {because}"))),
+            false => Ok(()),
+        }
+    }
+
+    /// A voter that is well was taken out, and so many are left: whoever rests or is away is no reason to have fewer copies.
+    pub fn copies(&self, left: usize, machines: usize, because: &str) -> Result<(), Broken> {
+        match left < if machines < 3 { 1 } else { 3 } {
+            true => Err(Broken(format!("{left} voters are left: {because}"))),
             false => Ok(()),
         }
     }

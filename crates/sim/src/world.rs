@@ -8,7 +8,7 @@ use pressroom_model::placement::Rules;
 use pressroom_model::rollout::Stage;
 use pressroom_plan::machine::{Action, Step};
 use pressroom_plan::rollout::{Candidate, PARKED_MS, Parked};
-use pressroom_plan::voters::{self, Member};
+use pressroom_plan::voters::{self, Fitness, Member};
 use pressroom_plan::{cron, placement};
 
 use crate::chance::Chance;
@@ -368,6 +368,7 @@ impl World {
         let mut members = self.store.members.clone();
         for member in &mut members {
             let machine = self.machines.iter().find(|it| Some(&it.name) == member.node.as_ref());
+            member.is_heard = machine.is_some_and(|it| self.store.reports.contains_key(&it.name));
             member.is_well =
                 machine.is_some_and(|it| it.is_up(self.second) && self.is_cut(it) == side);
             if member.is_well {
@@ -384,22 +385,22 @@ impl World {
         let members = self.members(at);
         let of = |name: &NodeName| members.iter().find(|it| it.node.as_ref() == Some(name));
         let may = self.machines.iter().filter(|machine| {
-            let own = of(&machine.name);
-            !self.store.drained.contains(&machine.name)
-                && own.is_none_or(|it| !it.is_lost)
-                && (own.is_some() || self.store.reports.contains_key(&machine.name))
+            of(&machine.name).is_some() || self.store.reports.contains_key(&machine.name)
         });
         let candidates: Vec<_> = may
             .map(|machine| voters::Candidate {
                 node: machine.name.clone(),
                 zone: machine.zone.to_string(),
                 votes: of(&machine.name).is_some_and(|it| !it.is_learner),
+                fitness: Fitness::of(of(&machine.name), self.store.drained.contains(&machine.name)),
             })
             .collect();
         let Some((step, because)) = voters::step(&voters::choose(&candidates), &members) else {
             return Ok(());
         };
         let had_quorum = self.has_quorum();
+        let is_well = |id: &u64| members.iter().any(|it| it.id == *id && it.is_well);
+        let lets_go = matches!(&step, voters::Step::Remove(id) if is_well(id));
         let next = members.iter().map(|it| it.id).max().unwrap_or_default() + 1;
         self.tell(format_args!("voters: {step:?}, {because}"));
         self.commit(at, |stored| match &step {
@@ -412,7 +413,12 @@ impl World {
             }
             voters::Step::Remove(id) => stored.members.retain(|it| it.id != *id),
         });
-        claims.voters(self.second, had_quorum, self.has_quorum(), &because)
+        claims.voters((had_quorum, self.has_quorum()), &because)?;
+        let left = self.store.members.iter().filter(|it| !it.is_learner).count();
+        match lets_go {
+            true => claims.copies(left, self.machines.len(), &because),
+            false => Ok(()),
+        }
     }
 
     /// Cron is run by whoever leads, and ends with the office.
@@ -538,7 +544,14 @@ impl World {
 }
 
 fn member(id: u64, node: NodeName) -> Member {
-    Member { id, node: Some(node), is_learner: false, is_well: true, is_lost: false }
+    Member {
+        id,
+        node: Some(node),
+        is_learner: false,
+        is_well: true,
+        is_lost: false,
+        is_heard: true,
+    }
 }
 
 /// Every fourth version fails its check.

@@ -1,12 +1,12 @@
 //! Keeping the store's voters: the leader looks who votes, and takes the next step that `plan::voters` finds safe.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pressroom_model::cluster::Role;
 use pressroom_model::id::NodeName;
-use pressroom_plan::voters::{Candidate, Member, Step, choose, may_leave, step};
+use pressroom_plan::voters::{Candidate, Fitness, Member, Step, choose, may_leave, step};
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_store::StoreError;
@@ -22,7 +22,7 @@ use crate::probe::futures;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(2);
-/// A voter that has not answered for so long is replaced.
+/// A voter that has not answered for so long is replaced, if it can be.
 const LOST: Duration = Duration::from_secs(45);
 
 /// How long a member of the store may refuse that another one leaves.
@@ -180,33 +180,32 @@ async fn seen(
             silent.remove(&member.id);
         }
         let since = if is_well { now } else { *silent.entry(member.id).or_insert(now) };
+        let node = node.map(|(name, _)| name);
+        let is_heard = node.as_ref().is_some_and(|node| known.reports.contains_key(node));
         Member {
             id: member.id,
-            node: node.map(|(name, _)| name),
+            node,
             is_learner: member.is_learner,
             is_well,
             is_lost: now >= since + LOST,
+            is_heard,
         }
     });
     Ok(members.collect())
 }
 
-/// Nodes that could vote: not those that rest, nor those that have been away for long.
+/// Nodes that could vote: those that do, and those that are heard.
 fn candidates(known: &Known, members: &[Member]) -> Vec<Candidate> {
-    let lost: BTreeSet<&NodeName> =
-        members.iter().filter(|it| it.is_lost).filter_map(|it| it.node.as_ref()).collect();
     let of = |name: &NodeName| members.iter().find(|it| it.node.as_ref() == Some(name));
     let may = known.nodes.iter().filter(|(name, node)| {
-        let is_member = of(name).is_some();
-        node.roles.contains(&Role::Voter)
-            && !node.is_drained
-            && !lost.contains(name)
-            && (is_member || known.reports.contains_key(*name))
+        let is_there = of(name).is_some() || known.reports.contains_key(*name);
+        node.roles.contains(&Role::Voter) && is_there
     });
     may.map(|(name, node)| Candidate {
         node: name.clone(),
         zone: node.zone.clone(),
         votes: of(name).is_some_and(|member| !member.is_learner),
+        fitness: Fitness::of(of(name), node.is_drained),
     })
     .collect()
 }

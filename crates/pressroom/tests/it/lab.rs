@@ -121,6 +121,17 @@ impl Lab {
         self.run(&[&curl[..], options, &[&url]].concat())
     }
 
+    /// Prints what each node said last: a test that fails now and then, elsewhere, has nothing else to tell.
+    fn testify(&self) {
+        for node in self.made["nodes"].as_array().into_iter().flatten() {
+            let log = Path::new(text(&node["data"])).join("logs/agent.log");
+            let said = fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<&str> = said.lines().collect();
+            eprintln!("-- {} said last:", text(&node["name"]));
+            lines[lines.len().saturating_sub(60)..].iter().for_each(|line| eprintln!("{line}"));
+        }
+    }
+
     /// What the machine still has of it: namespaces, interfaces, processes, mounts.
     pub(crate) fn left(&self) -> Vec<String> {
         let netns = text(&self.made["client"]["netns"]);
@@ -143,6 +154,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.testify();
+        }
         let output = self.run(&["down"]);
         if !output.status.success() {
             eprintln!("lab down: {}", String::from_utf8_lossy(&output.stderr));

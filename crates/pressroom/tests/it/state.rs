@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 impl Lab {
     /// How many nodes vote, and how many serve, as a node says.
-    fn standing(&self, number: usize) -> (usize, usize) {
+    pub(crate) fn standing(&self, number: usize) -> (usize, usize) {
         let said = self.on(number, &["node", "list", "--json"]);
         let said: Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
         let count = |what: &str| {
