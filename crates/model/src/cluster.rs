@@ -54,7 +54,7 @@ pub struct Node {
     /// Words of operators about it.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// No instance is placed on it once others answer in its place, and it does not lead.
+    /// No instance is placed on it once others answer in its place, and it leads only while no other manager works.
     #[serde(default)]
     pub is_drained: bool,
     /// When it was admitted, milliseconds since 1970.

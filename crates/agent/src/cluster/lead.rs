@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pressroom_model::cluster::Role;
+use pressroom_model::cluster::{Node, Role};
+use pressroom_model::id::NodeName;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_store::StoreError;
 use pressroom_store::election::campaign;
 use pressroom_store::key::Prefix;
 use pressroom_store::transaction::{Outcome, Transaction};
 
-use super::{Cluster, keys};
+use super::{Cluster, Known, keys};
 use crate::agent::Agent;
 
 /// A leader that could not renew its lease for so long is none any more.
@@ -56,12 +57,7 @@ impl Agent {
     }
 
     fn may_lead(&self, cluster: &Cluster) -> bool {
-        if cluster.removal().is_some() {
-            return false;
-        }
-        let state = self.state.lock();
-        let node = state.known.nodes.get(&cluster.node());
-        node.is_some_and(|node| node.roles.contains(&Role::Manager) && !node.is_drained)
+        cluster.removal().is_none() && self.state.lock().known.may_lead(&cluster.node())
     }
 
     async fn until_it_may_not(&self, cluster: &Cluster) {
@@ -130,5 +126,57 @@ impl Agent {
             Outcome::Committed(_) => Ok(()),
             Outcome::Refused { .. } => Err(deposed()),
         }
+    }
+}
+
+impl Known {
+    /// Whether a node may lead: one that rests only while no other manager works, or nobody could be asked to wake it.
+    fn may_lead(&self, name: &NodeName) -> bool {
+        let manages = |node: &Node| node.roles.contains(&Role::Manager);
+        let works = |(other, node): (&NodeName, &Node)| {
+            manages(node) && !node.is_drained && self.reports.contains_key(other)
+        };
+        let own = self.nodes.get(name).filter(|own| manages(own));
+        own.is_some_and(|own| !own.is_drained || !self.nodes.iter().any(works))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pressroom_model::cluster::Report;
+
+    use super::*;
+
+    #[test]
+    fn who_rests_leads_only_while_no_other_manager_works() {
+        let known = |nodes: &[(&str, &str, bool, bool)]| {
+            let mut known = Known::default();
+            for (name, role, is_drained, is_heard) in nodes {
+                let name: NodeName = name.parse().expect("a name");
+                let node = serde_json::json!({
+                    "zone": "a", "address": "10.0.0.1", "port": 7400, "keys": [],
+                    "roles": [role], "is_drained": is_drained,
+                });
+                known.nodes.insert(name.clone(), serde_json::from_value(node).expect("a node"));
+                if *is_heard {
+                    known.reports.insert(name, (Report::default(), 0));
+                }
+            }
+            known
+        };
+        let check = |nodes: &[(&str, &str, bool, bool)], expected: bool| {
+            let n1 = "n1".parse().expect("a name");
+            assert_eq!(known(nodes).may_lead(&n1), expected, "{nodes:?}");
+        };
+        let rests = ("n1", "manager", true, true);
+        check(&[("n1", "manager", false, true), ("n2", "manager", false, true)], true);
+        check(&[("n1", "edge", false, true)], false);
+        check(&[], false);
+        check(&[rests, ("n2", "manager", false, true)], false);
+        // Nobody else can be asked to wake it.
+        check(&[rests], true);
+        check(&[rests, ("n2", "manager", true, true)], true);
+        check(&[rests, ("n2", "edge", false, true)], true);
+        check(&[rests, ("n2", "manager", false, false)], true);
     }
 }

@@ -57,6 +57,12 @@ fn one_voter_that_is_left_goes_on_with_the_state_and_the_others_follow_it() {
     let label = || lab.must_on(3, &["node", "show", "n3"]).contains("rack=two");
     wait_until("it knows its label", PATIENCE, label);
 
+    // Where every node rests sites are served, and somebody leads who can be asked to wake one.
+    let nodes = ["n1", "n2", "n3"];
+    nodes.map(|node| lab.must_on(1, &["node", "drain", node]));
+    assert_eq!(lab.visit("client", 1, "/?nobody-has-this-stored"), 200);
+    nodes.map(|node| lab.must_on(1, &["node", "undrain", node]));
+
     // A node that was removed is answered nothing, whatever it still has.
     lab.must_on(1, &["node", "remove", "n3", "--yes"]);
     let data = lab.folder().join("n3/engines/etcd");
