@@ -50,7 +50,7 @@ pub mod voters;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -58,6 +58,7 @@ use pressroom_model::cluster::{Node, Report, Role, Sealing};
 use pressroom_model::config::Config;
 use pressroom_model::id::{NodeName, SiteName};
 use pressroom_model::placement::Placement;
+use pressroom_plan::rest;
 use pressroom_store::transaction::Compare;
 use pressroom_wire::WireError;
 use pressroom_wire::http::Client;
@@ -115,6 +116,9 @@ pub struct Known {
     /// Who votes in etcd, or is to, with etcd's number of each.
     #[serde(default)]
     pub voters: BTreeMap<NodeName, u64>,
+    /// Who of them only follows yet.
+    #[serde(default)]
+    pub followers: BTreeSet<NodeName>,
     /// With which key secrets are sealed.
     #[serde(default)]
     pub sealing: Option<Sealing>,
@@ -124,10 +128,17 @@ pub struct Known {
 }
 
 impl Known {
-    /// Whether visitors should not be sent to a node: it was drained. Where all edges were, somebody has to answer, and all do.
-    pub(crate) fn leaves_out(&self, name: &NodeName) -> bool {
-        let serves = |node: &Node| !node.is_drained && node.roles.contains(&Role::Edge);
-        self.nodes.get(name).is_some_and(|node| node.is_drained) && self.nodes.values().any(serves)
+    /// Whether a node rests in a role: see [`rest`].
+    pub(crate) fn rests(&self, name: &NodeName, role: Role) -> bool {
+        let nodes = self.nodes.iter().filter(|(_, node)| node.roles.contains(&role));
+        let nodes: Vec<rest::Node> = nodes
+            .map(|(name, node)| rest::Node {
+                name: name.clone(),
+                is_drained: node.is_drained,
+                is_heard: self.reports.contains_key(name),
+            })
+            .collect();
+        rest::rests(name, &nodes)
     }
 }
 

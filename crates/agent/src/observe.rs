@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pressroom_model::cluster::Report;
+use pressroom_model::cluster::Role;
 use pressroom_model::config::{Config, Runtime, Site};
 use pressroom_model::id::{NodeName, ReleaseId, SiteName};
 use pressroom_model::process::{ListenerSpec, ProcessState};
@@ -71,7 +72,10 @@ impl Engines {
         let Some(own) = own else { return true };
         let has_data = known.data.as_ref() == Some(own);
         self.sql.as_ref().is_none_or(|sql| sql.has_data() == has_data)
-            && self.etcd.is_some() == known.voters.contains_key(own)
+            && match (&self.etcd, known.voters.get(own)) {
+                (Some(etcd), Some(member)) => etcd.is_member(*member),
+                (etcd, member) => etcd.is_none() && member.is_none(),
+            }
     }
 }
 
@@ -371,7 +375,7 @@ impl Agent {
             identity: [paths.chain, paths.key, paths.authority],
             peers: peers.collect(),
             health: health.clone(),
-            is_drained: state.known.leaves_out(&cluster.node()),
+            is_drained: state.known.rests(&cluster.node(), Role::Edge),
             is_removed: cluster.removal().is_some(),
         }))
     }

@@ -142,6 +142,11 @@ impl Client {
         self.post("/v1/cluster/backup", &(), WORK).await
     }
 
+    /// See [`crate::operator::Operator::resume`].
+    pub async fn resume(&self) -> Result<(), Error> {
+        self.post("/v1/resume", &(), AT_ONCE).await
+    }
+
     /// See [`crate::operator::Operator::nodes`].
     pub async fn nodes(&self) -> Result<Vec<Standing>, Error> {
         self.get("/v1/nodes", AT_ONCE).await

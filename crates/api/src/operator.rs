@@ -180,6 +180,11 @@ pub trait Operator: Send + Sync + 'static {
         unable()
     }
 
+    /// Goes on here after a `down` that did not come to its end, and tries at once what has failed so far.
+    fn resume(&self) -> Answer<'_, ()> {
+        unable()
+    }
+
     /// The nodes of the cluster; none where this machine is in none.
     fn nodes(&self) -> Answer<'_, Vec<Standing>> {
         Box::pin(async { Ok(Vec::new()) })

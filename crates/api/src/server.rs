@@ -235,6 +235,7 @@ impl Server {
             (&Method::POST, ["v1", "cluster", "backup"]) => {
                 Ok(good(&operator.back_up_cluster().await?))
             }
+            (&Method::POST, ["v1", "resume"]) => Ok(good(&operator.resume().await?)),
             (&Method::POST, ["v1", "plan"]) => {
                 Ok(good(&operator.plan(body(request).await?).await?))
             }

@@ -16,6 +16,7 @@
 //! - [`history`] which releases the git history lacks
 //! - [`placement`] on which nodes how many instances of a site run
 //! - [`recycle`] when a healthy instance is replaced
+//! - [`rest`] which of those that were drained rest, and which have to work
 //! - [`retention`] which former releases are kept
 //! - [`rollout`] moving a site from one version to another
 //! - [`sealing`] when the key of the cluster's secrets is replaced, step by step
@@ -38,6 +39,7 @@ pub mod history;
 pub mod machine;
 pub mod placement;
 pub mod recycle;
+pub mod rest;
 pub mod retention;
 pub mod rollout;
 pub mod sealing;

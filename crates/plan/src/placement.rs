@@ -90,6 +90,7 @@ pub const PATIENCE_MS: u64 = 60_000;
 
 /// The next changes, at most one for each site, whoever lacks most first.
 pub fn steps(nodes: &[Node], sites: &[Site], now_ms: u64) -> Vec<Step> {
+    let nodes = &at_work(nodes)[..];
     let mut used = used(nodes, sites);
     let shares = shares(nodes, sites);
     let mut views: Vec<View<'_>> = sites
@@ -126,9 +127,16 @@ pub fn steps(nodes: &[Node], sites: &[Site], now_ms: u64) -> Vec<Step> {
     steps.into_values().collect()
 }
 
+/// The nodes as they are counted upon: where nobody else is left who runs PHP, those that were drained do.
+fn at_work(nodes: &[Node]) -> Vec<Node> {
+    let is_left = nodes.iter().any(|node| !node.rests() && !node.is_lost);
+    let at_work = nodes.iter().cloned();
+    at_work.map(|node| Node { is_drained: node.is_drained && is_left, ..node }).collect()
+}
+
 /// Sites that do not run as their rules say, and why.
 pub fn compromises(nodes: &[Node], sites: &[Site]) -> BTreeMap<SiteName, String> {
-    let shares = shares(nodes, sites);
+    let shares = shares(&at_work(nodes), sites);
     shares.into_iter().filter_map(|(site, share)| Some((site, share.because?))).collect()
 }
 

@@ -9,17 +9,30 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pressroom_model::id::NodeName;
 
-/// A node that may vote.
+/// A node of the cluster that has the role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// Its name.
     pub node: NodeName,
     /// Its failure domain.
     pub zone: String,
-    /// It is a member already.
-    pub votes: bool,
+    /// What it has already.
+    pub seat: Seat,
     /// Whether to count on it.
     pub fitness: Fitness,
+    /// It has the database: of two nodes it has the vote as well, so that the loss of the other one costs nothing.
+    pub has_database: bool,
+}
+
+/// What a node has in the store; the more comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Seat {
+    /// A vote.
+    Votes,
+    /// It follows, and will have one.
+    Follows,
+    /// Nothing.
+    None,
 }
 
 /// Whether a node is one to count on; the better comes first.
@@ -29,18 +42,34 @@ pub enum Fitness {
     Fit,
     /// It was drained: it may be stopped soon.
     Rests,
-    /// It votes, and has not answered for long.
+    /// It is a member, and has not answered for long.
     Lost,
+    /// It is no member, and cannot become one now: it is not heard, or could not follow a while ago. It counts when it is decided
+    /// how many vote.
+    Out,
 }
 
-impl Fitness {
-    /// That of a node, by the member of the store that it is.
-    pub fn of(member: Option<&Member>, is_drained: bool) -> Self {
-        match (member.is_some_and(|it| it.is_lost), is_drained) {
-            (true, _) => Self::Lost,
-            (_, true) => Self::Rests,
-            _ => Self::Fit,
-        }
+impl Candidate {
+    /// A node, by the member of the store that it is. `may_join`: it is heard, and nothing is known against it.
+    pub fn new(
+        node: NodeName,
+        zone: String,
+        member: Option<&Member>,
+        is_drained: bool,
+        may_join: bool,
+    ) -> Self {
+        let seat = match member {
+            Some(member) if member.is_learner => Seat::Follows,
+            Some(_) => Seat::Votes,
+            None => Seat::None,
+        };
+        let fitness = match (member, is_drained) {
+            (Some(member), _) if member.is_lost => Fitness::Lost,
+            (None, _) if !may_join => Fitness::Out,
+            (_, true) => Fitness::Rests,
+            _ => Fitness::Fit,
+        };
+        Self { node, zone, seat, fitness, has_database: false }
     }
 }
 
@@ -57,8 +86,8 @@ pub struct Member {
     pub is_well: bool,
     /// It has not answered for so long that it counts as lost.
     pub is_lost: bool,
-    /// Its node is heard, so that it can begin anew: its disk may have been lost.
-    pub is_heard: bool,
+    /// It is lost although its node is heard, and has been for as long: it can only begin anew.
+    pub is_stuck: bool,
 }
 
 /// What to do next.
@@ -75,20 +104,32 @@ pub enum Step {
 /// Five vote from so many nodes on; three are enough to lose one, and each more makes every write slower.
 const MANY: usize = 7;
 
-/// Who should vote, of those that could.
-pub fn choose(candidates: &[Candidate]) -> BTreeSet<NodeName> {
-    let count = match candidates.len() {
+/// How many of so many nodes vote.
+pub fn count(nodes: usize) -> usize {
+    match nodes {
         0..=2 => 1,
         3..MANY => 3,
         _ => 5,
-    };
+    }
+}
+
+/// Who should vote, of all nodes that have the role.
+pub fn choose(candidates: &[Candidate]) -> BTreeSet<NodeName> {
+    let able: Vec<&Candidate> = candidates.iter().filter(|it| it.fitness != Fitness::Out).collect();
+    let voting = able.iter().filter(|it| it.seat == Seat::Votes).count();
+    let mut count = count(candidates.len()).min(able.len());
+    // An even number survives no more losses than one less. Where it is so already it stays: what it has more is a copy.
+    if count.is_multiple_of(2) && voting < count {
+        count = count.saturating_sub(1);
+    }
     let mut chosen: BTreeSet<NodeName> = BTreeSet::new();
     let mut in_zone: BTreeMap<&str, usize> = BTreeMap::new();
     while chosen.len() < count {
-        let left = candidates.iter().filter(|candidate| !chosen.contains(&candidate.node));
+        let left = able.iter().filter(|candidate| !chosen.contains(&candidate.node));
         let next = left.min_by_key(|candidate| {
             let others = in_zone.get(candidate.zone.as_str()).copied().unwrap_or_default();
-            (candidate.fitness, others, !candidate.votes, &candidate.node)
+            let is_apart = count == 1 && !candidate.has_database;
+            (candidate.fitness, is_apart, others, candidate.seat, &candidate.node)
         });
         let Some(next) = next else { break };
         chosen.insert(next.node.clone());
@@ -142,8 +183,7 @@ pub fn step(wanted: &BTreeSet<NodeName>, members: &[Member]) -> Option<(Step, St
     }
     let stays_safe = |without: &Member| may_leave(without, members).is_ok();
     // Whoever is lost makes every further loss worse: it goes first.
-    let is_in_the_way = |member: &Member| member.is_heard || !is_wanted(&member);
-    let lost = voters.iter().find(|member| member.is_lost && is_in_the_way(member));
+    let lost = voters.iter().find(|it| it.is_stuck || it.is_lost && !is_wanted(it));
     if let Some(lost) = lost.filter(|lost| stays_safe(lost)) {
         return Some((Step::Remove(lost.id), "it has not answered for long".into()));
     }
@@ -158,146 +198,4 @@ pub fn step(wanted: &BTreeSet<NodeName>, members: &[Member]) -> Option<(Step, St
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn name(text: &str) -> NodeName {
-        text.parse().expect("a good name")
-    }
-
-    fn candidates(list: &[(&str, &str, bool)]) -> Vec<Candidate> {
-        let of = |(node, zone, votes): &(&str, &str, bool)| Candidate {
-            node: name(node),
-            zone: (*zone).to_owned(),
-            votes: *votes,
-            fitness: Fitness::Fit,
-        };
-        list.iter().map(of).collect()
-    }
-
-    fn names(list: &[&str]) -> BTreeSet<NodeName> {
-        list.iter().map(|text| name(text)).collect()
-    }
-
-    #[test]
-    fn nobody_leaves_whose_vote_is_needed() {
-        let member = |id, node: &str, is_well| Member {
-            id,
-            node: Some(name(node)),
-            is_learner: false,
-            is_well,
-            is_lost: !is_well,
-            is_heard: is_well,
-        };
-        let check = |wells: &[bool], leaver: usize, expected: Result<(), &str>| {
-            let members: Vec<Member> = wells
-                .iter()
-                .zip(1..)
-                .map(|(is_well, id)| member(id, &format!("n{id}"), *is_well))
-                .collect();
-            let said = may_leave(&members[leaver], &members);
-            assert_eq!(said, expected.map_err(str::to_owned), "{wells:?} without {leaver}");
-        };
-        check(&[true, true, true], 2, Ok(()));
-        check(&[true, true, false], 2, Ok(()));
-        check(&[true, true], 1, Ok(()));
-        let why = "only n1 of the others would answer, which is no majority; start n3 first";
-        check(&[true, true, false], 1, Err(why));
-        check(&[true, false], 0, Err("none of the others answers (n2); start them first"));
-        check(&[true], 0, Err("nobody else does"));
-    }
-
-    #[test]
-    fn voters_are_spread_over_zones_and_stay_who_they_are() {
-        let check = |list: &[(&str, &str, bool)], expected: &[&str]| {
-            assert_eq!(choose(&candidates(list)), names(expected), "{list:?}");
-        };
-        check(&[("n1", "a", true)], &["n1"]);
-        check(&[("n1", "a", false), ("n2", "b", true)], &["n2"]);
-        check(&[("n1", "a", true), ("n2", "b", false), ("n3", "c", false)], &["n1", "n2", "n3"]);
-        let six = [
-            ("n1", "a", false),
-            ("n2", "b", true),
-            ("n3", "c", false),
-            ("n4", "a", true),
-            ("n5", "b", false),
-            ("n6", "c", true),
-        ];
-        check(&six, &["n2", "n4", "n6"]);
-        // Two of one zone would be lost with it.
-        let skewed = [("n1", "a", true), ("n4", "a", true), ("n2", "b", true), ("n3", "c", false)];
-        check(&skewed, &["n1", "n2", "n3"]);
-        let seven: Vec<_> = (1..=7).map(|n| (format!("n{n}"), ["a", "b", "c"][n % 3])).collect();
-        let seven: Vec<_> =
-            seven.iter().map(|(node, zone)| (node.as_str(), *zone, false)).collect();
-        assert_eq!(choose(&candidates(&seven)).len(), 5);
-    }
-
-    #[test]
-    fn who_rests_or_is_lost_keeps_a_vote_that_nobody_can_take() {
-        let check = |fitnesses: &[Fitness], expected: &[&str]| {
-            let all = ["n1", "n2", "n3", "n4"].into_iter().zip(["a", "b", "c", "a"]);
-            let candidates: Vec<Candidate> = all
-                .zip(fitnesses)
-                .map(|((node, zone), fitness)| Candidate {
-                    node: name(node),
-                    zone: zone.to_owned(),
-                    votes: node != "n4",
-                    fitness: *fitness,
-                })
-                .collect();
-            assert_eq!(choose(&candidates), names(expected), "{fitnesses:?}");
-        };
-        use Fitness::{Fit, Lost, Rests};
-        check(&[Rests, Fit, Fit], &["n1", "n2", "n3"]);
-        check(&[Fit, Fit, Lost], &["n1", "n2", "n3"]);
-        check(&[Rests, Rests, Lost], &["n1", "n2", "n3"]);
-        // Another one that works takes it; one that is lost goes before one that rests.
-        check(&[Fit, Rests, Fit, Fit], &["n1", "n3", "n4"]);
-        check(&[Fit, Rests, Lost, Fit], &["n1", "n2", "n4"]);
-    }
-
-    fn member(id: u64, node: &str, state: &str) -> Member {
-        Member {
-            id,
-            node: (!node.is_empty()).then(|| name(node)),
-            is_learner: state.contains("learner"),
-            is_well: state.contains("well"),
-            is_lost: state.contains("lost"),
-            is_heard: state.contains("heard"),
-        }
-    }
-
-    #[test]
-    fn one_thing_changes_at_a_time_and_the_quorum_is_never_risked() {
-        let check = |wanted: &[&str], members: &[Member], expected: Option<Step>| {
-            let found = step(&names(wanted), members).map(|(step, _)| step);
-            assert_eq!(found, expected, "{wanted:?} {members:?}");
-        };
-        let one = member(1, "n1", "well");
-        let three = ["n1", "n2", "n3"];
-        check(&["n1"], std::slice::from_ref(&one), None);
-        check(&three, std::slice::from_ref(&one), Some(Step::Add(name("n2"))));
-        let learner = |state| [one.clone(), member(2, "n2", state)];
-        check(&three, &learner("learner"), None);
-        check(&three, &learner("learner well"), Some(Step::Promote(2)));
-        check(&three, &learner("learner lost"), Some(Step::Remove(2)));
-        check(&["n1"], &learner("learner well"), Some(Step::Remove(2)));
-        let all = |third: Member| [one.clone(), member(2, "n2", "well"), third];
-        check(&three, &all(member(3, "n3", "well")), None);
-        // One that is away for a moment is waited for; one that is lost is replaced, out first.
-        check(&three, &all(member(3, "n3", "")), None);
-        check(&["n1", "n2", "n4"], &all(member(3, "n3", "lost")), Some(Step::Remove(3)));
-        // Whose place nobody takes keeps it, unless it runs and has nothing to go on with.
-        check(&three, &all(member(3, "n3", "lost")), None);
-        check(&three, &all(member(3, "n3", "lost heard")), Some(Step::Remove(3)));
-        // Without a quorum nothing is touched.
-        let two_lost = [one.clone(), member(2, "n2", "lost"), member(3, "n3", "lost")];
-        check(&["n1", "n4", "n5"], &two_lost, None);
-        // A removed node goes, and one too many.
-        check(&["n1", "n2"], &all(member(3, "", "well")), Some(Step::Remove(3)));
-        // Of two voters one can only go while the other is well.
-        check(&["n1"], &[one.clone(), member(2, "n2", "well")], Some(Step::Remove(2)));
-        check(&["n1"], &[member(1, "n1", ""), member(2, "n2", "well")], None);
-    }
-}
+mod tests;

@@ -318,6 +318,13 @@ impl Operator for ThisOperator {
         Box::pin(async move { Ok(self.agent.standings()) })
     }
 
+    fn resume(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.agent.resume();
+            Ok(())
+        })
+    }
+
     fn node_token(&self, wish: cluster::TokenWish) -> Answer<'_, cluster::Token> {
         Box::pin(async move { self.token(&wish).await })
     }

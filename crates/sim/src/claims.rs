@@ -2,6 +2,7 @@
 
 use pressroom_model::id::{NodeName, SiteName};
 use pressroom_plan::machine::{Action, Step, instance_process};
+use pressroom_plan::voters;
 
 use crate::machine::Machine;
 use crate::schedule::{BEGIN, Schedule};
@@ -78,7 +79,7 @@ impl Claims {
 
     /// A voter that is well was taken out, and so many are left: whoever rests or is away is no reason to have fewer copies.
     pub fn copies(&self, left: usize, machines: usize, because: &str) -> Result<(), Broken> {
-        match left < if machines < 3 { 1 } else { 3 } {
+        match left < voters::count(machines) {
             true => Err(Broken(format!("{left} voters are left: {because}"))),
             false => Ok(()),
         }

@@ -30,6 +30,9 @@ pub struct Process {
 /// What an edge serves: per site the version and its instances.
 pub type Pools = BTreeMap<SiteName, (String, Vec<InstanceId>)>;
 
+/// Seconds that an etcd takes to begin.
+const ETCD: u64 = 4;
+
 /// A machine.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -81,6 +84,11 @@ impl Machine {
     /// Whether it has power.
     pub fn is_up(&self, second: u64) -> bool {
         second >= self.dark_until
+    }
+
+    /// Whether its etcd answers, if it has one: seconds later than its agent.
+    pub fn has_etcd(&self, second: u64) -> bool {
+        second >= self.dark_until + ETCD
     }
 
     /// Its clock.

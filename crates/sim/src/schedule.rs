@@ -70,7 +70,7 @@ impl Schedule {
     /// The schedule of a seed. A third of all seeds has harmless happenings alone, a third only what operators do.
     pub fn of(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
-        let machines = 1 + chance.below(6) as usize;
+        let machines = 1 + chance.below(8) as usize;
         let min = [1 + chance.below(3) as u16, 1 + chance.below(8) as u16];
         let mut happenings = Vec::new();
         let mut second = BEGIN;

@@ -8,8 +8,8 @@ use pressroom_model::placement::Rules;
 use pressroom_model::rollout::Stage;
 use pressroom_plan::machine::{Action, Step};
 use pressroom_plan::rollout::{Candidate, PARKED_MS, Parked};
-use pressroom_plan::voters::{self, Fitness, Member};
-use pressroom_plan::{cron, placement};
+use pressroom_plan::voters::{self, Member};
+use pressroom_plan::{cron, placement, rest};
 
 use crate::chance::Chance;
 use crate::claims::{Broken, Claims};
@@ -46,6 +46,7 @@ pub struct World {
     present: BTreeMap<NodeName, u64>,
     silent: BTreeMap<NodeName, u64>,
     ill: BTreeMap<u64, u64>,
+    heard: BTreeMap<NodeName, u64>,
     deploys: u64,
     chance: Chance,
 }
@@ -79,6 +80,7 @@ impl World {
             present: BTreeMap::new(),
             silent: BTreeMap::new(),
             ill: BTreeMap::new(),
+            heard: BTreeMap::new(),
             deploys: 1,
             chance: Chance::new(seed ^ 0x5eed),
         }
@@ -154,7 +156,7 @@ impl World {
         let voters = self.store.members.iter().filter(|member| !member.is_learner);
         let here = voters.clone().filter(|member| {
             let machine = self.machines.iter().find(|it| Some(&it.name) == member.node.as_ref());
-            machine.is_some_and(|it| it.is_up(self.second) && self.is_cut(it) == is_cut)
+            machine.is_some_and(|it| it.has_etcd(self.second) && self.is_cut(it) == is_cut)
         });
         here.count() > voters.count() / 2
     }
@@ -235,8 +237,17 @@ impl World {
     /// Renews its office, or takes one that is free.
     fn stand(&mut self, at: usize) {
         let second = self.second;
+        let nodes: Vec<rest::Node> = self
+            .machines
+            .iter()
+            .map(|it| rest::Node {
+                name: it.name.clone(),
+                is_drained: self.store.drained.contains(&it.name),
+                is_heard: self.store.reports.contains_key(&it.name),
+            })
+            .collect();
         let machine = &mut self.machines[at];
-        let may = !self.store.drained.contains(&machine.name);
+        let may = !rest::rests(&machine.name, &nodes);
         match (&self.store.leader, machine.office) {
             (Some((leader, number)), Some((own, _)))
                 if *leader == machine.name && *number == own && may =>
@@ -258,6 +269,7 @@ impl World {
                 let name = machine.name.clone();
                 self.silent.clear();
                 self.ill.clear();
+                self.heard.clear();
                 self.tell(format_args!("{name} leads"));
             }
             (None, _) => {}
@@ -364,18 +376,23 @@ impl World {
 
     /// Etcd's members as the leader sees them.
     fn members(&mut self, at: usize) -> Vec<Member> {
-        let side = self.is_cut(&self.machines[at]);
+        let (second, side) = (self.second, self.is_cut(&self.machines[at]));
         let mut members = self.store.members.clone();
+        self.heard.retain(|name, _| self.store.reports.contains_key(name));
+        for name in self.store.reports.keys() {
+            self.heard.entry(name.clone()).or_insert(second);
+        }
         for member in &mut members {
             let machine = self.machines.iter().find(|it| Some(&it.name) == member.node.as_ref());
-            member.is_heard = machine.is_some_and(|it| self.store.reports.contains_key(&it.name));
             member.is_well =
-                machine.is_some_and(|it| it.is_up(self.second) && self.is_cut(it) == side);
+                machine.is_some_and(|it| it.has_etcd(second) && self.is_cut(it) == side);
             if member.is_well {
                 self.ill.remove(&member.id);
             } else {
-                let since = *self.ill.entry(member.id).or_insert(self.second);
-                member.is_lost = self.second >= since + LOST;
+                let is_long = |since: u64| second >= since + LOST;
+                let heard = member.node.as_ref().and_then(|node| self.heard.get(node));
+                member.is_lost = is_long(*self.ill.entry(member.id).or_insert(second));
+                member.is_stuck = member.is_lost && heard.is_some_and(|since| is_long(*since));
             }
         }
         members
@@ -384,22 +401,19 @@ impl World {
     fn vote(&mut self, at: usize, claims: &Claims) -> Result<(), Broken> {
         let members = self.members(at);
         let of = |name: &NodeName| members.iter().find(|it| it.node.as_ref() == Some(name));
-        let may = self.machines.iter().filter(|machine| {
-            of(&machine.name).is_some() || self.store.reports.contains_key(&machine.name)
+        let candidates = self.machines.iter().map(|machine| {
+            let (name, zone) = (machine.name.clone(), machine.zone.to_string());
+            let rests = self.store.drained.contains(&name);
+            let may_join = self.store.reports.contains_key(&name);
+            voters::Candidate::new(name, zone, of(&machine.name), rests, may_join)
         });
-        let candidates: Vec<_> = may
-            .map(|machine| voters::Candidate {
-                node: machine.name.clone(),
-                zone: machine.zone.to_string(),
-                votes: of(&machine.name).is_some_and(|it| !it.is_learner),
-                fitness: Fitness::of(of(&machine.name), self.store.drained.contains(&machine.name)),
-            })
-            .collect();
+        let candidates: Vec<_> = candidates.collect();
         let Some((step, because)) = voters::step(&voters::choose(&candidates), &members) else {
             return Ok(());
         };
         let had_quorum = self.has_quorum();
-        let is_well = |id: &u64| members.iter().any(|it| it.id == *id && it.is_well);
+        let is_well =
+            |id: &u64| members.iter().any(|it| it.id == *id && it.is_well && !it.is_learner);
         let lets_go = matches!(&step, voters::Step::Remove(id) if is_well(id));
         let next = members.iter().map(|it| it.id).max().unwrap_or_default() + 1;
         self.tell(format_args!("voters: {step:?}, {because}"));
@@ -525,7 +539,7 @@ impl World {
         u16::try_from(own).unwrap_or(u16::MAX).max(fewest).min(MOST)
     }
 
-    /// The end of a history: faults are over, and somebody may lead.
+    /// The end of a history: faults are over, and not every machine rests.
     pub fn calm(&mut self) {
         let first = self.machines[0].name.clone();
         let store = Arc::make_mut(&mut self.store);
@@ -550,7 +564,7 @@ fn member(id: u64, node: NodeName) -> Member {
         is_learner: false,
         is_well: true,
         is_lost: false,
-        is_heard: true,
+        is_stuck: false,
     }
 }
 

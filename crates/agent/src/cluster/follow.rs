@@ -280,6 +280,7 @@ impl Known {
             ["cluster", "data"] => self.data = name(),
             ["cluster", "sealing"] => self.sealing = parsed(key, value),
             ["cluster", "voters"] => self.voters = parsed(key, value).unwrap_or_default(),
+            ["cluster", "followers"] => self.followers = parsed(key, value).unwrap_or_default(),
             _ => {}
         }
     }

@@ -94,3 +94,8 @@ pub(crate) fn dissolving() -> Key {
 pub(crate) fn voters() -> Key {
     Key::literal("cluster/voters")
 }
+
+/// Those among them that have no vote yet.
+pub(crate) fn followers() -> Key {
+    Key::literal("cluster/followers")
+}

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pressroom_model::cluster::{Node, Role};
-use pressroom_model::id::NodeName;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_store::StoreError;
 use pressroom_store::election::campaign;
 use pressroom_store::key::Prefix;
 use pressroom_store::transaction::{Outcome, Transaction};
 
-use super::{Cluster, Known, keys};
+use super::{Cluster, keys};
 use crate::agent::Agent;
 
 /// A leader that could not renew its lease for so long is none any more.
@@ -43,10 +42,7 @@ impl Agent {
     pub(crate) async fn stand(self: Arc<Self>, cluster: Arc<Cluster>, shutdown: Shutdown) {
         while !shutdown.is_requested() {
             if self.may_lead(&cluster) {
-                let ended = tokio::select! {
-                    ended = self.lead_once(&cluster, &shutdown) => ended,
-                    () = self.until_it_may_not(&cluster) => Ok(()),
-                };
+                let ended = self.lead_once(&cluster, &shutdown).await;
                 cluster.take_office(None);
                 if let Err(error) = ended {
                     tracing::debug!(%error, "no office");
@@ -57,7 +53,14 @@ impl Agent {
     }
 
     fn may_lead(&self, cluster: &Cluster) -> bool {
-        cluster.removal().is_none() && self.state.lock().known.may_lead(&cluster.node())
+        if cluster.removal().is_some() {
+            return false;
+        }
+        let (own, known) = (cluster.node(), &self.state.lock().known);
+        let node = known.nodes.get(&own).filter(|node| node.roles.contains(&Role::Manager));
+        // Who the others are is remembered, whether they are there is not: that is heard first.
+        let is_known = |node: &Node| !node.is_drained || known.is_heard;
+        node.is_some_and(is_known) && !known.rests(&own, Role::Manager)
     }
 
     async fn until_it_may_not(&self, cluster: &Cluster) {
@@ -72,8 +75,10 @@ impl Agent {
         shutdown: &Shutdown,
     ) -> Result<(), StoreError> {
         let node = cluster.node();
-        let mut office =
-            campaign(Arc::clone(&self.store), keys::leader(), node.as_str(), TTL).await?;
+        let mut office = tokio::select! {
+            office = campaign(Arc::clone(&self.store), keys::leader(), node.as_str(), TTL) => office?,
+            () = self.until_it_may_not(cluster) => return Ok(()),
+        };
         // What the one before us has stored counts: it is read after the office is ours, when nobody else can write any more.
         loop {
             let listing = self.store.list(&Prefix::all()).await?;
@@ -94,6 +99,7 @@ impl Agent {
         self.took_office();
         let lost = tokio::select! {
             lost = office.hold() => Some(lost),
+            () = self.until_it_may_not(cluster) => None,
             () = shutdown.requested() => None,
         };
         match lost {
@@ -126,57 +132,5 @@ impl Agent {
             Outcome::Committed(_) => Ok(()),
             Outcome::Refused { .. } => Err(deposed()),
         }
-    }
-}
-
-impl Known {
-    /// Whether a node may lead: one that rests only while no other manager works, or nobody could be asked to wake it.
-    fn may_lead(&self, name: &NodeName) -> bool {
-        let manages = |node: &Node| node.roles.contains(&Role::Manager);
-        let works = |(other, node): (&NodeName, &Node)| {
-            manages(node) && !node.is_drained && self.reports.contains_key(other)
-        };
-        let own = self.nodes.get(name).filter(|own| manages(own));
-        own.is_some_and(|own| !own.is_drained || !self.nodes.iter().any(works))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use pressroom_model::cluster::Report;
-
-    use super::*;
-
-    #[test]
-    fn who_rests_leads_only_while_no_other_manager_works() {
-        let known = |nodes: &[(&str, &str, bool, bool)]| {
-            let mut known = Known::default();
-            for (name, role, is_drained, is_heard) in nodes {
-                let name: NodeName = name.parse().expect("a name");
-                let node = serde_json::json!({
-                    "zone": "a", "address": "10.0.0.1", "port": 7400, "keys": [],
-                    "roles": [role], "is_drained": is_drained,
-                });
-                known.nodes.insert(name.clone(), serde_json::from_value(node).expect("a node"));
-                if *is_heard {
-                    known.reports.insert(name, (Report::default(), 0));
-                }
-            }
-            known
-        };
-        let check = |nodes: &[(&str, &str, bool, bool)], expected: bool| {
-            let n1 = "n1".parse().expect("a name");
-            assert_eq!(known(nodes).may_lead(&n1), expected, "{nodes:?}");
-        };
-        let rests = ("n1", "manager", true, true);
-        check(&[("n1", "manager", false, true), ("n2", "manager", false, true)], true);
-        check(&[("n1", "edge", false, true)], false);
-        check(&[], false);
-        check(&[rests, ("n2", "manager", false, true)], false);
-        // Nobody else can be asked to wake it.
-        check(&[rests], true);
-        check(&[rests, ("n2", "manager", true, true)], true);
-        check(&[rests, ("n2", "edge", false, true)], true);
-        check(&[rests, ("n2", "manager", false, false)], true);
     }
 }

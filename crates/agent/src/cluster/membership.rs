@@ -120,6 +120,11 @@ impl Membership {
         self.voters.contains_key(&self.node)
     }
 
+    /// Whether nobody else votes in the cluster's store.
+    pub fn votes_alone(&self) -> bool {
+        self.is_voter() && self.voters.len() == 1
+    }
+
     /// Whether copies of the state are taken here.
     pub fn takes_copies(&self) -> bool {
         let manages =

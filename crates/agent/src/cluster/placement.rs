@@ -92,7 +92,7 @@ impl Agent {
 pub(crate) fn wanted_on(known: &Known, name: &NodeName, site: &SiteName, min: u16) -> u16 {
     match (known.placements.get(site), known.nodes.get(name)) {
         (Some(placement), _) => placement.on(name),
-        (None, Some(node)) if node.is_drained || !runs_php(node) => 0,
+        (None, Some(node)) if known.rests(name, Role::App) || !runs_php(node) => 0,
         (None, _) => min,
     }
 }

@@ -194,7 +194,9 @@ pub async fn mend(layout: &Layout, own: &Membership, store: &EtcdStore) -> Resul
     let (former, mut gone): (Vec<Prefix>, Vec<Key>) = match own.external {
         None => (vec![keys::nodes(), keys::reports()], vec![keys::leader(), keys::dissolving()]),
         // There we lead, and reports are of nodes that report.
-        Some(_) => (vec![keys::nodes()], vec![keys::voters(), keys::dissolving()]),
+        Some(_) => {
+            (vec![keys::nodes()], vec![keys::voters(), keys::followers(), keys::dissolving()])
+        }
     };
     for prefix in &former {
         let listing = store.list(prefix).await?;
@@ -238,7 +240,8 @@ async fn committed(store: &EtcdStore, writes: Transaction) -> Result<Transaction
 }
 
 impl Agent {
-    /// Tells nodes that do not report where the restored store is, for as long as the agent runs; as the leader alone. Where
+    /// Tells nodes that do not report where the restored store is, for as long as the agent runs; as the leader, or as the only one
+    /// that votes there, which may be none that leads. Where
     /// operators keep etcd, everybody tells all others once: they may ask at endpoints that are about to go.
     pub(crate) async fn tell_restored(self: Arc<Self>, cluster: Arc<Cluster>, shutdown: Shutdown) {
         let mut heard: BTreeSet<NodeName> = BTreeSet::new();
@@ -247,7 +250,7 @@ impl Agent {
             let own = cluster.membership();
             if own.restored_ms == 0
                 || own.removed_ms != 0
-                || !self.leads() && own.external.is_none()
+                || !self.leads() && !own.votes_alone() && own.external.is_none()
             {
                 continue;
             }

@@ -74,7 +74,7 @@ impl Agent {
                 labels: node.labels.clone(),
                 leader: known.leader.as_ref() == Some(name),
                 database: known.data.as_ref() == Some(name),
-                voter: known.voters.contains_key(name),
+                voter: known.voters.contains_key(name) && !known.followers.contains(name),
                 is_up: report.is_some(),
                 is_drained: node.is_drained,
                 is_removed: false,

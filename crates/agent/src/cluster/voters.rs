@@ -1,12 +1,12 @@
 //! Keeping the store's voters: the leader looks who votes, and takes the next step that `plan::voters` finds safe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pressroom_model::cluster::Role;
 use pressroom_model::id::NodeName;
-use pressroom_plan::voters::{Candidate, Fitness, Member, Step, choose, may_leave, step};
+use pressroom_plan::voters::{Candidate, Member, Step, choose, may_leave, step};
 use pressroom_runtime::clock;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_store::StoreError;
@@ -25,27 +25,38 @@ const LOOK: Duration = Duration::from_secs(2);
 /// A voter that has not answered for so long is replaced, if it can be.
 const LOST: Duration = Duration::from_secs(45);
 
+/// A node that could not follow is tried again after so long: others may be able to.
+const SPARED: Duration = Duration::from_secs(600);
+
 /// How long a member of the store may refuse that another one leaves.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Since when members have not answered.
-type Silent = BTreeMap<u64, Instant>;
+/// What a leader remembers from one look to the next.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Since when members have not answered.
+    silent: BTreeMap<u64, Instant>,
+    /// Since when nodes are heard.
+    heard: BTreeMap<NodeName, Instant>,
+    /// When nodes were given up that did not follow.
+    failed: BTreeMap<NodeName, Instant>,
+}
 
 impl Agent {
     /// Keeps the voters for as long as the agent runs; as the leader alone.
     pub(crate) async fn keep_voters(self: Arc<Self>, shutdown: Shutdown) {
-        let mut silent = Silent::new();
+        let mut memory = Memory::default();
         while !shutdown.is_requested() {
             if self.leads() {
                 let looked = match self.kept_etcd() {
-                    Some(etcd) => self.look_at_voters(&etcd, &mut silent).await,
+                    Some(etcd) => self.look_at_voters(&etcd, &mut memory).await,
                     None => self.look_whether_alone().await,
                 };
                 if let Err(error) = looked {
                     tracing::warn!(%error, "the store's voters stay as they are for now");
                 }
             } else {
-                silent.clear();
+                memory = Memory::default();
             }
             tokio::select! { () = shutdown.requested() => {}, () = tokio::time::sleep(LOOK) => {} }
         }
@@ -54,16 +65,16 @@ impl Agent {
     async fn look_at_voters(
         &self,
         etcd: &EtcdStore,
-        silent: &mut Silent,
+        memory: &mut Memory,
     ) -> Result<(), StoreError> {
         let known = self.state.lock().known.clone();
-        let members = seen(etcd, &known, silent).await?;
+        let members = seen(etcd, &known, memory).await?;
         self.tell_voters(&known, &members).await?;
         if members.len() == 1 && known.nodes.len() == 1 && self.is_dissolving().await? {
             self.dissolve();
             return Ok(());
         }
-        let wanted = choose(&candidates(&known, &members));
+        let wanted = choose(&candidates(&known, &members, memory));
         let Some((next, because)) = step(&wanted, &members) else { return Ok(()) };
         tracing::info!(?next, because, "the store's voters change");
         match next {
@@ -79,9 +90,15 @@ impl Agent {
                     return Ok(());
                 }
             }
-            Step::Remove(id) => etcd.remove(id).await?,
+            Step::Remove(id) => {
+                etcd.remove(id).await?;
+                let gone = members.iter().find(|it| it.id == id && it.is_learner && it.is_lost);
+                if let Some(name) = gone.and_then(|it| it.node.clone()) {
+                    memory.failed.insert(name, clock::now());
+                }
+            }
         }
-        let members = seen(etcd, &known, silent).await?;
+        let members = seen(etcd, &known, memory).await?;
         self.tell_voters(&known, &members).await
     }
 
@@ -102,7 +119,7 @@ impl Agent {
     pub(super) async fn end_vote(&self, name: &NodeName) -> Result<(), NodeError> {
         let Some(etcd) = &self.kept_etcd() else { return Ok(()) };
         let known = self.state.lock().known.clone();
-        let members = seen(etcd, &known, &mut Silent::new()).await?;
+        let members = seen(etcd, &known, &mut Memory::default()).await?;
         let of_node = members.iter().find(|member| member.node.as_ref() == Some(name));
         let Some(member) = of_node else { return Ok(()) };
         may_leave(member, &members)
@@ -144,11 +161,16 @@ impl Agent {
     async fn tell_voters(&self, known: &Known, members: &[Member]) -> Result<(), StoreError> {
         let voters: BTreeMap<NodeName, u64> =
             members.iter().filter_map(|it| Some((it.node.clone()?, it.id))).collect();
-        if voters == known.voters || voters.is_empty() {
+        let followers = members.iter().filter(|it| it.is_learner);
+        let followers: BTreeSet<NodeName> = followers.filter_map(|it| it.node.clone()).collect();
+        if (&voters, &followers) == (&known.voters, &known.followers) || voters.is_empty() {
             return Ok(());
         }
-        let text = serde_json::to_vec(&voters).expect("plain data");
-        self.commit(Transaction::new().put(keys::voters(), text)).await
+        let text = |it: serde_json::Result<Vec<u8>>| it.expect("plain data");
+        let told = Transaction::new()
+            .put(keys::voters(), text(serde_json::to_vec(&voters)))
+            .put(keys::followers(), text(serde_json::to_vec(&followers)));
+        self.commit(told).await
     }
 }
 
@@ -156,7 +178,7 @@ impl Agent {
 async fn seen(
     etcd: &EtcdStore,
     known: &Known,
-    silent: &mut Silent,
+    memory: &mut Memory,
 ) -> Result<Vec<Member>, StoreError> {
     let members = etcd.members().await?;
     let node_of = |peer: &str| {
@@ -174,38 +196,40 @@ async fn seen(
     });
     let well = futures(asked).await;
     let now = clock::now();
-    silent.retain(|id, _| members.iter().any(|member| member.id == *id));
+    memory.silent.retain(|id, _| members.iter().any(|member| member.id == *id));
+    memory.heard.retain(|name, _| known.reports.contains_key(name));
+    for name in known.reports.keys() {
+        memory.heard.entry(name.clone()).or_insert(now);
+    }
     let members = members.into_iter().zip(nodes).zip(well).map(|((member, node), is_well)| {
         if is_well {
-            silent.remove(&member.id);
+            memory.silent.remove(&member.id);
         }
-        let since = if is_well { now } else { *silent.entry(member.id).or_insert(now) };
+        let since = if is_well { now } else { *memory.silent.entry(member.id).or_insert(now) };
+        let is_lost = now >= since + LOST;
         let node = node.map(|(name, _)| name);
-        let is_heard = node.as_ref().is_some_and(|node| known.reports.contains_key(node));
-        Member {
-            id: member.id,
-            node,
-            is_learner: member.is_learner,
-            is_well,
-            is_lost: now >= since + LOST,
-            is_heard,
-        }
+        // One that has just come up has not started its etcd yet.
+        let heard = node.as_ref().and_then(|node| memory.heard.get(node));
+        let is_stuck = is_lost && heard.is_some_and(|since| now >= *since + LOST);
+        Member { id: member.id, node, is_learner: member.is_learner, is_well, is_lost, is_stuck }
     });
     Ok(members.collect())
 }
 
-/// Nodes that could vote: those that do, and those that are heard.
-fn candidates(known: &Known, members: &[Member]) -> Vec<Candidate> {
-    let of = |name: &NodeName| members.iter().find(|it| it.node.as_ref() == Some(name));
-    let may = known.nodes.iter().filter(|(name, node)| {
-        let is_there = of(name).is_some() || known.reports.contains_key(*name);
-        node.roles.contains(&Role::Voter) && is_there
-    });
-    may.map(|(name, node)| Candidate {
-        node: name.clone(),
-        zone: node.zone.clone(),
-        votes: of(name).is_some_and(|member| !member.is_learner),
-        fitness: Fitness::of(of(name), node.is_drained),
-    })
-    .collect()
+/// All nodes that have the role.
+fn candidates(known: &Known, members: &[Member], memory: &Memory) -> Vec<Candidate> {
+    let now = clock::now();
+    let has_failed = |name: &NodeName| memory.failed.get(name).is_some_and(|at| now < *at + SPARED);
+    let voters = known.nodes.iter().filter(|(_, node)| node.roles.contains(&Role::Voter));
+    voters
+        .map(|(name, node)| {
+            let member = members.iter().find(|it| it.node.as_ref() == Some(name));
+            let may_join = known.reports.contains_key(name) && !has_failed(name);
+            let zone = node.zone.clone();
+            Candidate {
+                has_database: known.data.as_ref() == Some(name),
+                ..Candidate::new(name.clone(), zone, member, node.is_drained, may_join)
+            }
+        })
+        .collect()
 }

@@ -65,6 +65,11 @@ impl Etcd {
         })
     }
 
+    /// Whether it is the member that has this number; 0: it is not known which one that is.
+    pub fn is_member(&self, id: u64) -> bool {
+        id == 0 || self.member.is_none_or(|own| own == id)
+    }
+
     fn folder(&self) -> PathBuf {
         self.layout.engine(ETCD)
     }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pressroom_model::cluster::Role;
 use pressroom_model::discovery::{self, Record};
 use pressroom_model::id::SiteName;
 use pressroom_model::verdict::Health;
@@ -231,9 +232,8 @@ impl Agent {
         let engines = self.engines_here(membership.as_ref(), has_data);
         let state = self.state.lock();
         let config = state.config.as_ref();
-        let own = membership.as_ref().and_then(|own| state.known.nodes.get(&own.node));
-        let is_drained = own.is_some_and(|own| own.is_drained);
-        let takes = answers(&state, EDGE) && !is_drained;
+        let rests = membership.as_ref().is_some_and(|own| state.known.rests(&own.node, Role::Edge));
+        let takes = answers(&state, EDGE) && !rests;
         let listeners = config.filter(|_| takes).into_iter().flat_map(|config| {
             let http = config.edge.http.iter().map(|address| ("http", *address));
             http.chain(config.edge.https.iter().map(|address| ("https", *address)))

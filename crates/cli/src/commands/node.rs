@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pressroom_api::cluster::{ChangeOf, NodeChange, TokenWish};
 use pressroom_api::failure::Failure;
-use pressroom_model::cluster::{Share, Standing};
+use pressroom_model::cluster::{Role, Share, Standing};
 use pressroom_model::id::NodeName;
 use pressroom_model::status::State;
 
@@ -275,8 +275,17 @@ fn remove(context: &Context<'_>, name: &NodeName, yes: bool) -> Done {
 /// The node that leads cannot end its own membership: it rests first, until another one leads.
 fn have_another_lead(context: &Context<'_>, name: &NodeName) -> Result<(), Failure> {
     let leads = |node: &Standing| node.name == *name && node.leader;
-    if !nodes(context)?.iter().any(leads) {
+    let known = nodes(context)?;
+    if !known.iter().any(leads) {
         return Ok(());
+    }
+    let may = |node: &&Standing| node.is_up && node.roles.contains(&Role::Manager);
+    let mut others = known.iter().filter(may).filter(|node| node.name != *name).peekable();
+    if others.peek().is_some() && others.all(|node| node.is_drained) {
+        return Err(Failure::yours(format!("node `{name}` was not removed"))
+            .cause("it leads, and every other node that could rests")
+            .state("nothing was changed")
+            .hint(format!("`{}` wakes one of them", context.command("node undrain NODE"))));
     }
     let change = ChangeOf { node: name.clone(), change: NodeChange::Drain };
     context.ask(context.client.change_node(&change))?;

@@ -88,6 +88,7 @@ fn as_node(context: &Context<'_>, up: &Up, node: &NodeName) -> Done {
     let mut signals = context.wait(async { Signals::catch(stays) })?;
     context.machine.start_keeper(&context.place)?;
     context.wait(agent_answers(context))?;
+    context.ask(context.client.resume())?;
     let served = super::node::serve(context, node, false);
     drop(turn);
     served?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::cluster::leader;
 use crate::house::wait_until;
 use crate::lab::{Lab, text};
 
@@ -57,14 +58,33 @@ fn one_voter_that_is_left_goes_on_with_the_state_and_the_others_follow_it() {
     let label = || lab.must_on(3, &["node", "show", "n3"]).contains("rack=two");
     wait_until("it knows its label", PATIENCE, label);
 
-    // Where every node rests sites are served, and somebody leads who can be asked to wake one.
-    let nodes = ["n1", "n2", "n3"];
-    nodes.map(|node| lab.must_on(1, &["node", "drain", node]));
+    // Where every node rests sites are served, and one of them leads, also after the leader: nobody could be asked to wake one.
+    let drain = |by: usize, node: usize, word: &str| {
+        let words = ["node", word, &format!("n{node}")];
+        wait_until(word, PATIENCE, || lab.on(by, &words).status.success());
+    };
+    for node in 1..=3 {
+        drain(1, node, "drain");
+    }
     assert_eq!(lab.visit("client", 1, "/?nobody-has-this-stored"), 200);
-    nodes.map(|node| lab.must_on(1, &["node", "undrain", node]));
+    let mut leads = None;
+    wait_until("one of them leads", PATIENCE, || {
+        leads = leader(&lab, 1);
+        leads.is_some()
+    });
+    let leads = leads.expect("it leads");
+    let other = leads % 3 + 1;
+    lab.must(&["freeze", &format!("n{leads}"), "--process", "agent"]);
+    drain(other, other, "undrain");
+    lab.must(&["thaw", &format!("n{leads}")]);
+    for node in 1..=3 {
+        drain(other, node, "undrain");
+    }
 
     // A node that was removed is answered nothing, whatever it still has.
-    lab.must_on(1, &["node", "remove", "n3", "--yes"]);
+    wait_until("it leaves", PATIENCE, || {
+        lab.on(1, &["node", "remove", "n3", "--yes"]).status.success()
+    });
     let data = lab.folder().join("n3/engines/etcd");
     let file = |name: &str| data.join(name).display().to_string();
     let (chain, key, authority) = (file("node.pem"), file("node.key"), file("authority.pem"));
