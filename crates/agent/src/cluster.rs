@@ -52,6 +52,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use pressroom_model::cluster::{Node, Report, Role, Sealing};
@@ -97,6 +98,9 @@ pub struct Cluster {
     agreed: Mutex<BTreeMap<String, String>>,
 }
 
+/// Who does not report for so long leaves its work to nodes that rest.
+const GONE: Duration = Duration::from_secs(10);
+
 /// What is known of the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
@@ -105,6 +109,9 @@ pub struct Known {
     /// What those that are up say of themselves, with the time of ours when it was heard, milliseconds since 1970.
     #[serde(skip)]
     pub reports: BTreeMap<NodeName, (Report, u64)>,
+    /// Since when those that are admitted do not report. Nobody is gone before the store was heard.
+    #[serde(skip)]
+    pub gone: BTreeMap<NodeName, Instant>,
     /// Who leads.
     #[serde(skip)]
     pub leader: Option<NodeName>,
@@ -128,14 +135,14 @@ pub struct Known {
 }
 
 impl Known {
-    /// Whether a node rests in a role: see [`rest`].
+    /// Whether a node rests in a role: see [`rest`]. Who is gone for a moment only, as for a new agent, counts as working.
     pub(crate) fn rests(&self, name: &NodeName, role: Role) -> bool {
         let nodes = self.nodes.iter().filter(|(_, node)| node.roles.contains(&role));
         let nodes: Vec<rest::Node> = nodes
             .map(|(name, node)| rest::Node {
                 name: name.clone(),
                 is_drained: node.is_drained,
-                is_heard: self.reports.contains_key(name),
+                works: self.gone.get(name).is_none_or(|since| since.elapsed() < GONE),
             })
             .collect();
         rest::rests(name, &nodes)

@@ -116,7 +116,7 @@ impl Agent {
             .map(|(name, node)| Node {
                 name: name.clone(),
                 zone: node.zone.clone(),
-                is_drained: state.known.rests(name, Role::Edge),
+                rests: state.known.rests(name, Role::Edge),
             })
             .collect();
         let wanted = &config.cluster.addresses;

@@ -56,7 +56,7 @@ pub struct Cluster {
     /// When another edge is asked no more, and when it is asked again.
     #[serde(default)]
     pub health: HealthRules,
-    /// Whether balancers should leave this node out: it was drained, and others were not.
+    /// Whether balancers should leave this node out: it was drained, and others that were not do the work.
     #[serde(default)]
     pub is_drained: bool,
     /// This node was removed from it: it serves nothing until it joins again.

@@ -1,12 +1,12 @@
 //! Which node holds which floating address, and who comes next when it is lost.
 //!
-//! [`order`] ranks the nodes for every address. Every node works it out by itself from the same members, so nothing has to be agreed on;
+//! [`order`] ranks the nodes for every address. Every node works it out by itself from the same members, and from who of them rests, so nothing has to be agreed on;
 //! who really holds an address is settled between the nodes by VRRP (RFC 9568), and whoever holds one keeps it until it gives it
 //! away: the ranks decide elections, they start none.
 //!
 //! Always: the first places are spread evenly over nodes, and where nodes are equal over zones; the next in line is in another zone than
 //! the first, if there is one; the order of what is given changes nothing. A node that rests is in no line, because one that
-//! holds an address and is not preempted gives it away only by leaving; if all rest, somebody has to answer, and all stand.
+//! holds an address and is not preempted gives it away only by leaving; [`crate::rest`] sees to it that somebody stands.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,14 +20,13 @@ pub struct Node {
     pub name: NodeName,
     /// Its failure domain.
     pub zone: String,
-    /// It was drained.
-    pub is_drained: bool,
+    /// See [`crate::rest`].
+    pub rests: bool,
 }
 
 /// The line of every address, the first in line first.
 pub fn order(addresses: &[IpAddr], nodes: &[Node]) -> BTreeMap<IpAddr, Vec<NodeName>> {
-    let rested = nodes.iter().all(|node| node.is_drained);
-    let nodes: Vec<&Node> = nodes.iter().filter(|node| rested || !node.is_drained).collect();
+    let nodes: Vec<&Node> = nodes.iter().filter(|node| !node.rests).collect();
     let mut lines: BTreeMap<IpAddr, Vec<&Node>> =
         addresses.iter().map(|address| (*address, Vec::new())).collect();
     for _ in 0..nodes.len() {
@@ -103,10 +102,10 @@ mod tests {
     use super::*;
 
     fn nodes(list: &[(&str, &str, bool)]) -> Vec<Node> {
-        let of = |(name, zone, is_drained): &(&str, &str, bool)| Node {
+        let of = |(name, zone, rests): &(&str, &str, bool)| Node {
             name: name.parse().expect("a good name"),
             zone: (*zone).to_owned(),
-            is_drained: *is_drained,
+            rests: *rests,
         };
         list.iter().map(of).collect()
     }
@@ -168,11 +167,9 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_rests_is_in_no_line_unless_all_rest() {
+    fn a_node_that_rests_is_in_no_line() {
         let lines = order(&addresses(4), &nodes(&[("n1", "a", true), ("n2", "b", false)]));
         assert!(lines.values().all(|line| line.len() == 1 && line[0].as_str() == "n2"));
-        let lines = order(&addresses(4), &nodes(&[("n1", "a", true), ("n2", "b", true)]));
-        assert!(lines.values().all(|line| line.len() == 2));
         assert!(order(&addresses(1), &[]).values().all(Vec::is_empty));
     }
 

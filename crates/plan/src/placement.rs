@@ -46,7 +46,7 @@ pub struct Node {
 }
 
 impl Node {
-    fn rests(&self) -> bool {
+    fn takes_none(&self) -> bool {
         self.is_drained || !self.runs_php
     }
 }
@@ -129,7 +129,7 @@ pub fn steps(nodes: &[Node], sites: &[Site], now_ms: u64) -> Vec<Step> {
 
 /// The nodes as they are counted upon: where nobody else is left who runs PHP, those that were drained do.
 fn at_work(nodes: &[Node]) -> Vec<Node> {
-    let is_left = nodes.iter().any(|node| !node.rests() && !node.is_lost);
+    let is_left = nodes.iter().any(|node| !node.takes_none() && !node.is_lost);
     let at_work = nodes.iter().cloned();
     at_work.map(|node| Node { is_drained: node.is_drained && is_left, ..node }).collect()
 }
@@ -208,7 +208,7 @@ impl<'a> View<'a> {
         now_ms: u64,
     ) -> Self {
         let since_ms = site.placed.as_ref().map_or(0, |placed| placed.since_ms);
-        let up: Vec<&Node> = nodes.iter().filter(|node| node.is_up && !node.rests()).collect();
+        let up: Vec<&Node> = nodes.iter().filter(|node| node.is_up && !node.takes_none()).collect();
         let own = |node: &&Node| share.nodes.contains(&node.name);
         let is_astray = !up.iter().any(own);
         Self {
@@ -227,7 +227,7 @@ impl<'a> View<'a> {
     fn leaves(&self, node: &Node) -> bool {
         let is_others = !self.is_astray && !self.share.nodes.contains(&node.name);
         // What a node has run that is lost stays its own.
-        node.rests() || is_others && !node.is_lost
+        node.takes_none() || is_others && !node.is_lost
     }
 
     fn placed_on(&self, node: &NodeName) -> u16 {
@@ -433,7 +433,7 @@ impl<'a> View<'a> {
         let mut left = self.nodes.iter().filter(|node| self.leaves(node));
         let node = left.find(|node| self.placed_on(&node.name) > 0)?;
         let why = match () {
-            () if node.rests() => "it rests",
+            () if node.takes_none() => "it rests",
             () if self.site.rules.allow(&node.labels) => {
                 "a site that conflicts with it has the node"
             }

@@ -9,15 +9,15 @@ pub struct Node {
     pub name: NodeName,
     /// It was drained.
     pub is_drained: bool,
-    /// It says that it is there.
-    pub is_heard: bool,
+    /// It does its work, as far as is known.
+    pub works: bool,
 }
 
 /// Whether one of these nodes, which all have the same role, rests in it: it was drained, and another one that was not does the work.
 /// Where none is left that does, those that were drained do: visitors want answers, and somebody has to be asked to wake one.
 pub fn rests(name: &NodeName, nodes: &[Node]) -> bool {
     let is_drained = nodes.iter().any(|it| it.name == *name && it.is_drained);
-    is_drained && nodes.iter().any(|it| !it.is_drained && it.is_heard)
+    is_drained && nodes.iter().any(|it| !it.is_drained && it.works)
 }
 
 #[cfg(test)]
@@ -29,10 +29,10 @@ mod tests {
         let check = |nodes: &[(&str, bool, bool)], expected: bool| {
             let nodes: Vec<Node> = nodes
                 .iter()
-                .map(|(name, is_drained, is_heard)| Node {
+                .map(|(name, is_drained, works)| Node {
                     name: name.parse().expect("a name"),
                     is_drained: *is_drained,
-                    is_heard: *is_heard,
+                    works: *works,
                 })
                 .collect();
             let n1 = "n1".parse().expect("a name");

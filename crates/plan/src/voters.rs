@@ -113,29 +113,44 @@ pub fn count(nodes: usize) -> usize {
     }
 }
 
+/// Who should vote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// These nodes.
+    pub nodes: BTreeSet<NodeName>,
+    /// They are fewer than there should be, because others cannot be chosen now.
+    pub is_short: bool,
+}
+
 /// Who should vote, of all nodes that have the role.
-pub fn choose(candidates: &[Candidate]) -> BTreeSet<NodeName> {
+pub fn choose(candidates: &[Candidate]) -> Choice {
     let able: Vec<&Candidate> = candidates.iter().filter(|it| it.fitness != Fitness::Out).collect();
     let voting = able.iter().filter(|it| it.seat == Seat::Votes).count();
-    let mut count = count(candidates.len()).min(able.len());
+    let should = count(candidates.len());
+    let mut count = should.min(able.len());
     // An even number survives no more losses than one less. Where it is so already it stays: what it has more is a copy.
     if count.is_multiple_of(2) && voting < count {
         count = count.saturating_sub(1);
     }
+    let is_short = count < should;
     let mut chosen: BTreeSet<NodeName> = BTreeSet::new();
     let mut in_zone: BTreeMap<&str, usize> = BTreeMap::new();
     while chosen.len() < count {
         let left = able.iter().filter(|candidate| !chosen.contains(&candidate.node));
         let next = left.min_by_key(|candidate| {
             let others = in_zone.get(candidate.zone.as_str()).copied().unwrap_or_default();
-            let is_apart = count == 1 && !candidate.has_database;
-            (candidate.fitness, is_apart, others, candidate.seat, &candidate.node)
+            // While votes are short none moves: for a moment there would be one more, an even number.
+            let is_lost = candidate.fitness == Fitness::Lost;
+            let kept = if is_short { candidate.seat } else { Seat::None };
+            let is_apart = should == 1 && !candidate.has_database;
+            let place = (is_apart, others, candidate.seat, &candidate.node);
+            (is_lost, kept, candidate.fitness, place)
         });
         let Some(next) = next else { break };
         chosen.insert(next.node.clone());
         *in_zone.entry(next.zone.as_str()).or_default() += 1;
     }
-    chosen
+    Choice { nodes: chosen, is_short }
 }
 
 /// Whether a member can go, so that a majority of those that are left answers; else why not.
@@ -165,7 +180,8 @@ pub fn may_leave(member: &Member, members: &[Member]) -> Result<(), String> {
 }
 
 /// The next step towards that and its reason, if one is safe.
-pub fn step(wanted: &BTreeSet<NodeName>, members: &[Member]) -> Option<(Step, String)> {
+pub fn step(choice: &Choice, members: &[Member]) -> Option<(Step, String)> {
+    let wanted = &choice.nodes;
     let is_wanted = |member: &&Member| member.node.as_ref().is_some_and(|it| wanted.contains(it));
     let voters: Vec<&Member> = members.iter().filter(|member| !member.is_learner).collect();
     let well = voters.iter().filter(|member| member.is_well).count();
@@ -177,7 +193,9 @@ pub fn step(wanted: &BTreeSet<NodeName>, members: &[Member]) -> Option<(Step, St
         return match (is_wanted(&learner), learner.is_well, learner.is_lost) {
             (true, true, _) => Some((Step::Promote(learner.id), "it follows well".into())),
             (true, false, false) => None,
-            (true, false, true) => Some((Step::Remove(learner.id), "it never came".into())),
+            (_, false, true) => Some((Step::Remove(learner.id), "it never came".into())),
+            // It will be wanted when the others are back.
+            (false, ..) if choice.is_short => None,
             (false, ..) => Some((Step::Remove(learner.id), "it is not chosen any more".into())),
         };
     }

@@ -243,7 +243,7 @@ impl World {
             .map(|it| rest::Node {
                 name: it.name.clone(),
                 is_drained: self.store.drained.contains(&it.name),
-                is_heard: self.store.reports.contains_key(&it.name),
+                works: self.store.reports.contains_key(&it.name),
             })
             .collect();
         let machine = &mut self.machines[at];

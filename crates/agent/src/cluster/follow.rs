@@ -169,7 +169,8 @@ impl Agent {
         }
         {
             let mut state = self.state.lock();
-            state.known = Known { is_heard: state.known.is_heard, ..fresh };
+            let gone = std::mem::take(&mut state.known.gone);
+            state.known = Known { is_heard: state.known.is_heard, gone, ..fresh };
         }
         for entry in entries {
             self.take(cluster, &entry.key, Some(&entry.value));
@@ -208,7 +209,8 @@ impl Agent {
             return;
         }
         let (remembered, voters) = {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
+            state.known.note_gone();
             let intent = state.intent();
             let known = state.known.clone();
             let remembered = Remembered { intent, sites: state.sites.clone(), known };
@@ -258,6 +260,15 @@ impl Known {
         let known = self.reports.get(node);
         let ahead = known.map_or(0, |(known, _)| known.at_ms.saturating_sub(report.at_ms));
         ahead > 0 && ahead <= LATEST_MS
+    }
+
+    /// Notes who does not report, and since when.
+    fn note_gone(&mut self) {
+        let (nodes, reports) = (&self.nodes, &self.reports);
+        self.gone.retain(|name, _| nodes.contains_key(name) && !reports.contains_key(name));
+        for name in nodes.keys().filter(|name| !reports.contains_key(*name)) {
+            self.gone.entry(name.clone()).or_insert_with(clock::now);
+        }
     }
 
     /// Takes one value over; `None`: it is gone.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pressroom_model::cluster::{Node, Role};
+use pressroom_model::cluster::Role;
 use pressroom_runtime::shutdown::Shutdown;
 use pressroom_store::StoreError;
 use pressroom_store::election::campaign;
@@ -58,9 +58,7 @@ impl Agent {
         }
         let (own, known) = (cluster.node(), &self.state.lock().known);
         let node = known.nodes.get(&own).filter(|node| node.roles.contains(&Role::Manager));
-        // Who the others are is remembered, whether they are there is not: that is heard first.
-        let is_known = |node: &Node| !node.is_drained || known.is_heard;
-        node.is_some_and(is_known) && !known.rests(&own, Role::Manager)
+        node.is_some() && !known.rests(&own, Role::Manager)
     }
 
     async fn until_it_may_not(&self, cluster: &Cluster) {

@@ -240,9 +240,9 @@ async fn committed(store: &EtcdStore, writes: Transaction) -> Result<Transaction
 }
 
 impl Agent {
-    /// Tells nodes that do not report where the restored store is, for as long as the agent runs; as the leader, or as the only one
-    /// that votes there, which may be none that leads. Where
-    /// operators keep etcd, everybody tells all others once: they may ask at endpoints that are about to go.
+    /// Tells nodes that do not report where the restored store is, for as long as the agent runs: as the leader, or as the only one that
+    /// votes there, which may not lead. Where operators keep etcd, everybody tells all others once: they may ask at endpoints that are
+    /// about to go.
     pub(crate) async fn tell_restored(self: Arc<Self>, cluster: Arc<Cluster>, shutdown: Shutdown) {
         let mut heard: BTreeSet<NodeName> = BTreeSet::new();
         while !shutdown.is_requested() {

@@ -500,3 +500,22 @@ async fn removing_a_node_replaces_the_key_of_secrets_also_for_a_node_that_was_aw
         machine.end().await;
     }
 }
+
+#[test]
+fn a_drained_node_works_when_the_others_are_gone_for_a_while_and_not_before_that_is_known() {
+    let mut known = super::Known::default();
+    for (node, is_drained) in [("n1", true), ("n2", false)] {
+        let text = serde_json::json!({
+            "zone": "a", "address": "10.0.0.1", "port": 7400, "keys": [], "is_drained": is_drained,
+        });
+        known.nodes.insert(name(node), serde_json::from_value(text).expect("a node"));
+    }
+    let rests = |known: &super::Known| known.rests(&name("n1"), Role::Edge);
+    // A new agent has heard of nobody.
+    assert!(rests(&known));
+    known.gone.insert(name("n2"), clock::now());
+    assert!(rests(&known), "its agent may be new as well");
+    let long_ago = clock::now().checked_sub(super::GONE).expect("the machine runs for longer");
+    known.gone.insert(name("n2"), long_ago);
+    assert!(!rests(&known));
+}

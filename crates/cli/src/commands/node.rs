@@ -280,12 +280,12 @@ fn have_another_lead(context: &Context<'_>, name: &NodeName) -> Result<(), Failu
         return Ok(());
     }
     let may = |node: &&Standing| node.is_up && node.roles.contains(&Role::Manager);
-    let mut others = known.iter().filter(may).filter(|node| node.name != *name).peekable();
-    if others.peek().is_some() && others.all(|node| node.is_drained) {
+    let mut others = known.iter().filter(may).filter(|node| node.name != *name);
+    if others.all(|node| node.is_drained) {
         return Err(Failure::yours(format!("node `{name}` was not removed"))
-            .cause("it leads, and every other node that could rests")
+            .cause("it leads, and no other node that could is up and does not rest")
             .state("nothing was changed")
-            .hint(format!("`{}` wakes one of them", context.command("node undrain NODE"))));
+            .hint(format!("`{}` wakes one that rests", context.command("node undrain NODE"))));
     }
     let change = ChangeOf { node: name.clone(), change: NodeChange::Drain };
     context.ask(context.client.change_node(&change))?;

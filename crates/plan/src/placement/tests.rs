@@ -419,7 +419,7 @@ impl Cluster {
             assert!(count < 120, "{rules:?} never end: {steps:#?}");
             self.answer();
         }
-        let takes_part = |node: &&Node| node.is_up && !node.rests();
+        let takes_part = |node: &&Node| node.is_up && !node.takes_none();
         let parts: Vec<&Node> = self.nodes.iter().filter(takes_part).collect();
         for site in &self.sites {
             let runs = parts.iter().any(|node| site.answering_on(&node.name) > 0);

@@ -52,7 +52,7 @@ fn nobody_leaves_whose_vote_is_needed() {
 #[test]
 fn voters_are_spread_over_zones_and_stay_who_they_are() {
     let check = |list: &[(&str, &str, bool)], expected: &[&str]| {
-        assert_eq!(choose(&candidates(list)), names(expected), "{list:?}");
+        assert_eq!(choose(&candidates(list)).nodes, names(expected), "{list:?}");
     };
     check(&[("n1", "a", true)], &["n1"]);
     check(&[("n1", "a", false), ("n2", "b", true)], &["n2"]);
@@ -71,7 +71,7 @@ fn voters_are_spread_over_zones_and_stay_who_they_are() {
     check(&skewed, &["n1", "n2", "n3"]);
     let seven: Vec<_> = (1..=7).map(|n| (format!("n{n}"), ["a", "b", "c"][n % 3])).collect();
     let seven: Vec<_> = seven.iter().map(|(node, zone)| (node.as_str(), *zone, false)).collect();
-    assert_eq!(choose(&candidates(&seven)).len(), 5);
+    assert_eq!(choose(&candidates(&seven)).nodes.len(), 5);
 }
 
 /// What becomes of a store, step by step, when nothing else happens: who has a vote in the end, and how few had one meanwhile.
@@ -134,6 +134,12 @@ fn who_rests_or_is_lost_keeps_a_vote_that_nobody_can_take() {
     check(&["well", "well"], &[n1, n2, away("n3")], &["n1", "n2"], 2);
     // One vote alone does not become two.
     check(&["well"], &[n1, n2, away("n3")], &["n1"], 1);
+    check(&["well"], &[rests("n1"), n2, away("n3")], &["n1"], 1);
+    let seven = [rests("n1"), n2, n3, n4, away("n5"), away("n6"), away("n7")];
+    check(&well[..3], &seven, &["n1", "n2", "n3"], 3);
+    // One that follows waits while another one is away.
+    check(&["well", "well learner"], &[n1, n2, away("n3")], &["n1"], 1);
+    check(&["well", "well learner"], &[n1, n2, n3], &["n1", "n2", "n3"], 1);
     // Two nodes that are left of three, and one that does not vote away of seven.
     check(&well[..3], &[n1, n2], &["n1"], 1);
     let seven = [n1, n2, n3, n4, fit("n5"), away("n6"), fit("n7")];
@@ -151,7 +157,7 @@ fn of_two_nodes_the_one_with_the_database_votes() {
         let first = Candidate::new(name("n1"), "a".into(), first.as_ref(), rests, true);
         let second = Candidate::new(name("n2"), "b".into(), second.as_ref(), false, true);
         let first = Candidate { has_database: true, ..first };
-        assert_eq!(choose(&[first, second]), names(&[expected]), "{rests} {seats:?}");
+        assert_eq!(choose(&[first, second]).nodes, names(&[expected]), "{rests} {seats:?}");
     };
     check(false, ["well", ""], "n1");
     check(true, ["well", ""], "n2");
@@ -168,7 +174,7 @@ fn one_that_follows_is_not_put_off_for_another() {
             Candidate::new(name(node), "a".into(), member, false, true)
         })
         .into();
-    assert_eq!(choose(&candidates), names(&["n1", "n2", "n5"]));
+    assert_eq!(choose(&candidates).nodes, names(&["n1", "n2", "n5"]));
 }
 
 fn member(id: u64, node: &str, state: &str) -> Member {
@@ -185,7 +191,8 @@ fn member(id: u64, node: &str, state: &str) -> Member {
 #[test]
 fn one_thing_changes_at_a_time_and_the_quorum_is_never_risked() {
     let check = |wanted: &[&str], members: &[Member], expected: Option<Step>| {
-        let found = step(&names(wanted), members).map(|(step, _)| step);
+        let found =
+            step(&Choice { nodes: names(wanted), is_short: false }, members).map(|(step, _)| step);
         assert_eq!(found, expected, "{wanted:?} {members:?}");
     };
     let one = member(1, "n1", "well");
