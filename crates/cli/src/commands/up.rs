@@ -88,7 +88,8 @@ fn as_node(context: &Context<'_>, up: &Up, node: &NodeName) -> Done {
     let mut signals = context.wait(async { Signals::catch(stays) })?;
     context.machine.start_keeper(&context.place)?;
     context.wait(agent_answers(context))?;
-    context.ask(context.client.resume())?;
+    // After a `down` that was interrupted. Whether it serves is looked at next, whatever was answered.
+    let _ = context.wait(context.client.resume());
     let served = super::node::serve(context, node, false);
     drop(turn);
     served?;
