@@ -1,8 +1,8 @@
 //! Which node holds which floating address, and who comes next when it is lost.
 //!
-//! [`order`] ranks the nodes for every address. Every node works it out by itself from the same members, and from who of them rests, so nothing has to be agreed on;
-//! who really holds an address is settled between the nodes by VRRP (RFC 9568), and whoever holds one keeps it until it gives it
-//! away: the ranks decide elections, they start none.
+//! [`order`] ranks the nodes for every address. Every node works it out by itself from the same members, and from who of them rests,
+//! so nothing has to be agreed on; who really holds an address is settled between the nodes by VRRP (RFC 9568), and whoever holds one
+//! keeps it until it gives it away: the ranks decide elections, they start none.
 //!
 //! Always: the first places are spread evenly over nodes, and where nodes are equal over zones; the next in line is in another zone than
 //! the first, if there is one; the order of what is given changes nothing. A node that rests is in no line, because one that

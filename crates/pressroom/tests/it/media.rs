@@ -175,9 +175,11 @@ fn nothing_is_lost_with_the_node_that_took_an_upload_while_the_store_was_away() 
         let of = |line: &&str| line.contains(&from) && line.contains("all-");
         garage.log().lines().filter(of).count()
     };
-    let (by_others, all) = (asked(1) + asked(3), 2 * names.len());
     assert!(asked(2) > 0, "{}", garage.log());
-    assert!(by_others < all, "they asked {by_others} times\n{}", garage.log());
+    // Who is not told for long asks by itself; one that is told of nothing would ask for all.
+    for number in [1, 3] {
+        assert!(asked(number) < names.len(), "n{number}: {}\n{}", asked(number), garage.log());
+    }
 
     // It is away: uploads go on, and each node has them.
     garage.stop();
